@@ -1,0 +1,1 @@
+"""A Hydra sweep framework for transfer-learning studies on Caltech-101."""

@@ -1,0 +1,51 @@
+"""What is written to disk during and after training: always complete, or the previous version."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from caltech.pixels import replacing
+
+
+class Stateful(Protocol):
+    """A module, an optimizer, a schedule or a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def save(path: Path, parts: Mapping[str, Stateful], progress: Mapping[str, Any]) -> None:
+    """Write the parts' states and the plain values and tensors in `progress`, atomically."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    with replacing(path) as partial:
+        torch.save({"states": states, "progress": progress}, partial)
+
+
+def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any]:
+    """Put the saved states into `parts` and return the progress; executes nothing from the file."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(saved["states"][name])
+    return saved["progress"]
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write a complete model's parameters and buffers as safetensors, atomically."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as partial:
+        save_file(tensors, partial)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load what save_weights wrote into a model of the same architecture."""
+    model.load_state_dict(load_file(path))
+
+
+def copy_of(module: nn.Module) -> dict[str, Tensor]:
+    """The module's present state in memory that training does not change."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}

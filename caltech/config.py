@@ -1,0 +1,147 @@
+"""The composed config: where it lives, the types and ranges of its values, what a run's key is."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from caltech.errors import CaltechError, InputError
+
+PACKAGE = Path(__file__).resolve().parent
+# A wheel carries conf/ inside the package; in a checkout it stands beside it.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+
+# The only code that a config may name.
+TARGETS = (
+    "caltech.model.Classifier",  # Hydra checks what a target returns, too, if it can be called
+    "caltech.data.caltech101",
+    "caltech.data.digits",
+    "caltech.model.efficientnet_lite0",
+    "caltech.model.torchvision_model",
+    "caltech.model.timm_model",
+    "caltech.freeze.freeze",
+    "caltech.augment.Views",
+    "caltech.augment.FlipCrop",
+    "caltech.augment.Trivial",
+    "torch.optim.*",
+    "caltech.schedule.constant",
+    "caltech.schedule.cosine",
+    "caltech.precision.Precision",
+    "caltech.tracking.MlflowRun",
+    "caltech.tracking.NoRun",
+)
+
+
+@dataclasses.dataclass
+class Settings:
+    """Root of every config. OmegaConf refuses other root keys and values of other types."""
+
+    data: Any = MISSING
+    model: Any = MISSING
+    freeze: Any = MISSING
+    augment: Any = MISSING
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    precision: Any = MISSING
+    tracking: Any = MISSING
+
+    lr: float = MISSING
+    momentum: float = MISSING
+    weight_decay: float = MISSING
+    num_epochs: int = MISSING
+    step_size: int = MISSING
+    gamma: float = MISSING
+    batch_size: int = MISSING
+    seed: int = MISSING
+
+    study: str = MISSING
+    device: str = MISSING
+    features: str = MISSING
+    rerun: bool = MISSING
+    cache: str = MISSING
+    output: str = MISSING
+    key: str = MISSING
+    directory: str = MISSING
+    published: dict[str, Any] | None = MISSING
+
+
+# Every root key is in exactly one of these three; a test compares them with the composed config.
+DECISIVE = (
+    "data model freeze augment optimizer schedule precision num_epochs batch_size seed".split()
+)
+# Decisive only through the groups that interpolate them: step_size does not matter to a cosine.
+BY_REFERENCE = "lr momentum weight_decay step_size gamma".split()
+INDIFFERENT = "tracking study device features rerun cache output key directory published".split()
+# Where files lie does not decide a result; what is in them is compared by digest (run.py).
+INDIFFERENT_WITHIN = {"data": ("root", "download", "cache")}
+
+
+def run_key(cfg: DictConfig) -> str:
+    """Ten hexadecimal digits that are equal for two configs exactly if their results must be."""
+    decisive = {}
+    for name in DECISIVE:
+        value = cfg[name]
+        if isinstance(value, DictConfig):
+            value = OmegaConf.to_container(value, resolve=True)
+            for ignored in INDIFFERENT_WITHIN.get(name, ()):
+                value.pop(ignored, None)
+        decisive[name] = value
+    canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
+    """Call a group option's target with the arguments given here and the option's keys.
+
+    Raises:
+        InputError: the target is not one of TARGETS, or the keys do not fit it.
+    """
+    try:
+        return instantiate(group, *args, **kwargs, _execution_whitelist_=list(TARGETS))
+    except (InstantiationException, OmegaConfBaseException) as error:
+        if isinstance(error.__cause__, CaltechError):
+            raise error.__cause__ from None
+        raise InputError(f"The config does not fit. {error}") from error
+
+
+def project_root() -> str:
+    """The checkout, where runs and the tracking store are kept; the working directory without."""
+    return str(PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else Path.cwd())
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
+    ConfigStore.instance().store(name="settings", node=Settings)
+    OmegaConf.register_resolver("run_key", lambda *, _root_: run_key(_root_), replace=True)
+    OmegaConf.register_resolver("project_root", project_root, replace=True)
+
+
+def validate(cfg: DictConfig) -> None:
+    """Raise InputError for the first value out of its range, before any work is done."""
+
+    def require(name: str, allowed: bool, rule: str, example: str) -> None:
+        if not allowed:
+            raise InputError(f"{name}={cfg[name]} is not allowed: {rule}, for example {example}.")
+
+    for name in ("lr", "momentum", "weight_decay", "gamma"):
+        require(name, math.isfinite(cfg[name]), "it must be a finite number", f"{name}=0.1")
+    require("lr", cfg.lr > 0, "the learning rate must be positive", "lr=1e-2")
+    require("momentum", 0 <= cfg.momentum < 1, "it must be at least 0 and below 1", "momentum=0.9")
+    require("weight_decay", cfg.weight_decay >= 0, "it must not be negative", "weight_decay=5e-5")
+    require("gamma", cfg.gamma > 0, "it must be positive", "gamma=0.1")
+    require("num_epochs", cfg.num_epochs >= 1, "at least one epoch is needed", "num_epochs=30")
+    require("step_size", cfg.step_size >= 1, "it is a number of epochs", "step_size=15")
+    require("batch_size", cfg.batch_size >= 1, "a batch has images", "batch_size=256")
+    require("seed", 0 <= cfg.seed < 2**32, "it must be from 0 to 4294967295", "seed=0")
+    for name, options in (("device", ("auto", "cpu", "cuda")), ("features", ("auto", "off"))):
+        require(name, cfg[name] in options, f"it is one of {', '.join(options)}", f"{name}=auto")
+    plain = cfg.study not in ("", ".", "..") and not set(cfg.study) & set("/\\")
+    require("study", plain, "it names a directory under multirun/", "study=first_try")

