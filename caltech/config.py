@@ -74,12 +74,32 @@ class Settings:
 
 
 # Every root key is in exactly one of these three; a test compares them with the composed config.
-DECISIVE = (
-    "data model freeze augment optimizer schedule precision num_epochs batch_size seed".split()
-)
+DECISIVE = [
+    "data",
+    "model",
+    "freeze",
+    "augment",
+    "optimizer",
+    "schedule",
+    "precision",
+    "num_epochs",
+    "batch_size",
+    "seed",
+]
 # Decisive only through the groups that interpolate them: step_size does not matter to a cosine.
-BY_REFERENCE = "lr momentum weight_decay step_size gamma".split()
-INDIFFERENT = "tracking study device features rerun cache output key directory published".split()
+BY_REFERENCE = ["lr", "momentum", "weight_decay", "step_size", "gamma"]
+INDIFFERENT = [
+    "tracking",
+    "study",
+    "device",
+    "features",
+    "rerun",
+    "cache",
+    "output",
+    "key",
+    "directory",
+    "published",
+]
 # Where files lie does not decide a result; what is in them is compared by digest (run.py).
 INDIFFERENT_WITHIN = {"data": ("root", "download", "cache")}
 

@@ -48,9 +48,12 @@ def extract(archive: Path, images: Path) -> None:
     """
     with tempfile.TemporaryDirectory(dir=images.parent, prefix=".extracting-") as folder:
         try:
-            with zipfile.ZipFile(archive) as outer, outer.open(INNER) as inner:
-                with tarfile.open(fileobj=inner, mode="r|gz") as tar:
-                    tar.extractall(folder, filter=_RefuseSurprises())
+            with (
+                zipfile.ZipFile(archive) as outer,
+                outer.open(INNER) as inner,
+                tarfile.open(fileobj=inner, mode="r|gz") as tar,
+            ):
+                tar.extractall(folder, filter=_RefuseSurprises())
         except (tarfile.TarError, zipfile.BadZipFile, KeyError) as error:
             raise InputError(
                 f"{archive} is not extracted: {error}. Delete it and try again."

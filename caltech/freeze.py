@@ -49,3 +49,8 @@ def split_frozen(model: Classifier) -> tuple[Classifier, Classifier]:
     """The leading frozen stages, whose outputs are constants, and the rest, which is trained."""
     boundary = next(i for i, stage in enumerate(model) if not stage.frozen)
     return model[:boundary], model[boundary:]
+
+
+def frozen_digest(model: Classifier) -> str:
+    """Hash of the frozen stages alone."""
+    return digest(stage for stage in model if stage.frozen)

@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,88 +44,104 @@ class Evaluation:
         correct = self.labels[self.predictions == self.labels].bincount(minlength=len(images))
         return (correct / images)[images > 0].mean().item()
 
+    def measures(self, split: str) -> dict[str, float]:
+        """Under their names in tables and MLflow; the macro average for the test part alone."""
+        named = {f"{split}/loss": self.loss, f"{split}/accuracy": self.accuracy}
+        if split == "test":
+            named["test/accuracy_per_class"] = self.accuracy_per_class
+        return named
 
-def train_epoch(
-    network: nn.Module,
-    inputs: Inputs,
-    labels: Tensor,
-    order: Tensor,
-    batch_size: int,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    precision: Precision,
-    epoch: int,
-) -> Mapping[str, float]:
-    """Train on the images at `order` (n,), `batch_size` at a time, the rest of them as a last batch.
+
+@dataclass(frozen=True)
+class Setup:
+    """What training and evaluation work with, as long as a run lasts."""
+
+    network: nn.Module  # the model, or its trained stages if the others' outputs are cached
+    inputs: Inputs
+    labels: Tensor  # of all images, on the network's device
+    batch_size: int
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    precision: Precision
+
+
+def train_epoch(setup: Setup, order: Tensor, epoch: int) -> dict[str, float]:
+    """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
 
     Args:
-        labels: of all images, on the network's device.
         epoch: counted from 1, for messages.
 
     Raises:
         DivergedError: the loss is not a finite number; names epoch and step.
     """
-    network.train()
+    setup.network.train()
     start = time.perf_counter()
     loss_sum = loss = correct = seen = 0.0
     with _bar(len(order), f"epoch {epoch}") as bar:
-        for step, indices in enumerate(order.split(batch_size), start=1):
-            batch, targets = inputs.training(indices), labels[indices]
-            with precision.autocast(labels.device):
-                logits = network(batch)
-                batch_loss = F.cross_entropy(logits, targets)
+        for step, indices in enumerate(order.split(setup.batch_size), start=1):
+            batch, labels = setup.inputs.training(indices), setup.labels[indices]
+            with setup.precision.autocast(labels.device):
+                logits = setup.network(batch)
+                batch_loss = F.cross_entropy(logits, labels)
             loss = batch_loss.item()
             if not math.isfinite(loss):
-                rates = sorted({group["lr"] for group in optimizer.param_groups})
-                raise DivergedError(
-                    f"The training loss is {loss} at epoch {epoch}, step {step}, with the learning "
-                    f"rate at {rates[-1]:g}. Try a smaller one, for example lr={rates[-1] / 10:g}."
-                )
-            optimizer.zero_grad()
-            scaler.scale(batch_loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
+                raise _diverged(loss, setup.optimizer, epoch, step)
+            setup.optimizer.zero_grad()
+            setup.scaler.scale(batch_loss).backward()
+            setup.scaler.step(setup.optimizer)
+            setup.scaler.update()
             loss_sum += loss * len(indices)
-            correct += (logits.argmax(1) == targets).sum().item()
+            correct += (logits.argmax(1) == labels).sum().item()
             seen += len(indices)
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{correct / seen:.3f}", refresh=False)
             bar.update(len(indices))
     return {
-        "train/loss": loss_sum / len(order),
-        "train/accuracy": correct / len(order),
+        "train/loss": loss_sum / seen,
+        "train/accuracy": correct / seen,
         "train/loss_last_step": loss,
-        "images_per_second": len(order) / (time.perf_counter() - start),
+        "images_per_second": seen / (time.perf_counter() - start),
     }
 
 
 @torch.inference_mode()
-def evaluate(
-    network: nn.Module,
-    inputs: Inputs,
-    labels: Tensor,
-    indices: Tensor,
-    batch_size: int,
-    precision: Precision,
-    name: str,
-) -> Evaluation:
+def evaluate(setup: Setup, indices: Tensor, name: str) -> Evaluation:
     """Loss and answers on the images at `indices` (n,), in that order."""
-    network.eval()
+    setup.network.eval()
     loss_sum = 0.0
     confidences, predictions = [], []
     with _bar(len(indices), name) as bar:
-        for part in indices.split(batch_size):
-            with precision.autocast(labels.device):
-                logits = network(inputs.evaluation(part)).float()
-            loss_sum += F.cross_entropy(logits, labels[part], reduction="sum").item()
+        for part in indices.split(setup.batch_size):
+            labels = setup.labels[part]
+            with setup.precision.autocast(labels.device):
+                logits = setup.network(setup.inputs.evaluation(part)).float()
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
             confidence, prediction = logits.softmax(1).max(1)
             confidences.append(confidence.cpu())
             predictions.append(prediction.cpu())
             bar.update(len(part))
     return Evaluation(
         loss=loss_sum / len(indices),
-        labels=labels.cpu()[indices],
+        labels=setup.labels.cpu()[indices],
         predictions=torch.cat(predictions),
         confidences=torch.cat(confidences),
+    )
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """All randomness of an epoch is a function of the run's seed and the epoch's number.
+
+    So a resumed run needs no generator's state to go on exactly as it would have.
+    """
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+
+
+def _diverged(
+    loss: float, optimizer: torch.optim.Optimizer, epoch: int, step: int
+) -> DivergedError:
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    return DivergedError(
+        f"The training loss is {loss} at epoch {epoch}, step {step}, with the learning rate at "
+        f"{rate:g}. Try a smaller one, for example lr={rate / 10:g}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Classifiers: any torchvision or timm architecture, cut into backbone, hidden and linear stages."""
+"""Classifiers: any torchvision or timm architecture, cut into backbone, hidden and linear."""
 
 import difflib
 import hashlib
@@ -128,6 +128,23 @@ def efficientnet_lite0(num_classes: int, weights: str | None) -> Classifier:
         return _cut(network, head, *HALF, weights="none")
     identity = _load_lite0(network)
     return _cut(network, _with_new_last(head, num_classes), *HALF, weights=identity)
+
+
+@torch.inference_mode()
+def require_fit(model: Classifier, size: int, num_classes: int) -> None:
+    """Raise InputError unless one image (1, 3, size, size) gives logits (1, num_classes)."""
+    try:
+        shape = tuple(model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(
+            f"The model cannot take images of {size} x {size}: {error}. Type another model, or "
+            "other data.resize and data.crop."
+        ) from error
+    if shape != (1, num_classes):
+        raise InputError(
+            f"The model gives {shape} for one image instead of one logit for each of "
+            f"{num_classes} classes: it cannot be cut into backbone and head. Type another model."
+        )
 
 
 def _cut(

@@ -60,7 +60,7 @@ def decoded(images: Path, files: list[str], resize: int, content: str, cache: Pa
 
 
 def decode(path: Path, resize: int) -> np.ndarray:
-    """One image as (resize, resize, 3) uint8: short side to `resize`, bilinear with antialias, centre.
+    """One image as (resize, resize, 3) uint8: short side to `resize`, bilinear, antialias, centre.
 
     A centre crop of this is pixel-equal to torchvision's Resize(resize) and CenterCrop(crop).
     """

@@ -33,7 +33,7 @@ class Precision:
         )
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Scales the loss so that float16 gradients do not underflow (Micikevicius et al., 2018)."""
+        """Scales the loss so that float16 gradients do not underflow (Micikevicius et al. 2018)."""
         return torch.amp.GradScaler(device.type, enabled=self.loss_scaling)
 
     def warn_if_slow(self, device: torch.device) -> None:

@@ -8,20 +8,23 @@ import platform
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from caltech.config import PACKAGE
 from caltech.data import Dataset
 from caltech.errors import InputError
 from caltech.freeze import digest
+from caltech.loop import Evaluation
 from caltech.model import Classifier
 from caltech.pixels import replacing
 
@@ -117,6 +120,41 @@ def set_aside(directory: Path) -> None:
         aside.mkdir()
         for path in earlier:
             shutil.move(path, aside)
+
+
+def report(result: Mapping[str, Any]) -> float:
+    """Log a finished run's accuracies and return its objective."""
+    for name in ("last", "best"):
+        log.info(
+            "%s (epoch %d): validation accuracy %.4f, test accuracy %.4f", name,
+            result[name]["epoch"], result[name]["val/accuracy"], result[name]["test/accuracy"],
+        )  # fmt: skip
+    log.info("always the most frequent class: test accuracy %.4f", result["majority/accuracy"])
+    return result["best"]["val/accuracy"]
+
+
+def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """The last weights' under plain names, as in the tables; the best weights' under best/."""
+    last = {k: v for k, v in result["last"].items() if k.startswith("test/")}
+    best = {f"best/{k}": v for k, v in result["best"].items() if k.startswith(("test/", "val/"))}
+    return last | best | {"best/epoch": result["best"]["epoch"]}
+
+
+def artifacts(directory: Path) -> list[Path]:
+    """Files of a run that its tracker keeps."""
+    return [directory / name for name in ("config.yaml", PROVENANCE, "best.safetensors")]
+
+
+def save_predictions(path: Path, indices: Tensor, test: Evaluation) -> None:
+    """Answers for paired tests and calibration: index of the image, label, class, probability."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            indices=indices.numpy(),
+            labels=test.labels.numpy(),
+            predictions=test.predictions.numpy(),
+            confidences=test.confidences.numpy(),
+        )
 
 
 def write_json(path: Path, value: Any) -> None:

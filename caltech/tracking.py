@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +38,39 @@ class Description:
     name: str
     params: Mapping[str, Any]
     tags: Mapping[str, str]
-    data: Mapping[str, str]  # name, sha256, source
+    data: Mapping[str, str]  # name and sha256
+
+
+def describe(
+    cfg: DictConfig,
+    choices: Mapping[str, str | None],
+    overrides: Sequence[str],
+    provenance: Mapping[str, Any],
+) -> Description:
+    """A run's name carries its key values, since MLflow's table shows no parameters at first."""
+    scalars = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma", "batch_size")
+    params = {name: cfg[name] for name in (*scalars, "seed")}
+    # MLflow's charts have linear axes for parameters.
+    params["log10_lr"] = round(math.log10(cfg.lr), 6)
+    groups = {k: v for k, v in choices.items() if v is not None and not k.startswith("hydra")}
+    named = ("model", "freeze", "lr")
+    shown = [o for o in overrides if o.split("=")[0] not in (*named, "study", "tracking")]
+    identity = [groups[name] for name in ("model", "freeze") if name in groups]
+    return Description(
+        directory=Path(cfg.directory),
+        name=" ".join([*identity, f"lr={cfg.lr:g}", *shown]),
+        params=params | groups,
+        tags={
+            "study": cfg.study,
+            "key": cfg.key,
+            "directory": cfg.directory,
+            "weights": provenance["weights"]["name"],
+            "code": provenance["code"]["sha256"],
+            "mlflow.source.git.commit": provenance["code"]["git"],
+            "mlflow.source.name": "caltech.train",
+        },
+        data=provenance["data"],
+    )
 
 
 class NoRun:
@@ -171,11 +204,6 @@ def _create_or_continue(
 def _log_data(client: "MlflowClient", run_id: str, data: Mapping[str, str]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    dataset = Dataset(data["name"], data["sha256"][:36], "local", data["source"])
+    dataset = Dataset(data["name"], data["sha256"][:36], "local", data["name"])
     tags = [InputTag("mlflow.data.context", "training, validation and test")]
     client.log_inputs(run_id, [DatasetInput(dataset, tags)])
-
-
-def log10(value: float) -> float:
-    """For MLflow's charts, whose axes of parameters are linear."""
-    return round(math.log10(value), 6)

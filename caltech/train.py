@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -21,11 +20,11 @@ from caltech.augment import Views
 from caltech.config import CONF, build, register, validate
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
-from caltech.errors import CaltechError, InputError
-from caltech.freeze import digest, split_frozen
-from caltech.loop import Evaluation, evaluate, train_epoch
-from caltech.model import Classifier
-from caltech.tracking import Description, log10
+from caltech.errors import CaltechError
+from caltech.freeze import frozen_digest, split_frozen
+from caltech.loop import Setup, epoch_seed, evaluate, train_epoch
+from caltech.model import Classifier, require_fit
+from caltech.tracking import describe
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +53,11 @@ def train(
     data = build(cfg.data)
     augment = build(cfg.augment)
     model = build(cfg.model, num_classes=len(data.classes))
-    require_fit(model, data)
+    require_fit(model, data.crop, len(data.classes))
     build(cfg.freeze, model)
     model.to(device, memory_format=torch.channels_last)
     frozen, trained = split_frozen(model)
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    optimizer = build(cfg.optimizer, parameters)
+    optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
     schedule = build(cfg.schedule, optimizer)
     precision = build(cfg.precision)
     precision.warn_if_slow(device)
@@ -73,197 +71,99 @@ def train(
         run.open_directory(directory, cfg, provenance)
         if result := run.recorded_result(directory):
             log.info("%s is finished already; rerun=true computes it again.", directory)
-            return report(result)
+            return run.report(result)
 
+        network, inputs = model, Images(data, augment, device)
         if len(frozen) and isinstance(augment, Views) and cfg.features == "auto":
             cache = Path(cfg.cache).expanduser()
-            network = trained
             inputs = features.extract(frozen, data, augment, precision, device, cache)
-        else:
-            network, inputs = model, Images(data, augment, device)
+            network = trained
         labels = data.labels.to(device)
-        frozen_before = frozen_digest(model)
+        setup = Setup(network, inputs, labels, cfg.batch_size, optimizer, scaler, precision)
 
-        # A checkpoint holds what training changes; what is frozen comes from the weights again.
-        path = directory / "checkpoint.pt"
-        parts = dict(trained=trained, optimizer=optimizer, schedule=schedule, scaler=scaler)
-        progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0}
-        if path.is_file():
-            progress = checkpoint.load(path, parts)
-            log.info("resuming %s after epoch %d", directory, len(progress["history"]))
-        history = progress["history"]
-
-        description = describe(cfg, choices or {}, overrides, data, provenance)
+        description = describe(cfg, choices or {}, overrides, provenance)
         with build(cfg.tracking, description) as tracker:
-            for epoch in range(len(history) + 1, cfg.num_epochs + 1):
-                start = time.perf_counter()
-                torch.manual_seed(epoch_seed(cfg.seed, epoch))
-                order = data.train[torch.randperm(len(data.train))]
-                lr = schedule.get_last_lr()[0]
-                metrics = train_epoch(
-                    network, inputs, labels, order, cfg.batch_size, optimizer, scaler, precision, epoch
-                )  # fmt: skip
-                validation = evaluate(
-                    network,
-                    inputs,
-                    labels,
-                    data.validation,
-                    cfg.batch_size,
-                    precision,
-                    "validation",
-                )
-                schedule.step()
-
-                history.append({"epoch": epoch, "lr": lr, **metrics, **measures("val", validation)})
-                if is_best(history):
-                    progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
-                progress["seconds"] += time.perf_counter() - start
-                checkpoint.save(path, parts, progress)
-                tracker.log_epochs(history)
-                log_epoch(history[-1], cfg.num_epochs)
-
+            frozen_before = frozen_digest(model)
+            progress = fit(cfg, setup, data, trained, schedule, tracker)
             if frozen_digest(model) != frozen_before:
                 raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
-            result = {"key": cfg.key, "status": "finished"}
-            weights = {"last": checkpoint.copy_of(trained), "best": progress["best_state"]}
-            for name, epoch in (("last", len(history)), ("best", progress["best_epoch"])):
-                trained.load_state_dict(weights[name])
-                test = evaluate(
-                    network, inputs, labels, data.test, cfg.batch_size, precision, f"test ({name})"
-                )
-                checkpoint.save_weights(directory / f"{name}.safetensors", model)
-                save_predictions(directory / f"predictions_{name}.npz", data, test)
-                result[name] = history[epoch - 1] | measures("test", test)
-                result[name].pop("images_per_second")  # not the same in a second run
-            result["majority/accuracy"] = data.majority_accuracy
-            tracker.log_epochs(history)
-            tracker.log_result(final_metrics(result), artifacts(directory))
+            result = test(cfg, setup, data, model, trained, progress)
+            tracker.log_result(run.final_metrics(result), run.artifacts(directory))
         run.write_json(directory / "timing.json", {"seconds": progress["seconds"]})
         run.write_json(directory / run.RESULT, result)
-        return report(result)
+        return run.report(result)
 
 
-@torch.inference_mode()
-def require_fit(model: Classifier, data: Dataset) -> None:
-    """Raise InputError if the model cannot take one image of the data's size."""
-    image = torch.zeros(1, 3, data.crop, data.crop, dtype=torch.uint8)
-    try:
-        shape = tuple(model.eval()(image).shape)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(
-            f"The model cannot take images of {data.crop} x {data.crop}: {error}. Type another "
-            "data.resize and data.crop, or another model."
-        ) from error
-    if shape != (1, len(data.classes)):
-        raise InputError(
-            f"The model gives {shape} for one image instead of one logit for each of "
-            f"{len(data.classes)} classes: it cannot be cut into backbone and head."
-        )
+def fit(
+    cfg: DictConfig, setup: Setup, data: Dataset, trained: Classifier, schedule: Any, tracker: Any
+) -> dict[str, Any]:
+    """Train the epochs that are left, with a checkpoint after each; return the run's progress.
 
-
-def frozen_digest(model: Classifier) -> str:
-    """Hash of the frozen stages' parameters and buffers."""
-    return digest(stage for stage in model if stage.frozen)
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """All randomness of an epoch is a function of the run's seed and the epoch's number.
-
-    So a resumed run needs no generator's state to go on exactly as it would have.
+    A checkpoint holds what training changes; what is frozen comes from the weights again.
     """
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+    path = Path(cfg.directory) / "checkpoint.pt"
+    parts = {"trained": trained, "schedule": schedule}
+    parts |= {"optimizer": setup.optimizer, "scaler": setup.scaler}
+    progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0}
+    if path.is_file():
+        progress = checkpoint.load(path, parts)
+        log.info("resuming %s after epoch %d", cfg.directory, len(progress["history"]))
+    history = progress["history"]
+    for epoch in range(len(history) + 1, cfg.num_epochs + 1):
+        start = time.perf_counter()
+        torch.manual_seed(epoch_seed(cfg.seed, epoch))
+        order = data.train[torch.randperm(len(data.train))]
+        metrics = {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
+        metrics |= train_epoch(setup, order, epoch)
+        metrics |= evaluate(setup, data.validation, "validation").measures("val")
+        schedule.step()
 
-
-def measures(split: str, evaluation: Evaluation) -> dict[str, float]:
-    """Metrics under their names in tables and MLflow; the macro average is for the test alone."""
-    named = {f"{split}/loss": evaluation.loss, f"{split}/accuracy": evaluation.accuracy}
-    if split == "test":
-        named["test/accuracy_per_class"] = evaluation.accuracy_per_class
-    return named
-
-
-def is_best(history: Sequence[Mapping[str, float]]) -> bool:
-    """Whether the last epoch has a better validation accuracy than every one before it."""
-    earlier = (epoch["val/accuracy"] for epoch in history[:-1])
-    return history[-1]["val/accuracy"] > max(earlier, default=-1.0)
-
-
-def save_predictions(path: Path, data: Dataset, test: Evaluation) -> None:
-    """Answers for paired tests and calibration: index in the data set, label, class, probability."""
-    with run.replacing(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            indices=data.test.numpy(),
-            labels=test.labels.numpy(),
-            predictions=test.predictions.numpy(),
-            confidences=test.confidences.float().numpy(),
-        )
-
-
-def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The last weights' under plain names, as in the tables; the best weights' under best/."""
-    last = {k: v for k, v in result["last"].items() if k.startswith("test/")}
-    best = {f"best/{k}": v for k, v in result["best"].items() if k.startswith(("test/", "val/"))}
-    return last | best | {"best/epoch": result["best"]["epoch"]}
-
-
-def artifacts(directory: Path) -> list[Path]:
-    """Files of a run that its tracker keeps."""
-    return [directory / name for name in ("config.yaml", run.PROVENANCE, "best.safetensors")]
-
-
-def describe(
-    cfg: DictConfig,
-    choices: Mapping[str, str],
-    overrides: Sequence[str],
-    data: Dataset,
-    provenance: Mapping[str, Any],
-) -> Description:
-    """What the tracker is told before the first epoch."""
-    scalars = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma", "batch_size")
-    params = {name: cfg[name] for name in (*scalars, "seed")} | {"log10_lr": log10(cfg.lr)}
-    groups = {name: option for name, option in choices.items() if not name.startswith("hydra")}
-    identity = (groups.get("model", "model"), groups.get("freeze", ""), f"lr={cfg.lr:g}")
-    shown = [o for o in overrides if o.split("=")[0] not in ("model", "freeze", "lr", "study")]
-    return Description(
-        directory=Path(cfg.directory),
-        name=" ".join(part for part in (*identity, *shown) if part),
-        params=params | {name: option for name, option in groups.items() if option is not None},
-        tags={
-            "study": cfg.study,
-            "key": cfg.key,
-            "directory": cfg.directory,
-            "weights": provenance["weights"]["name"],
-            "code": provenance["code"]["sha256"],
-            "mlflow.source.git.commit": provenance["code"]["git"],
-            "mlflow.source.name": "caltech.train",
-        },
-        data=provenance["data"] | {"source": data.name},
-    )
-
-
-def log_epoch(metrics: Mapping[str, float], num_epochs: int) -> None:
-    log.info(
-        "epoch %*d/%d  lr %.2g  train loss %.4f accuracy %.4f  val loss %.4f accuracy %.4f  %.0f images/s",
-        len(str(num_epochs)), metrics["epoch"], num_epochs, metrics["lr"],
-        metrics["train/loss"], metrics["train/accuracy"], metrics["val/loss"],
-        metrics["val/accuracy"], metrics["images_per_second"],
-    )  # fmt: skip
-
-
-def report(result: Mapping[str, Any]) -> float:
-    """Log a finished run's test accuracies and return its objective."""
-    for name in ("last", "best"):
+        if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
+            progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
+        history.append(metrics)
+        progress["seconds"] += time.perf_counter() - start
+        checkpoint.save(path, parts, progress)
+        tracker.log_epochs(history)
         log.info(
-            "%s (epoch %d): validation accuracy %.4f, test accuracy %.4f (always the most frequent "
-            "class: %.4f)", name, result[name]["epoch"], result[name]["val/accuracy"],
-            result[name]["test/accuracy"], result["majority/accuracy"],
+            "epoch %d/%d  lr %.2g  train loss %.4f accuracy %.4f  val loss %.4f accuracy %.4f  "
+            "%.0f images/s", epoch, cfg.num_epochs, metrics["lr"], metrics["train/loss"],
+            metrics["train/accuracy"], metrics["val/loss"], metrics["val/accuracy"],
+            metrics["images_per_second"],
         )  # fmt: skip
-    return result["best"]["val/accuracy"]
+    tracker.log_epochs(history)
+    return progress
+
+
+def test(
+    cfg: DictConfig,
+    setup: Setup,
+    data: Dataset,
+    model: Classifier,
+    trained: Classifier,
+    progress: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Test once with the last and once with the best epoch's weights, and keep both models.
+
+    The study does not say which of the two it used; its tables are compared with the last.
+    """
+    directory = Path(cfg.directory)
+    result = {"key": cfg.key, "status": "finished"}
+    states = {"last": checkpoint.copy_of(trained), "best": progress["best_state"]}
+    epochs = {"last": len(progress["history"]), "best": progress["best_epoch"]}
+    for name, state in states.items():
+        trained.load_state_dict(state)
+        evaluation = evaluate(setup, data.test, f"test ({name})")
+        checkpoint.save_weights(directory / f"{name}.safetensors", model)
+        run.save_predictions(directory / f"predictions_{name}.npz", data.test, evaluation)
+        result[name] = progress["history"][epochs[name] - 1] | evaluation.measures("test")
+        result[name].pop("images_per_second")  # all else is equal when a run is repeated
+    result["majority/accuracy"] = data.majority_accuracy
+    return result
 
 
 @hydra.main(config_path=str(CONF), config_name="train")
 def compose_and_train(cfg: DictConfig) -> float:
+    """What Hydra calls for a run, or for each job of a sweep."""
     hydra_cfg = HydraConfig.get()
     try:
         return train(cfg, hydra_cfg.runtime.choices, hydra_cfg.overrides.task)
