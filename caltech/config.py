@@ -1,6 +1,7 @@
 """The composed config: where it lives, the types and ranges of its values, what a run's key is."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
@@ -42,7 +43,7 @@ TARGETS = (
 
 @dataclasses.dataclass
 class Settings:
-    """Root of every config. OmegaConf refuses other root keys and values of other types."""
+    """Root of every config; OmegaConf refuses values of other types."""
 
     data: Any = MISSING
     model: Any = MISSING
@@ -126,10 +127,15 @@ def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
     """
     try:
         return instantiate(group, *args, **kwargs, _execution_whitelist_=list(TARGETS))
-    except (InstantiationException, OmegaConfBaseException) as error:
+    except CaltechError:
+        raise
+    except (InstantiationException, OmegaConfBaseException, TypeError, ValueError) as error:
         if isinstance(error.__cause__, CaltechError):
             raise error.__cause__ from None
-        raise InputError(f"The config does not fit. {error}") from error
+        raise InputError(
+            f"The config {OmegaConf.to_container(group)} does not fit: {error}. "
+            "Type --cfg job to see the whole config, and HYDRA_FULL_ERROR=1 for a traceback."
+        ) from error
 
 
 def project_root() -> str:
@@ -139,13 +145,17 @@ def project_root() -> str:
 
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
-    ConfigStore.instance().store(name="settings", node=Settings)
+    ConfigStore.instance().store(name="settings", node=Settings, replace=True)
     OmegaConf.register_resolver("run_key", lambda *, _root_: run_key(_root_), replace=True)
     OmegaConf.register_resolver("project_root", project_root, replace=True)
 
 
 def validate(cfg: DictConfig) -> None:
-    """Raise InputError for the first value out of its range, before any work is done."""
+    """Raise InputError for the first unknown key or value out of range, before any work."""
+    for name in cfg:
+        if name not in Settings.__dataclass_fields__:
+            close = difflib.get_close_matches(name, Settings.__dataclass_fields__, n=3, cutoff=0.0)
+            raise InputError(f"{name} is no key of the config. Did you mean {', '.join(close)}?")
 
     def require(name: str, allowed: bool, rule: str, example: str) -> None:
         if not allowed:

@@ -62,7 +62,8 @@ def decoded(images: Path, files: list[str], resize: int, content: str, cache: Pa
 def decode(path: Path, resize: int) -> np.ndarray:
     """One image as (resize, resize, 3) uint8: short side to `resize`, bilinear, antialias, centre.
 
-    A centre crop of this is pixel-equal to torchvision's Resize(resize) and CenterCrop(crop).
+    A centre crop of this is pixel-equal to torchvision's Resize(resize) and CenterCrop(crop) where
+    resize - crop is a multiple of four, as 256 - 224 is; else rounding may shift it by one pixel.
     """
     from torchvision.transforms import functional as vision
 

@@ -1,0 +1,73 @@
+"""A small Caltech-101 tree of generated JPEGs, composed configs, and the real data if present."""
+
+import os
+from pathlib import Path
+
+# Before mlflow is imported anywhere: no test may talk to the network.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+
+from caltech.config import CONF, register
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CATEGORIES = ("BACKGROUND_Google", "Faces", "Faces_easy", "accordion", "wild_cat", "yin_yang")
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of caltech101/101_ObjectCategories: 5 categories of 12 images and a background one.
+
+    Every category has its own colour, so that a classifier has something to learn; sizes differ,
+    some images are grey, one is CMYK, and there is the stray file of the real data set.
+    """
+    root = tmp_path_factory.mktemp("datasets")
+    random = np.random.default_rng(0)
+    for number, category in enumerate(CATEGORIES):
+        folder = root / "caltech101" / "101_ObjectCategories" / category
+        folder.mkdir(parents=True)
+        for index in range(1, 13):
+            height, width = random.integers(60, 140, 2)
+            colour = np.array([40 * number, 200 - 30 * number, 128])
+            noise = random.integers(-30, 30, (height, width, 3))
+            image = Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8))
+            mode = {3: "L", 7: "CMYK"}.get(index, "RGB")
+            image.convert(mode).save(folder / f"image_{index:04d}.jpg")
+    (root / "caltech101" / "101_ObjectCategories" / "BACKGROUND_Google" / "tmp").write_text("x")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests: sharing it is what users do, and it must not matter."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def configure(tree: Path, cache: Path, tmp_path: Path):
+    """Compose a config as the command line does; small images, no tracking, own output folder."""
+    register()
+
+    def composed(*overrides: str) -> DictConfig:
+        own = [f"cache={cache}", f"output={tmp_path / 'multirun'}", "tracking=none", "device=cpu"]
+        if not any(override == "data=digits" for override in overrides):
+            own += [f"data.root={tree}", "data.resize=72", "data.crop=64"]
+        with initialize_config_dir(config_dir=str(CONF)):
+            return compose("train", [*own, *overrides])
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Root of the real Caltech-101, or a skip that says where it was looked for."""
+    places = [os.environ.get("CALTECH101_ROOT"), REPOSITORY.parent / "shared" / "datasets"]
+    for place in filter(None, places):
+        if (Path(place) / "caltech101" / "101_ObjectCategories").is_dir():
+            return Path(place)
+    pytest.skip("no real Caltech-101 in CALTECH101_ROOT or ../shared/datasets")

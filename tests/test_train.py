@@ -1,0 +1,238 @@
+"""Whole runs: results, resuming, refusing, and the same numbers with and without the cache."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from PIL import Image
+from safetensors.torch import load_file
+
+from caltech import checkpoint, features
+from caltech import train as training
+from caltech.config import build
+from caltech.data import Images
+from caltech.errors import DivergedError, InputError
+from caltech.loop import Setup, evaluate
+from caltech.precision import Precision
+from caltech.train import train
+
+RESNET = ["model=resnet18", "model.weights=null", "num_epochs=3", "batch_size=16", "lr=0.01"]
+LITE0 = ["num_epochs=3", "batch_size=16"]
+
+
+def outcome(cfg) -> tuple[dict, dict, dict]:
+    """Result and both models of a finished run."""
+    directory = Path(cfg.directory)
+    weights = [load_file(directory / f"{name}.safetensors") for name in ("last", "best")]
+    return json.loads((directory / "result.json").read_text()), *weights
+
+
+def assert_equal(found, expected):
+    assert found[0] == expected[0]
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_result_of_a_run(configure):
+    cfg = configure(*LITE0)
+    objective = train(cfg)
+    result, last, best = outcome(cfg)
+    assert objective == result["best"]["val/accuracy"]
+    assert result["last"]["epoch"] == 3
+    assert result["last"]["test/accuracy"] >= 0.6  # categories differ by colour; chance is 0.2
+    assert result["majority/accuracy"] == pytest.approx(0.2)
+    assert last.keys() == best.keys()
+    predictions = np.load(Path(cfg.directory) / "predictions_last.npz")
+    correct = (predictions["predictions"] == predictions["labels"]).mean()
+    assert correct == pytest.approx(result["last"]["test/accuracy"])
+    assert sorted(path.name for path in Path(cfg.directory).iterdir()) == [
+        "best.safetensors", "checkpoint.pt", "config.yaml", "last.safetensors",
+        "predictions_best.npz", "predictions_last.npz", "provenance.json", "result.json",
+        "run.lock", "timing.json",
+    ]  # fmt: skip
+
+
+def test_a_saved_model_gives_the_run_s_own_numbers(configure):
+    cfg = configure(*LITE0)
+    train(cfg)
+    result = outcome(cfg)[0]
+    data = build(cfg.data)
+    model = build(cfg.model, num_classes=5)
+    checkpoint.load_weights(Path(cfg.directory) / "best.safetensors", model)
+    inputs, precision = (
+        Images(data, build(cfg.augment), torch.device("cpu")),
+        Precision("float32", False),
+    )
+    setup = Setup(model, inputs, data.labels, 16, None, None, precision)
+    found = evaluate(setup, data.test, "test")
+    assert found.accuracy == result["best"]["test/accuracy"]
+    assert found.loss == pytest.approx(result["best"]["test/loss"], rel=1e-5)
+
+
+class Stopped(BaseException):
+    """As a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*RESNET, "freeze=none"],
+        [*RESNET, "freeze=none", "augment=trivial", "optimizer=adamw", "schedule=cosine"],
+        [*RESNET, "freeze=head", "augment=flip_crop", "precision=bf16"],
+        [*LITE0, "augment=flip"],
+    ],
+    ids=["full", "augmented", "bf16", "cached"],
+)
+@pytest.mark.parametrize("stop_in_epoch", [1, 3])
+def test_resumed_is_bitwise_uninterrupted(configure, monkeypatch, overrides, stop_in_epoch):
+    expected = configure(*overrides, "study=expected")
+    train(expected)
+
+    cfg = configure(*overrides, "study=stopped")
+    assert cfg.key == expected.key
+    train_epoch = training.train_epoch
+
+    def stop(setup, order, epoch):
+        metrics = train_epoch(setup, order, epoch)
+        if epoch == stop_in_epoch:
+            raise Stopped
+        return metrics
+
+    monkeypatch.setattr(training, "train_epoch", stop)
+    with pytest.raises(Stopped):
+        train(cfg)
+    assert not (Path(cfg.directory) / "result.json").exists()
+    monkeypatch.setattr(training, "train_epoch", train_epoch)
+    train(cfg)
+    assert_equal(outcome(cfg), outcome(expected))
+
+
+def test_a_finished_run_is_answered_and_rerun_keeps_the_old_result(configure, monkeypatch):
+    cfg = configure(*LITE0)
+    first = train(cfg)
+    before = outcome(cfg)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_epoch", lambda *_: pytest.fail("trained again"))
+        assert train(cfg) == first
+    assert train(configure(*LITE0, "rerun=true")) == first
+    assert_equal(outcome(cfg), before)
+    (aside,) = Path(cfg.directory).glob("earlier-*")
+    assert json.loads((aside / "result.json").read_text()) == before[0]
+
+
+def test_a_run_that_another_process_computes_is_refused(configure):
+    cfg = configure(*LITE0)
+    directory = Path(cfg.directory)
+    directory.mkdir(parents=True)
+    (directory / "holder.json").write_text('{"pid": 4711, "host": "elsewhere"}')
+    with (
+        FileLock(directory / "run.lock"),
+        pytest.raises(InputError, match=r"4711.*elsewhere.*study="),
+    ):
+        train(cfg)
+
+
+def test_other_data_is_refused(configure, tmp_path, cache):
+    image = tmp_path / "caltech101" / "101_ObjectCategories" / "a" / "image_0001.jpg"
+    image.parent.mkdir(parents=True)
+    for number in range(1, 25):
+        place = image.with_name(f"image_{number:04d}.jpg")
+        Image.new("RGB", (80, 80), (number, 0, 0)).save(place)
+    overrides = [*LITE0, f"data.root={tmp_path}", "num_epochs=1"]
+    cfg = configure(*overrides)
+    train(cfg)
+    Image.new("RGB", (80, 80), "white").save(image)
+    before = outcome(cfg)
+    with pytest.raises(InputError, match=r"made from other data.*study=NAME.*rerun=true"):
+        train(cfg)
+    assert_equal(outcome(cfg), before)
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "linear"])
+@pytest.mark.parametrize("augment", ["none", "flip"])
+@pytest.mark.parametrize(
+    "model",
+    [["model=alexnet", "model.weights=null"], ["model=resnet18", "model.weights=null"], []],
+    ids=["alexnet", "resnet18", "efficientnet_lite0"],
+)
+def test_cached_features_change_nothing(configure, model, augment, freeze):
+    """Same draws, same dropout; the products differ at most in their rounding."""
+    common = [*model, f"freeze={freeze}", f"augment={augment}", "num_epochs=2", "batch_size=16"]
+    cached, plain = (
+        configure(*common, "study=cached"),
+        configure(*common, "study=plain", "features=off"),
+    )
+    train(cached)
+    train(plain)
+    found, expected = outcome(cached), outcome(plain)
+    for name in ("last", "best"):
+        for metric, value in expected[0][name].items():
+            assert found[0][name][metric] == pytest.approx(value, rel=1e-4, abs=1e-6), metric
+    for name, tensor in expected[1].items():
+        assert torch.allclose(found[1][name], tensor, rtol=1e-4, atol=1e-6), name
+
+
+def test_features_are_computed_once(configure, monkeypatch, tmp_path):
+    own = [*LITE0, f"cache={tmp_path / 'cache'}", "num_epochs=1"]
+    train(configure(*own))
+    monkeypatch.setattr(features, "_extract_view", lambda *_: pytest.fail("computed again"))
+    train(configure(*own, "lr=0.02"))
+    for other in ("data.crop=60", "data.resize=76", "model.weights=null", "precision=bf16"):
+        with pytest.raises(pytest.fail.Exception):
+            train(configure(*own, other))
+
+
+def test_an_interrupted_extraction_goes_on(configure, monkeypatch, tmp_path):
+    own = [*LITE0, f"cache={tmp_path / 'cache'}", "num_epochs=1"]
+    expected = configure(*LITE0, "num_epochs=1", "study=expected")
+    train(expected)
+    monkeypatch.setattr(features, "BATCH", 10)
+    monkeypatch.setattr(features, "ROWS_PER_NOTE", 10)
+    rows = []
+
+    def crop(pixels, indices, size):
+        rows.extend(indices.tolist())
+        if indices[0] == 30 and rows.count(30) == 1:
+            raise Stopped
+        return features_crop(pixels, indices, size)
+
+    features_crop = features.center_crop
+    monkeypatch.setattr(features, "center_crop", crop)
+    with pytest.raises(Stopped):
+        train(configure(*own))
+    train(configure(*own))
+    assert sorted(set(rows)) == list(range(60))
+    assert [rows.count(row) for row in (0, 29, 30, 59)] == [1, 1, 2, 1]
+    found = outcome(configure(*own))[1]
+    for name, tensor in outcome(expected)[1].items():
+        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_divergence_is_an_error_and_leaves_no_result(configure):
+    cfg = configure(*RESNET, "freeze=none", "lr=1e30")
+    with pytest.raises(DivergedError, match=r"epoch 1, step 2"):
+        train(cfg)
+    assert not (Path(cfg.directory) / "result.json").exists()
+
+
+def test_device(configure):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is present")
+    with pytest.raises(InputError, match=r"device=cuda is not available.*device=cpu"):
+        train(configure("device=cuda"))
+
+
+def test_a_change_of_a_frozen_part_would_be_noticed(configure, monkeypatch):
+    train_epoch = training.train_epoch
+
+    def spoil(setup, order, epoch):
+        setup.network.backbone.network.bn1.running_mean += 1
+        return train_epoch(setup, order, epoch)
+
+    monkeypatch.setattr(training, "train_epoch", spoil)
+    with pytest.raises(RuntimeError, match="frozen parameter or buffer has changed"):
+        train(configure(*RESNET, "features=off"))
