@@ -134,10 +134,14 @@ def report(result: Mapping[str, Any]) -> float:
 
 
 def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The last weights' under plain names, as in the tables; the best weights' under best/."""
-    last = {k: v for k, v in result["last"].items() if k.startswith("test/")}
-    best = {f"best/{k}": v for k, v in result["best"].items() if k.startswith(("test/", "val/"))}
-    return last | best | {"best/epoch": result["best"]["epoch"]}
+    """The last weights' test metrics as in the tables; the best weights' as test/best_accuracy.
+
+    MLflow groups its charts by what stands before the slash and sorts the groups by name.
+    """
+    last = {name: value for name, value in result["last"].items() if name.startswith("test/")}
+    best = {name: result["best"][name] for name in (*last, "val/loss", "val/accuracy")}
+    renamed = {name.replace("/", "/best_"): value for name, value in best.items()}
+    return last | renamed | {"val/best_epoch": result["best"]["epoch"]}
 
 
 def artifacts(directory: Path) -> list[Path]:

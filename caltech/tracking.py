@@ -47,7 +47,7 @@ def describe(
     overrides: Sequence[str],
     provenance: Mapping[str, Any],
 ) -> Description:
-    """A run's name carries its key values, since MLflow's table shows no parameters at first."""
+    """A run's name begins with its key values: MLflow's table shows no parameters at first."""
     scalars = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma", "batch_size")
     params = {name: cfg[name] for name in (*scalars, "seed")}
     # MLflow's charts have linear axes for parameters.
@@ -58,7 +58,7 @@ def describe(
     identity = [groups[name] for name in ("model", "freeze") if name in groups]
     return Description(
         directory=Path(cfg.directory),
-        name=" ".join([*identity, f"lr={cfg.lr:g}", *shown]),
+        name=" ".join([f"lr={cfg.lr:g}", *shown, *identity]),
         params=params | groups,
         tags={
             "study": cfg.study,
@@ -66,6 +66,7 @@ def describe(
             "directory": cfg.directory,
             "weights": provenance["weights"]["name"],
             "code": provenance["code"]["sha256"],
+            "data": provenance["data"]["sha256"],
             "mlflow.source.git.commit": provenance["code"]["git"],
             "mlflow.source.name": "caltech.train",
         },
@@ -204,6 +205,6 @@ def _create_or_continue(
 def _log_data(client: "MlflowClient", run_id: str, data: Mapping[str, str]) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    dataset = Dataset(data["name"], data["sha256"][:36], "local", data["name"])
+    dataset = Dataset(data["name"], data["sha256"][:8], "local", data["name"])
     tags = [InputTag("mlflow.data.context", "training, validation and test")]
     client.log_inputs(run_id, [DatasetInput(dataset, tags)])

@@ -46,7 +46,7 @@ def test_a_run_is_tracked(tracked):
     objective = train(cfg, choices, ["lr=0.03", "num_epochs=3", "study=default"])
     (run,) = runs(client, cfg.key)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "efficientnet_lite0 backbone lr=0.03 num_epochs=3"
+    assert run.info.run_name == "lr=0.03 num_epochs=3 efficientnet_lite0 backbone"
     assert run.data.params["lr"] == "0.03"
     assert run.data.params["model"] == "efficientnet_lite0"
     assert "hydra/launcher" not in run.data.params
@@ -54,11 +54,12 @@ def test_a_run_is_tracked(tracked):
     assert "efficientnet-lite0-57934424.pth" in run.data.tags["weights"]
     for metric in METRICS:
         assert [m.step for m in client.get_metric_history(run.info.run_id, metric)] == [1, 2, 3]
-    assert run.data.metrics["best/val/accuracy"] == objective
+    assert run.data.metrics["val/best_accuracy"] == objective
     assert 0 <= run.data.metrics["test/accuracy"] <= 1
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.name == "caltech101"
-    assert build(cfg.data).digest.startswith(data.dataset.digest)
+    assert build(cfg.data).digest == run.data.tags["data"]
+    assert run.data.tags["data"].startswith(data.dataset.digest)
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert artifacts == {"best.safetensors", "config.yaml", "provenance.json"}
 
