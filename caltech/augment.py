@@ -23,25 +23,32 @@ class Views:
 
     Since the views are finitely many, a frozen backbone's outputs for them can be computed
     once (features.py); the draws are the same with and without that.
+
+    Args:
+        train: names of the views drawn from in training.
+        test: names of the views whose logits are averaged in validation and test.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        for name in names:
+    def __init__(self, train: Sequence[str], test: Sequence[str]) -> None:
+        for name in (*train, *test):
             if name not in VIEWS:
                 raise InputError(
-                    f"augment.names has '{name}': views are {', '.join(VIEWS)}. "
+                    f"augment has the view '{name}': views are {', '.join(VIEWS)}. "
                     "Type augment=none or augment=flip."
                 )
-        self.names = tuple(names)
+        if not train or not test:
+            raise InputError("augment.train and augment.test need a view each. Type augment=none.")
+        self.train = tuple(train)
+        self.test = tuple(test)
 
     def draw(self, count: int) -> Tensor:
-        """Which view each of `count` images gets: (count,) int64."""
-        return torch.randint(len(self.names), (count,))
+        """Which training view each of `count` images gets: (count,) int64."""
+        return torch.randint(len(self.train), (count,))
 
     def __call__(self, pixels: Tensor, indices: Tensor, size: int) -> Tensor:
         images = center_crop(pixels, indices, size)
         drawn = self.draw(len(indices)).to(pixels.device)
-        for number, name in enumerate(self.names[1:], start=1):
+        for number, name in enumerate(self.train):
             chosen = drawn == number
             images[chosen] = VIEWS[name](images[chosen])
         return images
@@ -49,6 +56,8 @@ class Views:
 
 class FlipCrop:
     """A crop at a random place, mirrored with probability one half."""
+
+    test = ("plain",)
 
     def __call__(self, pixels: Tensor, indices: Tensor, size: int) -> Tensor:
         room = pixels.shape[1] - size + 1
@@ -67,6 +76,7 @@ class Trivial:
     """
 
     GROUP = 8
+    test = ("plain",)
 
     def __init__(self) -> None:
         from torchvision.transforms.v2 import TrivialAugmentWide

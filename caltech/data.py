@@ -12,7 +12,7 @@ from torch import Tensor
 
 from caltech import download as downloads
 from caltech import pixels
-from caltech.augment import center_crop
+from caltech.augment import VIEWS, center_crop
 from caltech.errors import InputError
 
 BACKGROUND = "BACKGROUND_Google"
@@ -61,9 +61,10 @@ class Images:
         """Augmented crops (n, 3, crop, crop) uint8 of the images at `indices` (n,)."""
         return self.augment(self.pixels, indices, self.crop)
 
-    def evaluation(self, indices: Tensor) -> Tensor:
-        """Their centre crops."""
-        return center_crop(self.pixels, indices, self.crop)
+    def evaluation(self, indices: Tensor) -> list[Tensor]:
+        """Their centre crops, once for each view whose logits are averaged."""
+        images = center_crop(self.pixels, indices, self.crop)
+        return [VIEWS[name](images) for name in self.augment.test]
 
 
 def caltech101(

@@ -7,6 +7,7 @@ trials of a sweep. It is computed for all images, kept on disk, and every run tr
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,22 @@ ROWS_PER_NOTE = 1024  # how often progress is noted, so that an interrupted pass
 class Features:
     """What a trained part is fed with when the stages before it are frozen and cached."""
 
-    def __init__(self, values: Tensor, augment: Views, device: torch.device) -> None:
-        self.values = values.to(device)  # (views, N, ...)
+    def __init__(self, views: Mapping[str, Tensor], augment: Views, device: torch.device) -> None:
+        self.views = {name: values.to(device) for name, values in views.items()}  # each (N, ...)
         self.augment = augment
 
     def training(self, indices: Tensor) -> Tensor:
         """Features of the views drawn for the images at `indices` (n,), as augment.Views draws."""
-        return self.values[self.augment.draw(len(indices)), indices]
+        drawn = self.augment.draw(len(indices))
+        first, *others = self.augment.train
+        features = self.views[first][indices]
+        for number, name in enumerate(others, start=1):
+            features[drawn == number] = self.views[name][indices[drawn == number]]
+        return features
 
-    def evaluation(self, indices: Tensor) -> Tensor:
-        """Features of the plain centre crops."""
-        return self.values[0, indices]
+    def evaluation(self, indices: Tensor) -> list[Tensor]:
+        """Their features in each view whose logits are averaged."""
+        return [self.views[name][indices] for name in self.augment.test]
 
 
 def extract(
@@ -55,21 +61,20 @@ def extract(
     The name in the cache is a hash of all that decides the values, so another data set, model,
     weight, boundary, crop, view or type is another name, and nothing stale is ever read.
     """
-    parts = []
-    for view in augment.names:
-        decisive = (
-            data.content,
-            str(tuple(data.pixels.shape)),
-            str(data.crop),
-            view,
-            digest([frozen]),
-            str(frozen),
-            precision.name,
-            device.type,
-        )
-        key = hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:32]
-        parts.append(_cached(cache / "features" / key, frozen, data, view, precision, device))
-    return Features(torch.stack(parts) if len(parts) > 1 else parts[0][None], augment, device)
+    common = (
+        data.content,
+        str(tuple(data.pixels.shape)),
+        str(data.crop),
+        digest([frozen]),
+        str(frozen),
+        precision.name,
+        device.type,
+    )
+    views = {}
+    for view in dict.fromkeys((*augment.train, *augment.test)):
+        key = hashlib.sha256("\n".join((*common, view)).encode()).hexdigest()[:32]
+        views[view] = _cached(cache / "features" / key, frozen, data, view, precision, device)
+    return Features(views, augment, device)
 
 
 def _cached(

@@ -20,7 +20,7 @@ class Inputs(Protocol):
 
     def training(self, indices: Tensor) -> Tensor: ...
 
-    def evaluation(self, indices: Tensor) -> Tensor: ...
+    def evaluation(self, indices: Tensor) -> list[Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,10 @@ def train_epoch(setup: Setup, order: Tensor, epoch: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def evaluate(setup: Setup, indices: Tensor, name: str) -> Evaluation:
-    """Loss and answers on the images at `indices` (n,), in that order."""
+    """Loss and answers on the images at `indices` (n,), in that order.
+
+    Logits are the average over the views that the inputs give of each image.
+    """
     setup.network.eval()
     loss_sum = 0.0
     confidences, predictions = [], []
@@ -113,7 +116,8 @@ def evaluate(setup: Setup, indices: Tensor, name: str) -> Evaluation:
         for part in indices.split(setup.batch_size):
             labels = setup.labels[part]
             with setup.precision.autocast(labels.device):
-                logits = setup.network(setup.inputs.evaluation(part)).float()
+                views = [setup.network(view) for view in setup.inputs.evaluation(part)]
+            logits = torch.stack(views).float().mean(0)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
             confidence, prediction = logits.softmax(1).max(1)
             confidences.append(confidence.cpu())

@@ -22,13 +22,15 @@ def test_center_crop_equals_torchvision(size):
 
 
 def test_one_view_is_the_centre_crop():
-    assert torch.equal(Views(["plain"])(PIXELS, INDICES, 32), center_crop(PIXELS, INDICES, 32))
+    assert torch.equal(
+        Views(["plain"], ["plain"])(PIXELS, INDICES, 32), center_crop(PIXELS, INDICES, 32)
+    )
 
 
 def test_views_draw_each_with_equal_probability():
     indices = torch.zeros(2000, dtype=torch.long)
     torch.manual_seed(0)
-    images = Views(["plain", "mirrored"])(PIXELS, indices, 32)
+    images = Views(["plain", "mirrored"], ["plain"])(PIXELS, indices, 32)
     plain = center_crop(PIXELS, indices[:1], 32)
     is_plain = (images == plain).flatten(1).all(1)
     is_mirrored = (images == plain.flip(-1)).flatten(1).all(1)
@@ -38,7 +40,9 @@ def test_views_draw_each_with_equal_probability():
 
 def test_unknown_view():
     with pytest.raises(InputError, match=r"'upside_down'.*augment=flip"):
-        Views(["upside_down"])
+        Views(["plain"], ["upside_down"])
+    with pytest.raises(InputError, match=r"need a view each.*augment=none"):
+        Views([], ["plain"])
 
 
 def test_flip_crop_gives_crops_and_their_mirror_images():
@@ -53,7 +57,9 @@ def test_flip_crop_gives_crops_and_their_mirror_images():
     assert min(counts) > 5  # of 22 expected: each of the 18 is drawn
 
 
-@pytest.mark.parametrize("augment", [FlipCrop(), Trivial(), Views(["plain", "mirrored"])])
+@pytest.mark.parametrize(
+    "augment", [FlipCrop(), Trivial(), Views(["plain", "mirrored"], ["plain"])]
+)
 def test_shape_type_and_dependence_on_the_seed_alone(augment):
     images = []
     for seed in (0, 0, 1):
@@ -67,6 +73,6 @@ def test_shape_type_and_dependence_on_the_seed_alone(augment):
 
 def test_pixels_are_never_changed():
     before = PIXELS.clone()
-    for augment in (FlipCrop(), Trivial(), Views(["mirrored", "plain"])):
+    for augment in (FlipCrop(), Trivial(), Views(["mirrored", "plain"], ["plain"])):
         augment(PIXELS, INDICES, 40)
     assert torch.equal(PIXELS, before)

@@ -1,6 +1,7 @@
 """The loop against the same steps written out with torch alone."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ class Rows:
     def training(self, indices):
         return self.table[indices]
 
-    evaluation = training
+    def evaluation(self, indices):
+        return [self.table[indices]]
 
 
 def setup(network: nn.Module, table, labels, precision=None, lr=0.1) -> Setup:
@@ -76,6 +78,21 @@ def test_evaluate_does_not_depend_on_the_batches(problem):
     assert torch.equal(found.predictions, logits.argmax(1))
     assert torch.equal(found.labels, labels[indices])
     assert torch.allclose(found.confidences, logits.softmax(1).max(1).values)
+
+
+def test_logits_of_several_views_are_averaged(problem):
+    network, table, labels = problem
+
+    class TwoViews(Rows):
+        def evaluation(self, indices):
+            return [self.table[indices], -self.table[indices]]
+
+    case = dataclasses.replace(setup(network, table, labels), inputs=TwoViews(table))
+    found = evaluate(case, torch.arange(30), "test")
+    with torch.no_grad():
+        logits = (network.eval()(table) + network(-table)) / 2
+    assert found.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
+    assert torch.equal(found.predictions, logits.argmax(1))
 
 
 def test_accuracies():
