@@ -49,3 +49,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
 def copy_of(module: nn.Module) -> dict[str, Tensor]:
     """The module's present state in memory that training does not change."""
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def generator_states() -> dict[str, Any]:
+    """States of torch's global generators, on the CPU and on every GPU."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def set_generator_states(states: Mapping[str, Any]) -> None:
+    """Go on with what generator_states gave."""
+    torch.set_rng_state(states["cpu"])
+    torch.cuda.set_rng_state_all(states["cuda"])

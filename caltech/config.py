@@ -39,6 +39,15 @@ TARGETS = (
     "caltech.tracking.MlflowRun",
     "caltech.tracking.NoRun",
 )
+# What Hydra itself may call beside them: log handlers, the callback, Optuna's samplers.
+HYDRA_TARGETS = (
+    *TARGETS,
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.Formatter",
+    "caltech.sweep.NameSweep",
+    "optuna.samplers.*",
+)
 
 
 @dataclasses.dataclass
@@ -67,6 +76,8 @@ class Settings:
     device: str = MISSING
     features: str = MISSING
     rerun: bool = MISSING
+    seeds: int | None = MISSING
+    checkpoint_minutes: float = MISSING
     cache: str = MISSING
     output: str = MISSING
     key: str = MISSING
@@ -95,6 +106,8 @@ INDIFFERENT = [
     "device",
     "features",
     "rerun",
+    "seeds",
+    "checkpoint_minutes",
     "cache",
     "output",
     "key",
@@ -171,6 +184,9 @@ def validate(cfg: DictConfig) -> None:
     require("step_size", cfg.step_size >= 1, "it is a number of epochs", "step_size=15")
     require("batch_size", cfg.batch_size >= 1, "a batch has images", "batch_size=256")
     require("seed", 0 <= cfg.seed < 2**32, "it must be from 0 to 4294967295", "seed=0")
+    require("seeds", cfg.seeds is None or cfg.seeds >= 1, "it is how many seeds", "seeds=5")
+    minutes = cfg.checkpoint_minutes
+    require("checkpoint_minutes", minutes > 0, "it must be positive", "checkpoint_minutes=10")
     for name, options in (("device", ("auto", "cpu", "cuda")), ("features", ("auto", "off"))):
         require(name, cfg[name] in options, f"it is one of {', '.join(options)}", f"{name}=auto")
     plain = cfg.study not in ("", ".", "..") and not set(cfg.study) & set("/\\")

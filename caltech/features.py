@@ -7,6 +7,7 @@ trials of a sweep. It is computed for all images, kept on disk, and every run tr
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from caltech.freeze import digest
 from caltech.model import Classifier
 from caltech.pixels import replacing
 from caltech.precision import Precision
+
+log = logging.getLogger(__name__)
 
 BATCH = 64  # images through the frozen part at a time, whatever a run's batch size
 ROWS_PER_NOTE = 1024  # how often progress is noted, so that an interrupted pass goes on
@@ -115,6 +118,7 @@ def _extract_view(
     note = path.with_suffix(".json")
     kept = json.loads(note.read_text()) if note.is_file() else {"rows": 0, "row_bytes": 0}
     total, rows = len(data.labels), kept["rows"]
+    log.info("computing the frozen part's outputs for %d images once (%s)", total - rows, view)
     frozen.eval()
     with (
         path.open("ab") as file,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,41 +66,69 @@ class Setup:
     precision: Precision
 
 
-def train_epoch(setup: Setup, order: Tensor, epoch: int) -> dict[str, float]:
+@dataclass(frozen=True)
+class Totals:
+    """What an epoch has added up so far: all that is needed, with the weights, to go on with it."""
+
+    steps: int = 0
+    images: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    last_loss: float = math.nan
+
+    def plus(self, loss: float, correct: int, images: int) -> "Totals":
+        """After one more step with this mean loss."""
+        return Totals(
+            self.steps + 1,
+            self.images + images,
+            self.loss_sum + loss * images,
+            self.correct + correct,
+            loss,
+        )
+
+
+def train_epoch(
+    setup: Setup,
+    order: Tensor,
+    epoch: int,
+    totals: Totals = Totals(),
+    after_step: Callable[[Totals], None] = lambda totals: None,
+) -> dict[str, float]:
     """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
 
     Args:
         epoch: counted from 1, for messages.
+        totals: of the steps of this epoch that were made before, which are passed over.
+        after_step: called with the totals after every step.
 
     Raises:
         DivergedError: the loss is not a finite number; names epoch and step.
     """
     setup.network.train()
-    start = time.perf_counter()
-    loss_sum = loss = correct = seen = 0.0
-    with _bar(len(order), f"epoch {epoch}") as bar:
-        for step, indices in enumerate(order.split(setup.batch_size), start=1):
+    start, made_before = time.perf_counter(), totals.images
+    with _bar(len(order), f"epoch {epoch}", made_before) as bar:
+        for first in range(made_before, len(order), setup.batch_size):
+            indices = order[first : first + setup.batch_size]
             batch, labels = setup.inputs.training(indices), setup.labels[indices]
             with setup.precision.autocast(labels.device):
                 logits = setup.network(batch)
-                batch_loss = F.cross_entropy(logits, labels)
-            loss = batch_loss.item()
-            if not math.isfinite(loss):
-                raise _diverged(loss, setup.optimizer, epoch, step)
+                loss = F.cross_entropy(logits, labels)
+            totals = totals.plus(loss.item(), _correct(logits, labels), len(indices))
+            if not math.isfinite(totals.last_loss):
+                raise _diverged(totals, setup.optimizer, epoch)
             setup.optimizer.zero_grad()
-            setup.scaler.scale(batch_loss).backward()
+            setup.scaler.scale(loss).backward()
             setup.scaler.step(setup.optimizer)
             setup.scaler.update()
-            loss_sum += loss * len(indices)
-            correct += (logits.argmax(1) == labels).sum().item()
-            seen += len(indices)
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{correct / seen:.3f}", refresh=False)
+            after_step(totals)
+            accuracy = totals.correct / totals.images
+            bar.set_postfix_str(f"loss={totals.last_loss:.3f}, accuracy={accuracy:.3f}", False)
             bar.update(len(indices))
     return {
-        "train/loss": loss_sum / seen,
-        "train/accuracy": correct / seen,
-        "train/loss_last_step": loss,
-        "images_per_second": seen / (time.perf_counter() - start),
+        "train/loss": totals.loss_sum / totals.images,
+        "train/accuracy": totals.correct / totals.images,
+        "train/loss_last_step": totals.last_loss,
+        "images_per_second": (totals.images - made_before) / (time.perf_counter() - start),
     }
 
 
@@ -139,16 +168,20 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
-def _diverged(
-    loss: float, optimizer: torch.optim.Optimizer, epoch: int, step: int
-) -> DivergedError:
+def _correct(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(1) == labels).sum().item())
+
+
+def _diverged(totals: Totals, optimizer: torch.optim.Optimizer, epoch: int) -> DivergedError:
     rate = max(group["lr"] for group in optimizer.param_groups)
     return DivergedError(
-        f"The training loss is {loss} at epoch {epoch}, step {step}, with the learning rate at "
-        f"{rate:g}. Try a smaller one, for example lr={rate / 10:g}."
+        f"The training loss is {totals.last_loss} at epoch {epoch}, step {totals.steps}, with the "
+        f"learning rate at {rate:g}. Try a smaller one, for example lr={rate / 10:g}."
     )
 
 
-def _bar(total: int, description: str) -> tqdm:
+def _bar(total: int, description: str, initial: int = 0) -> tqdm:
     """Images and images per second, on a terminal only; a finished bar makes room for the next."""
-    return tqdm(total=total, desc=description, unit="image", disable=None, leave=False)
+    return tqdm(
+        total=total, initial=initial, desc=description, unit="image", disable=None, leave=False
+    )

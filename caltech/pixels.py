@@ -5,6 +5,7 @@ Decoding costs more than a small network's forward pass, and no epoch needs it t
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def content_digest(images: Path, files: list[str], cache: Path) -> str:
@@ -94,6 +97,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _build(images: Path, files: list[str], resize: int, path: Path) -> None:
     """Decode with as many threads as cores: Pillow releases Python's lock while it works."""
+    log.info("decoding %d images once into %s", len(files), path)
     shape = (len(files), resize, resize, 3)
     with replacing(path) as partial:
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)

@@ -122,6 +122,16 @@ def set_aside(directory: Path) -> None:
             shutil.move(path, aside)
 
 
+def log_epoch(metrics: Mapping[str, float], num_epochs: int) -> None:
+    """One line an epoch."""
+    log.info(
+        "epoch %d/%d  lr %.2g  train loss %.4f accuracy %.4f  val loss %.4f accuracy %.4f  "
+        "%.0f images/s", metrics["epoch"], num_epochs, metrics["lr"], metrics["train/loss"],
+        metrics["train/accuracy"], metrics["val/loss"], metrics["val/accuracy"],
+        metrics["images_per_second"],
+    )  # fmt: skip
+
+
 def report(result: Mapping[str, Any]) -> float:
     """Log a finished run's accuracies and return its objective."""
     for name in ("last", "best"):

@@ -1,28 +1,31 @@
 """Train one classifier: `python -m caltech.train model=resnet50 freeze=none lr=1e-2`."""
 
-import contextlib
+import dataclasses
 import logging
 import os
+import signal
+import statistics
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
-from caltech import checkpoint, features, run
+from caltech import checkpoint, features, interruption, run, sweep
 from caltech.augment import Views
-from caltech.config import CONF, build, register, validate
+from caltech.config import CONF, HYDRA_TARGETS, build, register, validate
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
 from caltech.errors import CaltechError
 from caltech.freeze import frozen_digest, split_frozen
-from caltech.loop import Setup, epoch_seed, evaluate, train_epoch
+from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
 from caltech.model import Classifier, require_fit
 from caltech.tracking import describe
 
@@ -104,34 +107,74 @@ def fit(
     path = Path(cfg.directory) / "checkpoint.pt"
     parts = {"trained": trained, "schedule": schedule}
     parts |= {"optimizer": setup.optimizer, "scaler": setup.scaler}
-    progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0}
+    progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0, "inside": None}
     if path.is_file():
         progress = checkpoint.load(path, parts)
         log.info("resuming %s after epoch %d", cfg.directory, len(progress["history"]))
     history = progress["history"]
     for epoch in range(len(history) + 1, cfg.num_epochs + 1):
         start = time.perf_counter()
-        torch.manual_seed(epoch_seed(cfg.seed, epoch))
-        order = data.train[torch.randperm(len(data.train))]
         metrics = {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
-        metrics |= train_epoch(setup, order, epoch)
+        with interruption.deferred() as interrupted:
+            keep = keeper(path, parts, progress, 60 * cfg.checkpoint_minutes, interrupted)
+            metrics |= fit_epoch(setup, data.train, cfg.seed, epoch, progress["inside"], keep)
         metrics |= evaluate(setup, data.validation, "validation").measures("val")
         schedule.step()
 
         if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
             progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
         history.append(metrics)
-        progress["seconds"] += time.perf_counter() - start
+        progress |= {"seconds": progress["seconds"] + time.perf_counter() - start, "inside": None}
         checkpoint.save(path, parts, progress)
         tracker.log_epochs(history)
-        log.info(
-            "epoch %d/%d  lr %.2g  train loss %.4f accuracy %.4f  val loss %.4f accuracy %.4f  "
-            "%.0f images/s", epoch, cfg.num_epochs, metrics["lr"], metrics["train/loss"],
-            metrics["train/accuracy"], metrics["val/loss"], metrics["val/accuracy"],
-            metrics["images_per_second"],
-        )  # fmt: skip
+        run.log_epoch(metrics, cfg.num_epochs)
     tracker.log_epochs(history)
     return progress
+
+
+def fit_epoch(
+    setup: Setup,
+    indices: Tensor,
+    seed: int,
+    epoch: int,
+    inside: Mapping[str, Any] | None,
+    keep: Callable[[Totals], None],
+) -> dict[str, float]:
+    """Train one epoch in its own random order, or what is left of it after a checkpoint inside."""
+    torch.manual_seed(epoch_seed(seed, epoch))
+    order = indices[torch.randperm(len(indices))]
+    totals = Totals()
+    if inside is not None:
+        totals = Totals(**inside["totals"])
+        checkpoint.set_generator_states(inside["generators"])
+    return train_epoch(setup, order, epoch, totals, keep)
+
+
+def keeper(
+    path: Path,
+    parts: Mapping[str, checkpoint.Stateful],
+    progress: Mapping[str, Any],
+    interval_seconds: float,
+    interrupted: Callable[[], BaseException | None],
+) -> Callable[[Totals], None]:
+    """What to do after a step: save when it is time to or when interrupted, then raise that."""
+    start = saved = time.perf_counter()
+
+    def keep(totals: Totals) -> None:
+        nonlocal saved
+        now, error = time.perf_counter(), interrupted()
+        if error is not None or now - saved > interval_seconds:
+            inside = {
+                "totals": dataclasses.asdict(totals),
+                "generators": checkpoint.generator_states(),
+            }
+            seconds = progress["seconds"] + now - start
+            checkpoint.save(path, parts, {**progress, "inside": inside, "seconds": seconds})
+            saved = now
+        if error is not None:
+            raise error
+
+    return keep
 
 
 def test(
@@ -161,18 +204,20 @@ def test(
     return result
 
 
-@hydra.main(config_path=str(CONF), config_name="train")
+@hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=list(HYDRA_TARGETS))
 def compose_and_train(cfg: DictConfig) -> float:
-    """What Hydra calls for a run, or for each job of a sweep."""
+    """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
     hydra_cfg = HydraConfig.get()
-    try:
-        return train(cfg, hydra_cfg.runtime.choices, hydra_cfg.overrides.task)
-    except CaltechError:
-        # Hydra has made the directory; a run refused before any work leaves none behind.
-        with contextlib.suppress(OSError):
-            Path(cfg.directory).rmdir()
-            Path(cfg.directory).parent.rmdir()
-        raise
+    choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
+    seeds = [cfg.seed] if cfg.seeds is None else range(cfg.seeds)
+    with sweep.recorded(cfg, overrides) as record:
+        record.value = statistics.fmean(train(seeded(cfg, s), choices, overrides) for s in seeds)
+    return record.value
+
+
+def seeded(cfg: DictConfig, seed: int) -> DictConfig:
+    """The same config with another seed, and so with its own key and directory."""
+    return OmegaConf.merge(cfg, {"seed": seed})
 
 
 def main() -> None:
@@ -185,8 +230,14 @@ def main() -> None:
             traceback.print_exception(kind, error, trace)
 
     sys.excepthook = show
+    signal.signal(signal.SIGTERM, interruption.raise_at_once)
     register()
-    compose_and_train()
+    try:
+        with sweep.summarised():
+            compose_and_train()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

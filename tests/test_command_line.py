@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,26 +14,32 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
-def command(tree: Path, cache: Path, tmp_path: Path):
-    """Run `python -m caltech.train` with outputs in tmp_path, on the generated data."""
+def start(tree: Path, cache: Path, tmp_path: Path):
+    """Start `python -m caltech.train` with outputs in tmp_path, on the generated data."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
+    def started(*arguments: str, **environment: str) -> subprocess.Popen:
         own = [f"output={tmp_path / 'multirun'}", "tracking=none", "device=cpu"]
         small = ["data.resize=72", "data.crop=64", "batch_size=16", "num_epochs=2"]
-        if any(argument.startswith("data=") for argument in arguments):
-            small = []
-        flags = {"--help", "--cfg", "job", "--resolve"}
-        if flags & set(arguments):
+        if {"--help", "--cfg"} & set(arguments):
             own, small = [], []
-        environment = os.environ | {
-            "CALTECH101_ROOT": str(tree),
-            "CALTECH_CACHE": str(cache),
-            "PYTHONWARNINGS": "default",
-        }
-        return subprocess.run(
+        places = {"CALTECH101_ROOT": str(tree), "CALTECH_CACHE": str(cache)}
+        return subprocess.Popen(
             [sys.executable, "-m", "caltech.train", *own, *small, *arguments],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+            cwd=tmp_path, env=os.environ | places | {"PYTHONWARNINGS": "default"} | environment,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+
+    return started
+
+
+@pytest.fixture
+def command(start):
+    """Run it to its end."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        process = start(*arguments)
+        output, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
     return run
 
@@ -48,12 +55,64 @@ def test_a_run_a_sweep_over_it_and_the_answer_of_what_is_finished(command, tmp_p
     assert sweep.returncode == 0, sweep.stderr
     assert sweep.stdout.count("epoch 2/2") == 2
     assert sweep.stdout.count("is finished already") == 1
-    directories = [p for p in (tmp_path / "multirun" / "default").iterdir() if p.is_dir()]
-    assert len(directories) == 3
-    for directory in directories:
-        result = json.loads((directory / "result.json").read_text())
+    results = list((tmp_path / "multirun" / "default").glob("*/result.json"))
+    assert len(results) == 3
+    for path in results:
+        directory, result = path.parent, json.loads(path.read_text())
         assert result["key"] == directory.name
         assert f"key: {directory.name}" in (directory / "config.yaml").read_text()
+
+
+def test_a_failed_job_ends_neither_the_sweep_nor_silently(command, tmp_path):
+    sweep = command("--multirun", "lr=0.1,-1,1e-2")
+    assert sweep.returncode == 1
+    assert re.search(r"FAILED .*lr=-1 .*\n  InputError: lr=-1.0 is not allowed", sweep.stdout)
+    table = sweep.stdout[sweep.stdout.index("key  ") :].splitlines()
+    assert [line.split()[1] for line in table[1:]] == ["finished", "failed", "finished"]
+    assert sum(" best " in line for line in table) == 1
+    assert len(list((tmp_path / "multirun" / "default").glob("*/result.json"))) == 2
+
+
+def test_seeds_are_runs_of_their_own_and_their_mean_is_the_objective(command, tmp_path):
+    repeated = command("--multirun", "lr=0.1", "seeds=3")
+    assert repeated.returncode == 0, repeated.stderr
+    results = [
+        json.loads(path.read_text())
+        for path in (tmp_path / "multirun" / "default").glob("*/result.json")
+    ]
+    assert len(results) == 3
+    mean = sum(result["best"]["val/accuracy"] for result in results) / 3
+    assert f"{mean:.4f} best" in repeated.stdout
+    alone = command("lr=0.1", "seed=2")
+    assert "is finished already" in alone.stdout
+
+
+SLOW = ["model=resnet18", "model.weights=null", "freeze=none", "lr=0.01", "num_epochs=6"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_a_signal_ends_a_run_and_the_same_command_goes_on(start, number, code):
+    process = start(*SLOW)
+    for line in process.stdout:
+        if line.startswith("epoch 1/6"):
+            break
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    output, _ = start(*SLOW).communicate(timeout=120)
+    assert re.search(r"resuming .* after epoch [1-5]\n", output)
+    assert "epoch 6/6" in output and "epoch 1/6" not in output
+
+
+def test_processes_share_one_build_of_the_caches(start, tmp_path):
+    both = [start(f"lr={lr}", CALTECH_CACHE=str(tmp_path / "cache")) for lr in (0.1, 0.2)]
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    for once in ("decoding 60 images once", "computing the frozen part's outputs for 60 images"):
+        assert sum(output.count(once) for output in outputs) == 1
 
 
 def test_help_is_readable(command):

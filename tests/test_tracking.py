@@ -68,10 +68,10 @@ def test_a_resumed_run_is_the_same_run_and_tells_every_epoch_once(tracked, monke
     cfg, client = tracked("lr=0.04")
     train_epoch = training.train_epoch
 
-    def interrupt(setup, order, epoch):
+    def interrupt(setup, order, epoch, *rest):
         if epoch == 3:
             raise KeyboardInterrupt
-        return train_epoch(setup, order, epoch)
+        return train_epoch(setup, order, epoch, *rest)
 
     monkeypatch.setattr(training, "train_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,9 @@
 """Whole runs: results, resuming, refusing, and the same numbers with and without the cache."""
 
+import itertools
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
-from caltech import checkpoint, features
+from caltech import checkpoint, features, interruption, loop
 from caltech import train as training
 from caltech.config import build
 from caltech.data import Images
@@ -19,8 +22,8 @@ from caltech.loop import Setup, evaluate
 from caltech.precision import Precision
 from caltech.train import train
 
-RESNET = ["model=resnet18", "model.weights=null", "num_epochs=3", "batch_size=16", "lr=0.01"]
-LITE0 = ["num_epochs=3", "batch_size=16"]
+RESNET = ["model=resnet18", "model.weights=null", "num_epochs=3", "batch_size=8", "lr=0.01"]
+LITE0 = ["num_epochs=3", "batch_size=8"]
 
 
 def outcome(cfg) -> tuple[dict, dict, dict]:
@@ -87,28 +90,86 @@ class Stopped(BaseException):
     ],
     ids=["full", "augmented", "bf16", "cached"],
 )
-@pytest.mark.parametrize("stop_in_epoch", [1, 3])
-def test_resumed_is_bitwise_uninterrupted(configure, monkeypatch, overrides, stop_in_epoch):
+@pytest.mark.parametrize(
+    "stop", ["after step 1", "mid-epoch", "last step", "between epochs", "while saving"]
+)
+def test_resumed_is_bitwise_uninterrupted(configure, monkeypatch, overrides, stop):
     expected = configure(*overrides, "study=expected")
-    train(expected)
-
+    if not (Path(expected.directory) / "result.json").exists():
+        train(expected)
     cfg = configure(*overrides, "study=stopped")
     assert cfg.key == expected.key
-    train_epoch = training.train_epoch
-
-    def stop(setup, order, epoch):
-        metrics = train_epoch(setup, order, epoch)
-        if epoch == stop_in_epoch:
-            raise Stopped
-        return metrics
-
-    monkeypatch.setattr(training, "train_epoch", stop)
-    with pytest.raises(Stopped):
+    with monkeypatch.context() as patched, pytest.raises((Stopped, SystemExit)):
+        stop_training(patched, stop)
         train(cfg)
     assert not (Path(cfg.directory) / "result.json").exists()
-    monkeypatch.setattr(training, "train_epoch", train_epoch)
     train(cfg)
     assert_equal(outcome(cfg), outcome(expected))
+    assert not list(Path(cfg.directory).glob(".*partial"))
+
+
+def stop_training(patched, stop: str) -> None:
+    """SIGTERM during a step, or the end of the process without any notice."""
+    if stop == "between epochs":
+        patched.setattr(training.run, "log_epoch", raising_on_call(2, lambda *_: None))
+    elif stop == "while saving":
+        patched.setattr(checkpoint.torch, "save", raising_on_call(2, torch.save))
+    else:
+        step = {"after step 1": 1, "mid-epoch": 6, "last step": 8}[stop]
+
+        def terminate(*_):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return 0
+
+        patched.setattr(loop, "_correct", on_call(step, terminate, loop._correct))
+
+
+def on_call(number: int, special, usual):
+    """`special` and then `usual` in the call of that number, `usual` in all others."""
+    calls = itertools.count(1)
+
+    def called(*arguments, **keywords):
+        if next(calls) == number:
+            special(*arguments)
+        return usual(*arguments, **keywords)
+
+    return called
+
+
+def raising_on_call(number: int, usual):
+    def stop(*_):
+        raise Stopped
+
+    return on_call(number, stop, usual)
+
+
+def test_checkpoints_inside_an_epoch(configure, monkeypatch):
+    """A process that ends without notice loses no more than the time since the last of them."""
+    overrides = [*RESNET, "freeze=none", "augment=flip_crop", "num_epochs=1"]
+    expected = configure(*overrides, "study=expected")
+    train(expected)
+    cfg = configure(*overrides, "study=killed", "checkpoint_minutes=1e-9")
+    steps = []
+
+    def note(logits, labels):
+        steps.append(len(labels))
+        return usual(logits, labels)
+
+    usual = loop._correct
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(loop, "_correct", raising_on_call(2, note))
+        train(cfg)
+    monkeypatch.setattr(loop, "_correct", note)
+    train(cfg)
+    assert steps == [8, 8, 8, 6]  # 30 images to train on; the first step is not made again
+    assert_equal(outcome(cfg), outcome(expected))
+
+
+def test_a_second_signal_is_not_deferred():
+    with interruption.deferred() as interrupted, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert isinstance(interrupted(), KeyboardInterrupt)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_finished_run_is_answered_and_rerun_keeps_the_old_result(configure, monkeypatch):
@@ -230,9 +291,9 @@ def test_device(configure):
 def test_a_change_of_a_frozen_part_would_be_noticed(configure, monkeypatch):
     train_epoch = training.train_epoch
 
-    def spoil(setup, order, epoch):
+    def spoil(setup, *rest):
         setup.network.backbone.network.bn1.running_mean += 1
-        return train_epoch(setup, order, epoch)
+        return train_epoch(setup, *rest)
 
     monkeypatch.setattr(training, "train_epoch", spoil)
     with pytest.raises(RuntimeError, match="frozen parameter or buffer has changed"):
