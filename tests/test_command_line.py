@@ -107,6 +107,27 @@ def test_a_signal_ends_a_run_and_the_same_command_goes_on(start, number, code):
     assert "epoch 6/6" in output and "epoch 1/6" not in output
 
 
+def test_a_killed_search_goes_on_to_the_same_trials(start, tmp_path):
+    """Without a storage the seeded sampler retraces its path over answers of finished runs."""
+    search = ["--multirun", "sweep=search_head", "hydra.sweeper.n_trials=5"]
+
+    def proposed(output: str) -> list[str]:
+        return re.findall(r"lr=\S+ weight_decay=\S+ gamma=\S+ step_size=\d+ ", output)
+
+    expected, _ = start(*search, f"output={tmp_path / 'undisturbed'}").communicate(timeout=120)
+    process = start(*search)
+    for line in process.stdout:
+        if "#2" in line:  # two trials are finished, the third begins
+            break
+    process.kill()
+    process.communicate()
+    output, errors = start(*search).communicate(timeout=120)
+    assert output.count("is finished already") == 2, errors
+    assert proposed(output) == proposed(expected)
+    study = tmp_path / "multirun" / "search_head"
+    assert len(list(study.glob("*/result.json"))) == 5
+
+
 def test_processes_share_one_build_of_the_caches(start, tmp_path):
     both = [start(f"lr={lr}", CALTECH_CACHE=str(tmp_path / "cache")) for lr in (0.1, 0.2)]
     outputs = [process.communicate(timeout=120)[0] for process in both]
