@@ -8,10 +8,12 @@ trials of a sweep. It is computed for all images, kept on disk, and every run tr
 import hashlib
 import json
 import logging
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -88,21 +90,25 @@ def _cached(
     precision: Precision,
     device: torch.device,
 ) -> Tensor:
-    note = path.with_suffix(".json")
-    if not _is_complete(note, len(data.labels)):
+    binary = path.with_suffix(".bin")
+    if _good_rows(binary)[0] < len(data.labels):
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if not _is_complete(note, len(data.labels)):
-                _extract_view(path.with_suffix(".bin"), frozen, data, view, precision, device)
-    kept = json.loads(note.read_text())
+            # Another process may have computed them while this one waited.
+            if _good_rows(binary)[0] < len(data.labels):
+                _extract_view(binary, frozen, data, view, precision, device)
+    kept = _good_rows(binary)[1]
     shape, dtype = kept["shape"], getattr(torch, kept["dtype"])
-    size = int(np.prod(shape))
-    values = torch.from_file(str(path.with_suffix(".bin")), size=size, dtype=dtype)
-    return values.view(shape)
+    return torch.from_file(str(binary), size=math.prod(shape), dtype=dtype).view(shape)
 
 
-def _is_complete(note: Path, rows: int) -> bool:
-    return note.is_file() and json.loads(note.read_text())["rows"] == rows
+def _good_rows(binary: Path) -> tuple[int, dict[str, Any]]:
+    """How many rows of the file are complete by its note and by its size, and the note."""
+    note = binary.with_suffix(".json")
+    if not (note.is_file() and binary.is_file()):
+        return 0, {"row_bytes": 0}
+    kept = json.loads(note.read_text())
+    return min(kept["rows"], binary.stat().st_size // kept["row_bytes"]), kept
 
 
 @torch.inference_mode()
@@ -115,9 +121,8 @@ def _extract_view(
     device: torch.device,
 ) -> None:
     """Append batch after batch to `path`; the note says how many rows of it are good."""
-    note = path.with_suffix(".json")
-    kept = json.loads(note.read_text()) if note.is_file() else {"rows": 0, "row_bytes": 0}
-    total, rows = len(data.labels), kept["rows"]
+    total = len(data.labels)
+    rows, kept = _good_rows(path)
     log.info("computing the frozen part's outputs for %d images once (%s)", total - rows, view)
     frozen.eval()
     with (
@@ -136,7 +141,8 @@ def _extract_view(
             bar.update(len(indices))
             if rows == total or rows % ROWS_PER_NOTE < BATCH:
                 file.flush()
-                _note(note, rows, total, values)
+                os.fsync(file.fileno())
+                _note(path.with_suffix(".json"), rows, total, values)
 
 
 def _note(note: Path, rows: int, total: int, values: Tensor) -> None:

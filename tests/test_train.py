@@ -274,6 +274,22 @@ def test_an_interrupted_extraction_goes_on(configure, monkeypatch, tmp_path):
         assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+def test_features_cut_short_on_disk_are_completed(configure, tmp_path):
+    own = [*LITE0, f"cache={tmp_path / 'cache'}", "num_epochs=1"]
+    cfg = configure(*own)
+    train(cfg)
+    (binary,) = (tmp_path / "cache" / "features").glob("*.bin")
+    whole = binary.read_bytes()
+    with binary.open("rb+") as file:
+        file.truncate(len(whole) // 2 + 1)
+    train(configure(*own, "study=again"))
+    row = len(whole) // 60
+    assert binary.read_bytes()[: 30 * row] == whole[: 30 * row]
+    again = torch.frombuffer(bytearray(binary.read_bytes()), dtype=torch.float32)
+    before = torch.frombuffer(bytearray(whole), dtype=torch.float32)
+    assert torch.allclose(again, before, rtol=1e-4, atol=1e-6)
+
+
 def test_divergence_is_an_error_and_leaves_no_result(configure):
     cfg = configure(*RESNET, "freeze=none", "lr=1e30")
     with pytest.raises(DivergedError, match=r"epoch 1, step 2"):
