@@ -49,8 +49,9 @@ class Views:
         images = center_crop(pixels, indices, size)
         drawn = self.draw(len(indices)).to(pixels.device)
         for number, name in enumerate(self.train):
-            chosen = drawn == number
-            images[chosen] = VIEWS[name](images[chosen])
+            if name != "plain":
+                chosen = drawn == number
+                images[chosen] = VIEWS[name](images[chosen])
         return images
 
 

@@ -32,9 +32,9 @@ def keep_freed_memory() -> None:
     """Have glibc keep large freed blocks instead of giving each back to the kernel.
 
     Activations are tens of megabytes, which glibc maps and unmaps one by one, and the kernel then
-    clears every page of every layer of every step again. Keeping them made EfficientNet-Lite0 2.4
-    to 3.4 times as fast on 2 cores and AlexNet 1.2 times (tests/bench/memory.py). Other C libraries
-    have no such setting and are left alone.
+    clears every page of every layer of every step again. Keeping them made EfficientNet-Lite0 2.2
+    (training) to 3.4 times (forward) as fast on 2 cores and AlexNet's training 1.1 times
+    (tests/bench/memory.py). Other C libraries have no such setting and are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,0 +1,32 @@
+"""The product's own parts, put together as caltech.train.train does it, for timing one of them."""
+
+from typing import Any
+
+import torch
+
+from caltech.config import build
+from caltech.data import Dataset, Images
+from caltech.device import choose_device
+from caltech.freeze import split_frozen
+from caltech.loop import Setup
+from caltech.model import Classifier
+
+
+def model_of(cfg: Any, num_classes: int) -> Classifier:
+    """Built, frozen and in the memory format of a run."""
+    model = build(cfg.model, num_classes=num_classes)
+    build(cfg.freeze, model)
+    return model.to("cpu", memory_format=torch.channels_last)
+
+
+def setup_of(cfg: Any, data: Dataset) -> tuple[Classifier, Setup]:
+    """What train_epoch works with, without cached features; sets the process up as a run does."""
+    device = choose_device(cfg.device)
+    torch.manual_seed(cfg.seed)
+    model = model_of(cfg, len(data.classes))
+    _, trained = split_frozen(model)
+    optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
+    precision = build(cfg.precision)
+    inputs = Images(data, build(cfg.augment), device)
+    scaler = precision.scaler(device)
+    return model, Setup(model, inputs, data.labels, cfg.batch_size, optimizer, scaler, precision)
