@@ -23,13 +23,14 @@ def exception_for(number: int) -> BaseException:
 def deferred() -> Iterator[Callable[[], BaseException | None]]:
     """Note the first signal instead of raising it; the function given tells what to raise, if any.
 
-    The second signal is not deferred. Only a process's main thread can handle signals: in another
-    one, nothing is changed.
+    A signal that nobody raised is raised at the end, and a second one at once. Only a process's
+    main thread can handle signals: in another one, nothing is changed.
     """
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         if noted:
+            noted.clear()
             raise_at_once(number, frame)
         noted.append(number)
 
@@ -42,3 +43,5 @@ def deferred() -> Iterator[Callable[[], BaseException | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if noted:
+        raise exception_for(noted[0])

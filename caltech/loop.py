@@ -163,7 +163,7 @@ def evaluate(setup: Setup, indices: Tensor, name: str) -> Evaluation:
 def epoch_seed(seed: int, epoch: int) -> int:
     """All randomness of an epoch is a function of the run's seed and the epoch's number.
 
-    So a resumed run needs no generator's state to go on exactly as it would have.
+    So between epochs a run needs no generator's state to go on exactly as it would have.
     """
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 

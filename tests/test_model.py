@@ -84,13 +84,23 @@ def test_any_architecture_by_name(configure, group):
     require_fit(build(cfg.model, num_classes=5), 64, 5)
 
 
-def test_torchvision_weights_are_loaded_from_the_hub_directory(tmp_path, monkeypatch):
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch):
+    """Place a network's weights where torchvision would have downloaded them."""
+
+    def place(network: nn.Module, file: str) -> nn.Module:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        path = tmp_path / "hub" / "checkpoints" / file
+        path.parent.mkdir(parents=True)
+        torch.save(network.state_dict(), path)
+        return network
+
+    return place
+
+
+def test_torchvision_weights_are_loaded_from_the_hub_directory(downloaded):
     """The real loading code, with a file as torchvision would have downloaded it."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    source = torchvision.models.resnet18()
-    place = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
-    place.parent.mkdir(parents=True)
-    torch.save(source.state_dict(), place)
+    source = downloaded(torchvision.models.resnet18(), "resnet18-f37072fd.pth")
     classifier = torchvision_model(101, "resnet18", "DEFAULT")
     assert classifier.weights == "ResNet18_Weights.IMAGENET1K_V1 resnet18-f37072fd.pth"
     loaded = classifier.backbone.network.state_dict()
@@ -103,12 +113,9 @@ def test_torchvision_weights_are_loaded_from_the_hub_directory(tmp_path, monkeyp
     assert classifier.linear[0].weight.shape == (101, 512)
 
 
-def test_pretrained_hidden_layers_stay(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    source = torchvision.models.mobilenet_v3_small()
-    place = tmp_path / "hub" / "checkpoints" / "mobilenet_v3_small-047dcff4.pth"
-    place.parent.mkdir(parents=True)
-    torch.save(source.state_dict(), place)
+def test_pretrained_hidden_layers_stay(downloaded):
+    network = torchvision.models.mobilenet_v3_small()
+    source = downloaded(network, "mobilenet_v3_small-047dcff4.pth")
     classifier = torchvision_model(101, "mobilenet_v3_small", "IMAGENET1K_V1")
     assert torch.equal(classifier.hidden[0].weight, source.classifier[0].weight)
 

@@ -173,6 +173,15 @@ def test_a_second_signal_is_not_deferred():
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_signal_that_nobody_asked_for_is_not_lost():
+    """It came after the last step: the process still ends, with the handlers as they were."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, interruption.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_finished_run_is_answered_and_rerun_keeps_the_old_result(configure, monkeypatch):
     cfg = configure(*LITE0)
     first = train(cfg)
