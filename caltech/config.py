@@ -36,6 +36,7 @@ TARGETS = (
     "caltech.schedule.constant",
     "caltech.schedule.cosine",
     "caltech.precision.Precision",
+    "optuna.pruners.*",
     "caltech.tracking.MlflowRun",
     "caltech.tracking.NoRun",
 )
@@ -61,6 +62,7 @@ class Settings:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     precision: Any = MISSING
+    pruner: Any = MISSING
     tracking: Any = MISSING
 
     lr: float = MISSING
@@ -76,10 +78,12 @@ class Settings:
     device: str = MISSING
     features: str = MISSING
     rerun: bool = MISSING
+    dry_run: bool = MISSING
     seeds: int | None = MISSING
     checkpoint_minutes: float = MISSING
     cache: str = MISSING
     output: str = MISSING
+    storage: str = MISSING
     key: str = MISSING
     directory: str = MISSING
     published: dict[str, Any] | None = MISSING
@@ -101,15 +105,18 @@ DECISIVE = [
 # Decisive only through the groups that interpolate them: step_size does not matter to a cosine.
 BY_REFERENCE = ["lr", "momentum", "weight_decay", "step_size", "gamma"]
 INDIFFERENT = [
+    "pruner",
     "tracking",
     "study",
     "device",
     "features",
     "rerun",
+    "dry_run",
     "seeds",
     "checkpoint_minutes",
     "cache",
     "output",
+    "storage",
     "key",
     "directory",
     "published",

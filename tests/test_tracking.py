@@ -43,7 +43,7 @@ def runs(client: MlflowClient, key: str):
 def test_a_run_is_tracked(tracked):
     cfg, client = tracked("lr=0.03")
     choices = {"model": "efficientnet_lite0", "freeze": "backbone", "hydra/launcher": "basic"}
-    objective = train(cfg, choices, ["lr=0.03", "num_epochs=3", "study=default"])
+    result = train(cfg, choices, ["lr=0.03", "num_epochs=3", "study=default"])
     (run,) = runs(client, cfg.key)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "lr=0.03 num_epochs=3 efficientnet_lite0 backbone"
@@ -54,7 +54,7 @@ def test_a_run_is_tracked(tracked):
     assert "efficientnet-lite0-57934424.pth" in run.data.tags["weights"]
     for metric in METRICS:
         assert [m.step for m in client.get_metric_history(run.info.run_id, metric)] == [1, 2, 3]
-    assert run.data.metrics["val/best_accuracy"] == objective
+    assert run.data.metrics["val/best_accuracy"] == result["best"]["val/accuracy"]
     assert 0 <= run.data.metrics["test/accuracy"] <= 1
     (data,) = run.inputs.dataset_inputs
     assert data.dataset.name == "caltech101"
