@@ -32,6 +32,7 @@ TARGETS = (
     "caltech.augment.Views",
     "caltech.augment.FlipCrop",
     "caltech.augment.Trivial",
+    "caltech.loop.cross_entropy",
     "torch.optim.*",
     "caltech.schedule.constant",
     "caltech.schedule.cosine",
@@ -59,6 +60,7 @@ class Settings:
     model: Any = MISSING
     freeze: Any = MISSING
     augment: Any = MISSING
+    loss: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
     precision: Any = MISSING
@@ -95,6 +97,7 @@ DECISIVE = [
     "model",
     "freeze",
     "augment",
+    "loss",
     "optimizer",
     "schedule",
     "precision",

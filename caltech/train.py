@@ -64,6 +64,7 @@ def train(
     build(cfg.freeze, model)
     model.to(device, memory_format=torch.channels_last)
     frozen, trained = split_frozen(model)
+    loss = build(cfg.loss)
     optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
     schedule = build(cfg.schedule, optimizer)
     precision = build(cfg.precision)
@@ -87,7 +88,7 @@ def train(
             inputs = features.extract(frozen, data, augment, precision, device, cache)
             network = trained
         labels = data.labels.to(device)
-        setup = Setup(network, inputs, labels, cfg.batch_size, optimizer, scaler, precision)
+        setup = Setup(network, inputs, labels, cfg.batch_size, loss, optimizer, scaler, precision)
 
         description = describe(cfg, choices or {}, overrides, provenance)
         with build(cfg.tracking, description) as tracker:

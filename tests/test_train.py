@@ -71,7 +71,7 @@ def test_a_saved_model_gives_the_run_s_own_numbers(configure):
         Images(data, build(cfg.augment), torch.device("cpu")),
         Precision("float32", False),
     )
-    setup = Setup(model, inputs, data.labels, 16, None, None, precision)
+    setup = Setup(model, inputs, data.labels, 16, None, None, None, precision)
     found = evaluate(setup, data.test, "test")
     assert found.accuracy == result["best"]["test/accuracy"]
     assert found.loss == pytest.approx(result["best"]["test/loss"], rel=1e-5)
