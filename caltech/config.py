@@ -33,6 +33,7 @@ TARGETS = (
     "caltech.augment.FlipCrop",
     "caltech.augment.Trivial",
     "caltech.loop.cross_entropy",
+    "torch.nn.modules.loss.CrossEntropyLoss",  # as the models, for being returned
     "torch.optim.*",
     "caltech.schedule.constant",
     "caltech.schedule.cosine",

@@ -152,8 +152,11 @@ def plot(folder: Path) -> list[Path]:
     note = folder / NOTE
     if not note.is_file():
         return []
+    from optuna.trial import TrialState
+
     study = _open(json.loads(note.read_text()), None)
-    if len({trial.value for trial in study.get_trials() if trial.value is not None}) < 2:
+    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in finished}) < 2:
         return []  # nothing varies, so nothing has an importance
     import matplotlib
 

@@ -186,6 +186,11 @@ def test_hydra_refuses(configure, override):
         configure(override)
 
 
+def test_losses_are_built(configure):
+    for option in options("loss"):
+        assert isinstance(build(configure(f"loss={option}").loss), nn.Module)
+
+
 @pytest.mark.parametrize("smoothing", [-0.1, 1])
 def test_label_smoothing_is_a_share(configure, smoothing):
     with pytest.raises(InputError, match=r"label_smoothing=.*at least 0 and below 1"):
