@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -186,6 +187,7 @@ def write_mlflow(run: Trained, folder: Path, images: Sample) -> None:
     from mlflow.pyfunc import save_model
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     with TemporaryDirectory() as temporary:
         write_safetensors(run, Path(temporary) / "run", images)
         # In a checkout conf/ is beside the package, which looks for it there.

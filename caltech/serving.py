@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
+from pandas import DataFrame
 
 from caltech import trained
 from caltech.features import BATCH
@@ -25,8 +26,10 @@ class ServedRun(PythonModel):
         folder = Path(context.artifacts["run"])
         self.run = trained.load(folder, context.model_config["weights"], "auto")
 
-    # Without type hints: MLflow would take them for a schema instead of the signature.
-    def predict(self, context, model_input, params):
+    # MLflow reads a schema from the type hints unless they say no more than DataFrame.
+    def predict(
+        self, context: Any, model_input: DataFrame, params: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         """For each row {"top": [{"class", "probability"}, ...]}, params["top"] of them."""
         images = [self._decode(row, file) for row, file in enumerate(model_input["image"])]
         answers = []
