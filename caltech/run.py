@@ -66,6 +66,7 @@ def provenance(data: Dataset, model: Classifier, device: torch.device) -> dict[s
     return {
         "data": {"name": data.name, "sha256": data.digest},
         "weights": {"name": model.weights, "sha256": digest([model])},
+        "classes": list(data.classes),  # so that a trained model needs no data set to answer
         "code": code_version(),
         "environment": {
             "python": platform.python_version(),
