@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Settings:
     gamma: float = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    start: str | None = MISSING
 
     study: str = MISSING
     device: str = MISSING
@@ -105,6 +107,7 @@ DECISIVE = [
     "num_epochs",
     "batch_size",
     "seed",
+    "start",
 ]
 # Decisive only through the groups that interpolate them: step_size does not matter to a cosine.
 BY_REFERENCE = ["lr", "momentum", "weight_decay", "step_size", "gamma"]
@@ -200,5 +203,7 @@ def validate(cfg: DictConfig) -> None:
     require("checkpoint_minutes", minutes > 0, "it must be positive", "checkpoint_minutes=10")
     for name, options in (("device", ("auto", "cpu", "cuda")), ("features", ("auto", "off"))):
         require(name, cfg[name] in options, f"it is one of {', '.join(options)}", f"{name}=auto")
+    is_key = cfg.start is None or re.fullmatch("[0-9a-f]{10}", cfg.start) is not None
+    require("start", is_key, "it is a finished run's key", "start=6ba21d19c4, or start=null")
     plain = cfg.study not in ("", ".", "..") and not set(cfg.study) & set("/\\")
     require("study", plain, "it names a directory under multirun/", "study=first_try")

@@ -28,6 +28,7 @@ from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
 from caltech.model import Classifier, require_fit
 from caltech.search import NO_TRIAL, NoTrial, Trial
 from caltech.tracking import describe
+from caltech.trained import begin_from
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ def train(
     augment = build(cfg.augment)
     model = build(cfg.model, num_classes=len(data.classes))
     require_fit(model, data.crop, len(data.classes))
+    if cfg.start is not None:
+        begin_from(cfg.start, Path(cfg.output), model)
     build(cfg.freeze, model)
     model.to(device, memory_format=torch.channels_last)
     frozen, trained = split_frozen(model)

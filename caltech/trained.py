@@ -84,7 +84,7 @@ class Trained:
 
     def summary(self) -> dict[str, Any]:
         """Which run it is, and how good it was."""
-        result = recorded_result(self.directory)[self.weights]
+        result = recorded_result(self.directory, pruned_too=False)[self.weights]
         return {
             "key": self.cfg.key,
             "study": self.cfg.study,
@@ -162,6 +162,26 @@ def find(run: str, study: str | None, data: str | None, output: Path) -> Path:
     return _of_key(run, directories, place)
 
 
+def begin_from(run: str, output: Path, model: Classifier) -> None:
+    """Put the best weights of a finished run into a model that is about to be trained.
+
+    A head that was trained on a frozen backbone is a better start for the whole network than a
+    random one (Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022).
+
+    Raises:
+        InputError: there is no such run, or its model is another.
+    """
+    path = find(run, None, None, output) / "best.safetensors"
+    try:
+        checkpoint.load_weights(path, model)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"start={run} cannot be the start of this model: {error}. Type the key of a finished "
+            "run with the same model and the same classes, or start=null."
+        ) from error
+    model.weights += f", then the best of {path.parent.name}"
+
+
 def own_data(trained: Trained) -> Dataset:
     """The data set that the run was made from.
 
@@ -180,9 +200,9 @@ def _of_key(key: str, directories: Sequence[Path], place: Path) -> Path:
             f"run={key} is neither in {place} nor a run's directory. The closest keys there are "
             f"{', '.join(close)}. Type run=best for the run of highest validation accuracy."
         )
-    finished = [directory for directory in found if (directory / RESULT).is_file()]
-    results = [recorded_result(directory) for directory in finished]
-    if any(result != results[0] for result in results):
+    results = {each: recorded_result(each, pruned_too=False) for each in found}
+    finished = [directory for directory, result in results.items() if result is not None]
+    if any(results[directory] != results[finished[0]] for directory in finished):
         studies = ", ".join(f"study={directory.parent.name}" for directory in finished)
         raise InputError(
             f"run={key} has different results in several studies: type one of {studies}."
@@ -194,7 +214,7 @@ def _best(directories: Sequence[Path], data: str | None, place: Path) -> Path:
     """Validation decides, never the test part. Accuracies on different data cannot be compared."""
     best: dict[tuple[str, str], tuple[tuple[float, float], Path]] = {}
     for directory in directories:
-        result = recorded_result(directory)
+        result = recorded_result(directory, pruned_too=False)
         if result is None:
             continue
         made_from = _provenance(directory)["data"]

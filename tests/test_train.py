@@ -182,6 +182,27 @@ def test_a_signal_that_nobody_asked_for_is_not_lost():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_run_can_start_from_another_one_s_best_weights(configure):
+    head = configure(*LITE0)
+    train(head)
+    start = f"start={head.key}"
+    cfg = configure("freeze=none", "num_epochs=1", "batch_size=64", "lr=1e-30", start)
+    train(cfg)
+    _, weights, _ = outcome(cfg)
+    _, _, best = outcome(head)
+    for name, value in weights.items():
+        if "running_" not in name and "num_batches" not in name:  # BatchNorm has seen a batch
+            assert torch.equal(value, best[name]), name
+    provenance = json.loads((Path(cfg.directory) / "provenance.json").read_text())
+    assert provenance["weights"]["name"].endswith(f", then the best of {head.key}")
+    assert cfg.key != configure("freeze=none", "num_epochs=1", "batch_size=64", "lr=1e-30").key
+
+    with pytest.raises(InputError, match=r"start=.* cannot be the start of this model"):
+        train(configure(*RESNET, start))
+    with pytest.raises(InputError, match=r"start=best is not allowed: it is a finished run's key"):
+        train(configure("start=best"))
+
+
 def test_a_finished_run_is_answered_and_rerun_keeps_the_old_result(configure, monkeypatch):
     cfg = configure(*LITE0)
     first = train(cfg)
