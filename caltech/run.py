@@ -32,6 +32,18 @@ log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 PROVENANCE = "provenance.json"
+DATA = "data.json"
+TIMING = "timing.json"
+# What the tracker keeps; a report needs nothing else.
+ARTIFACTS = (
+    "config.yaml",
+    PROVENANCE,
+    DATA,
+    TIMING,
+    "predictions_last.npz",
+    "predictions_best.npz",
+    "best.safetensors",
+)
 
 
 @contextmanager
@@ -156,7 +168,19 @@ def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 def artifacts(directory: Path) -> list[Path]:
     """Files of a run that its tracker keeps."""
-    return [directory / name for name in ("config.yaml", PROVENANCE, "best.safetensors")]
+    return [directory / name for name in ARTIFACTS]
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """What a report must know of the data to name classes and to compute intervals."""
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "name": data.name,
+        "sha256": data.digest,
+        "images": {name: len(indices) for name, indices in parts.items()},
+        "majority_accuracy": data.majority_accuracy,
+        "classes": list(data.classes),
+    }
 
 
 def save_predictions(path: Path, indices: Tensor, test: Evaluation) -> None:

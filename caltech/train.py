@@ -2,12 +2,10 @@
 
 import dataclasses
 import logging
-import os
 import signal
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from caltech import checkpoint, features, interruption, run, sweep
+from caltech import checkpoint, errors, features, interruption, run, sweep
 from caltech.augment import Views
 from caltech.config import CONF, HYDRA_TARGETS, build, register, validate
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
-from caltech.errors import CaltechError
 from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
 from caltech.model import Classifier, require_fit
@@ -91,8 +88,9 @@ def train(
             if frozen_digest(model) != frozen_before:
                 raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
             result = test(cfg, setup, data, model, trained, progress)
+            run.write_json(directory / run.DATA, run.describe_data(data))
+            run.write_json(directory / run.TIMING, {"seconds": progress["seconds"]})
             tracker.log_result(run.final_metrics(result), run.artifacts(directory))
-        run.write_json(directory / "timing.json", {"seconds": progress["seconds"]})
         run.write_json(directory / run.RESULT, result)
         return run.report(result)
 
@@ -222,14 +220,7 @@ def seeded(cfg: DictConfig, seed: int) -> DictConfig:
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
-
-    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if isinstance(error, CaltechError) and not os.environ.get("HYDRA_FULL_ERROR"):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            traceback.print_exception(kind, error, trace)
-
-    sys.excepthook = show
+    sys.excepthook = errors.show
     signal.signal(signal.SIGTERM, interruption.raise_at_once)
     register()
     try:
