@@ -1,0 +1,69 @@
+"""A study's tables as Markdown, for the terminal and for git."""
+
+from collections.abc import Sequence
+
+from caltech.intervals import Pair
+from caltech.tables import MEASURES, STATISTICS, Line, Sheet, show_p
+
+
+def write(study: str, sheets: Sequence[Sheet], baseline: str, reading: Sequence[str]) -> str:
+    """All tables with their notes."""
+    parts = [
+        f"# Study {escape(study)}",
+        *([baseline[0].upper() + baseline[1:] + "."] * bool(baseline)),
+    ]
+    for each in sheets:
+        parts += [f"## {escape(each.title)}", _markdown_results(each)]
+        parts += [f"<sup>{letter}</sup> {escape(text)}.  " for letter, text in each.notes.items()]
+        if each.missing:
+            commands = "\n".join(each.missing)
+            parts.append(f"Not run or not finished; to run them:\n\n```sh\n{commands}\n```")
+        finished = [line for line in each.lines if line.row.finished]
+        if finished:
+            body = [[_named(line), *line.statistics.values()] for line in finished]
+            parts.append(_markdown_table(["Model", *STATISTICS], body))
+        if each.pairs:
+            parts.append(_markdown_pairs(each.pairs))
+    parts += ["## How to read this", "\n".join(f"- {escape(line)}" for line in reading)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_results(each: Sheet) -> str:
+    names = list(each.lines[0].values)
+    body = [
+        [_named(line), *line.values.values(), *(cell.text() for cell in line.cells.values())]
+        for line in each.lines
+    ]
+    return _markdown_table(["Model", *names, *MEASURES], body)
+
+
+def _markdown_pairs(pairs: Sequence[Pair]) -> str:
+    header = ["McNemar", "only the first is right", "only the second", "p", "p (Holm)"]
+    body = [
+        [
+            f"{p.first} / {p.second}",
+            p.only_first,
+            p.only_second,
+            show_p(p.p_value),
+            show_p(p.p_adjusted),
+        ]
+        for p in pairs
+    ]
+    return _markdown_table(header, body)
+
+
+def _named(line: Line) -> str:
+    return f"{line.row.name} {' '.join(f'[{mark}]' for mark in line.marks)}".strip()
+
+
+def _markdown_table(header: Sequence[str], body: Sequence[Sequence[object]]) -> str:
+    rows = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(escape(str(c)) for c in row) + " |" for row in rows)
+
+
+def escape(text: str) -> str:
+    """Text in a cell of Markdown: neither a column's end nor HTML."""
+    text = " ".join(text.split())
+    for special, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+        text = text.replace(special, written)
+    return text
