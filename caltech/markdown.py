@@ -1,5 +1,6 @@
 """A study's tables as Markdown, for the terminal and for git."""
 
+import re
 from collections.abc import Sequence
 
 from caltech.intervals import Pair
@@ -14,14 +15,14 @@ def write(study: str, sheets: Sequence[Sheet], baseline: str, reading: Sequence[
     ]
     for each in sheets:
         parts += [f"## {escape(each.title)}", _markdown_results(each)]
-        parts += [f"<sup>{letter}</sup> {escape(text)}.  " for letter, text in each.notes.items()]
+        parts += [f"({letter}) {escape(text)}." for letter, text in each.notes.items()]
         if each.missing:
             commands = "\n".join(each.missing)
             parts.append(f"Not run or not finished; to run them:\n\n```sh\n{commands}\n```")
         finished = [line for line in each.lines if line.row.finished]
         if finished:
-            body = [[_named(line), *line.statistics.values()] for line in finished]
-            parts.append(_markdown_table(["Model", *STATISTICS], body))
+            body = [[_marked(line.label, line), *line.statistics.values()] for line in finished]
+            parts.append(_markdown_table([each.head, *STATISTICS], body))
         if each.pairs:
             parts.append(_markdown_pairs(each.pairs))
     parts += ["## How to read this", "\n".join(f"- {escape(line)}" for line in reading)]
@@ -31,10 +32,14 @@ def write(study: str, sheets: Sequence[Sheet], baseline: str, reading: Sequence[
 def _markdown_results(each: Sheet) -> str:
     names = list(each.lines[0].values)
     body = [
-        [_named(line), *line.values.values(), *(cell.text() for cell in line.cells.values())]
+        [
+            _marked(line.label, line),
+            *line.values.values(),
+            *(cell.text() for cell in line.cells.values()),
+        ]
         for line in each.lines
     ]
-    return _markdown_table(["Model", *names, *MEASURES], body)
+    return _markdown_table([each.head, *names, *MEASURES], body)
 
 
 def _markdown_pairs(pairs: Sequence[Pair]) -> str:
@@ -52,8 +57,8 @@ def _markdown_pairs(pairs: Sequence[Pair]) -> str:
     return _markdown_table(header, body)
 
 
-def _named(line: Line) -> str:
-    return f"{line.row.name} {' '.join(f'[{mark}]' for mark in line.marks)}".strip()
+def _marked(text: str, line: Line) -> str:
+    return f"{text} ({', '.join(line.marks)})" if line.marks else text
 
 
 def _markdown_table(header: Sequence[str], body: Sequence[Sequence[object]]) -> str:
@@ -62,8 +67,6 @@ def _markdown_table(header: Sequence[str], body: Sequence[Sequence[object]]) -> 
 
 
 def escape(text: str) -> str:
-    """Text in a cell of Markdown: neither a column's end nor HTML."""
-    text = " ".join(text.split())
-    for special, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
-        text = text.replace(special, written)
-    return text
+    """Text in a cell: no column's end, no link, no HTML; `p < 0.05` stays as it is."""
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"&(?=#?\w+;)", "&amp;", re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text))

@@ -20,26 +20,32 @@ if TYPE_CHECKING:
     from caltech.data import Dataset
 
 READING = (
-    "The three numbers of a row are of the last epoch's weights, which the published numbers are "
-    "compared with; the weights of the best epoch by validation accuracy are in the second table. "
-    "± is the standard deviation over seeds.",
-    "agrees: the published number is inside our 95 % interval, which is Wilson's for the number "
-    "of images and, with several seeds, Student's over the seeds joined to it; better and worse: "
-    "it is outside. The published accuracy is itself one run on as many images, and its own "
-    "chance is not in our interval: a verdict near the edge says little. The loss of a single run "
-    "has no interval and gets no verdict.",
-    "The test images are the study's own. Its validation images were drawn in an unknown way; "
-    "ours are as many, but not the same.",
+    "The three numbers of a row are of the last epoch's weights; those of the best epoch by "
+    "validation accuracy are in the second table. ± is the standard deviation over seeds.",
+    "The 95 % interval is Wilson's for the number of test images and, with several seeds, "
+    "Student's over the seeds joined to it.",
     "McNemar's exact two-sided test compares rows on the same test images, by the last epoch's "
     "answers of the first seed.",
     f"A run is called collapsed if {COLLAPSED_SHARE:.0%} of its answers or more are one class. "
     "Macro accuracy is the mean of the classes' own accuracies; TESTING ACC counts images.",
-    "The calibration error is the expected one, over 15 bins of equal width; pictures and tests "
-    "show the first seed. Training time is the mean over seeds of all epochs with their "
-    "validation, without decoding images and without computing a frozen part's outputs.",
-    "Rows that are not run, not finished or pruned count nowhere. A row with another model's "
-    "name, or with values of its own, is not compared with the published numbers.",
+    "The calibration error is the expected one, over 15 bins of equal width. It and the pictures "
+    "are of the first seed.",
+    "Training time is the mean over seeds of all epochs with their validation, without decoding "
+    "images and without computing a frozen part's outputs.",
+    "Rows that are not run, not finished or pruned count nowhere.",
 )
+READING_BESIDE_PUBLISHED = (
+    "The study does not say of which epoch its numbers are; they are compared with our last one's.",
+    "agrees: the published number is inside our 95 % interval; better and worse: it is outside. "
+    "The published accuracy is itself one run on as many images, and its own chance is not in our "
+    "interval: a verdict near the edge says little. The training loss of a single run has no "
+    "interval and gets no verdict.",
+    "The test images are the study's own. Its validation images were drawn in an unknown way; "
+    "ours are as many, but not the same.",
+    "A row with another model's name, or with values of its own, is not compared with the "
+    "published numbers.",
+)
+READING_OF_RUNS = ("Runs are in the order of their best epoch's validation accuracy.",)
 GALLERY = "gallery.html"
 
 
@@ -63,9 +69,10 @@ def report(cfg: DictConfig) -> str:
     gallery = page.gallery(cfg.study, tables, reachable(cfg, runs))
 
     kept.write(folder / "kept", runs)
-    text = markdown.write(cfg.study, sheets, majority(runs), READING)
+    reading = explain(tables)
+    text = markdown.write(cfg.study, sheets, majority(runs), reading)
     subtitle = summary(runs, gallery is not None)
-    html = page.write(cfg.study, subtitle, sheets, drawn, READING)
+    html = page.write(cfg.study, subtitle, sheets, drawn, reading)
     save(folder / "table.md", text)
     save(folder / "table.csv", spreadsheet.write(sheets))
     save(folder / "report.html", html)
@@ -89,6 +96,13 @@ def arrange(runs: Sequence[Run], experiments: Sequence[rows.Published], study: s
         title = "Further runs" if tables else "Runs"
         tables.append(rows.own_table(rest, title))
     return tables
+
+
+def explain(tables: Sequence[Table]) -> list[str]:
+    """What a reader must know of these tables."""
+    beside = READING_BESIDE_PUBLISHED if any(table.is_published for table in tables) else ()
+    of_runs = READING_OF_RUNS if any(table.columns for table in tables) else ()
+    return [*beside, *of_runs, *READING]
 
 
 def studies(output: Path) -> list[str]:

@@ -133,6 +133,12 @@ class Row:
         values = self.values(name)
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
+    @property
+    def mean_seconds(self) -> float | None:
+        """Training time of a seed."""
+        seconds = [run.seconds for run in self.finished if run.seconds is not None]
+        return float(np.mean(seconds)) if seconds else None
+
     def interval(self, name: str) -> intervals.Interval | None:
         """Of an accuracy, from images and seeds; of a loss, from seeds alone."""
         values = self.values(name)

@@ -6,6 +6,13 @@ from collections.abc import Sequence
 
 from caltech.tables import Line, Sheet
 
+OTHERS = {
+    "Best epoch": "val/best_epoch",
+    "Best epoch's VALIDATION ACC": "val/best_accuracy",
+    "Best epoch's TESTING ACC": "test/best_accuracy",
+    "Macro TESTING ACC": "test/accuracy_per_class",
+}
+
 
 def write(sheets: Sequence[Sheet]) -> str:
     """All rows in one file, with full precision, for a spreadsheet or pandas."""
@@ -20,14 +27,22 @@ def write(sheets: Sequence[Sheet]) -> str:
 
 
 def _record(each: Sheet, line: Line) -> dict[str, object]:
-    record: dict[str, object] = {"Table": each.title, "Model": line.row.name, **line.values}
+    row = line.row
+    record: dict[str, object] = {"Table": each.title, "Model": row.name, **line.values}
     record |= {name: cell.ours for name, cell in line.cells.items()}
     for name, cell in line.cells.items():
         record[f"{name} sd"] = cell.deviation
         record[f"{name} published"] = cell.published
         record[f"{name} difference"] = cell.difference
         record[f"{name} verdict"] = cell.verdict
-    record |= line.statistics
+    if interval := row.interval("test/accuracy"):
+        record |= {"TESTING ACC low": interval.low, "TESTING ACC high": interval.high}
+    record["Seeds"] = len(row.finished)
+    for name, metric in OTHERS.items():
+        record |= {name: row.mean(metric), f"{name} sd": row.deviation(metric)}
+    told = ("Calibration error", "Device", "Code")
+    record |= {name: line.statistics[name] for name in told}
+    record["Training seconds"] = row.mean_seconds
     record["Notes"] = "; ".join(each.notes[mark] for mark in line.marks)
     record["Command"] = line.row.command if not line.row.finished else ""
     return record

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
-
 from caltech import intervals
 from caltech.rows import FINISHED, Row, Run, Table
 
@@ -86,6 +84,7 @@ class Line:
     """A row as it is printed."""
 
     row: Row
+    label: str  # the row's name, or its number where the columns tell the name
     marks: tuple[str, ...]  # letters of the table's notes
     values: dict[str, str]  # hyperparameters, or the keys that differ
     cells: dict[str, Cell]  # by the study's names of measures
@@ -104,6 +103,11 @@ class Sheet:
     is_published: bool
     table: Table = field(repr=False)
 
+    @property
+    def head(self) -> str:
+        """Of the column of labels."""
+        return "" if self.table.columns else "Model"
+
 
 def sheet(table: Table, everything: Sequence[Run]) -> Sheet:
     """Compute a table's numbers; `everything` is what code and data are compared with."""
@@ -112,12 +116,13 @@ def sheet(table: Table, everything: Sequence[Run]) -> Sheet:
     lines = [
         Line(
             row=row,
+            label=str(number) if table.columns else row.name,
             marks=tuple(_letter(notes, text) for text in _remarks(row, usual)),
             values=_values(table, row),
             cells={name: cell(row, metric) for name, metric in MEASURES.items()},
             statistics=_statistics(row),
         )
-        for row in table.rows
+        for number, row in enumerate(table.rows, 1)
     ]
     missing = tuple(row.command for row in table.rows if row.command and not row.finished)
     return Sheet(
@@ -262,7 +267,7 @@ def _statistics(row: Row) -> dict[str, str]:
         ),
         "Macro TESTING ACC": _spread(row, "test/accuracy_per_class"),
         "Calibration error": "" if error is None else f"{error:.4f}",
-        "Training time": show_seconds([r.seconds for r in row.finished if r.seconds is not None]),
+        "Training time": show_seconds(row.mean_seconds),
         "Device": _device(first),
         "Code": ", ".join(dict.fromkeys(_code(run) for run in row.finished)),
     }
@@ -275,11 +280,10 @@ def _spread(row: Row, metric: str) -> str:
     return f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
 
 
-def show_seconds(values: Sequence[float]) -> str:
-    """Mean over seeds, in a unit that fits."""
-    if not values:
+def show_seconds(seconds: float | None) -> str:
+    """In a unit that fits."""
+    if seconds is None:
         return ""
-    seconds = float(np.mean(values))
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min"
