@@ -69,4 +69,5 @@ def _markdown_table(header: Sequence[str], body: Sequence[Sequence[object]]) -> 
 def escape(text: str) -> str:
     """Text in a cell: no column's end, no link, no HTML; `p < 0.05` stays as it is."""
     text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split()))
-    return re.sub(r"&(?=#?\w+;)", "&amp;", re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text))
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from caltech.config import CONF, DECISIVE, decisive
+from caltech.config import CONF, DECISIVE, decisive, point_key
 from caltech.rows import Published, flat
 from caltech.tracking import chosen, hyperparameters
 
@@ -41,6 +41,7 @@ def _experiment(name: str) -> Published | None:
     errata = published.get("errata", ())
     return Published(
         experiment=name,
+        point=point_key(cfg),
         study=cfg.study,
         table=published["table"],
         name=published["row"],

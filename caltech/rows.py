@@ -86,6 +86,7 @@ class Published:
     """One experiment of conf/experiment: a row of the study, or a row of ours in its table."""
 
     experiment: str
+    point: str
     study: str
     table: str
     name: str
@@ -188,8 +189,12 @@ def by_point(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
 
 def is_of(run: Run, experiment: Published) -> bool:
     """Whether a run's config is the experiment's; keys that only newer code knows do not count."""
+    if run.point == experiment.point:
+        return True
+    if not run.config:  # its file is gone
+        return run.experiment == experiment.experiment and not variation(run, experiment)
     shared = (run.config.keys() & experiment.config.keys()) - {"seed"}
-    return bool(shared) and all(run.config[key] == experiment.config[key] for key in shared)
+    return all(run.config[key] == experiment.config[key] for key in shared)
 
 
 def study_tables(
