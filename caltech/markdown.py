@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
+from caltech.cells import show_p
 from caltech.intervals import Pair
-from caltech.tables import MEASURES, STATISTICS, Line, Sheet, show_p
+from caltech.tables import MEASURES, STATISTICS, Line, Sheet
 
 
 def write(study: str, sheets: Sequence[Sheet], baseline: str, reading: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from caltech.cells import show_p
 from caltech.pictures import Picture
 from caltech.rows import Row, Run, Table
-from caltech.tables import MEASURES, MOST_ROWS_IN_PAIRS, STATISTICS, Sheet, class_name, show_p
+from caltech.tables import MEASURES, MOST_ROWS_IN_PAIRS, STATISTICS, Sheet, class_name
 
 if TYPE_CHECKING:
     from caltech.data import Dataset

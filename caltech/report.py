@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from caltech import errors, kept, markdown, page, pictures, published, rows, spreadsheet, tracked
+from caltech import (
+    arrangement,
+    errors,
+    kept,
+    markdown,
+    page,
+    pictures,
+    published,
+    spreadsheet,
+    tracked,
+)
 from caltech.config import CONF, HYDRA_TARGETS, build, register, require_study
 from caltech.errors import InputError
 from caltech.intervals import COLLAPSED_SHARE
 from caltech.pixels import replacing
-from caltech.rows import FINISHED, Run, Table
+from caltech.rows import FINISHED, Published, Run, Table
 from caltech.tables import majority, newest_end, sheet
 
 if TYPE_CHECKING:
@@ -36,7 +46,8 @@ READING = (
 )
 READING_BESIDE_PUBLISHED = (
     "The study does not say of which epoch its numbers are; they are compared with our last one's.",
-    "agrees: the published number is inside our 95 % interval; better and worse: it is outside. "
+    "agrees: the published number is inside our 95 % interval; better and worse: it is outside "
+    "(of a loss, less is better). "
     "The published accuracy is itself one run on as many images, and its own chance is not in our "
     "interval: a verdict near the edge says little. The training loss of a single run has no "
     "interval and gets no verdict.",
@@ -84,17 +95,17 @@ def report(cfg: DictConfig) -> str:
 
 def combine(stored: Sequence[Run], retained: Sequence[Run]) -> list[Run]:
     """One run a key: the store's newest finished one, else the kept one, else one unfinished."""
-    newest = rows.newest(stored)
+    newest = arrangement.newest(stored)
     finished = {run.key for run in newest if run.status == FINISHED}
-    return rows.newest([*newest, *(run for run in retained if run.key not in finished)])
+    return arrangement.newest([*newest, *(run for run in retained if run.key not in finished)])
 
 
-def arrange(runs: Sequence[Run], experiments: Sequence[rows.Published], study: str) -> list[Table]:
+def arrange(runs: Sequence[Run], experiments: Sequence[Published], study: str) -> list[Table]:
     """The study's tables, and one for all runs that belong to none."""
-    tables, rest = rows.study_tables(experiments, rows.by_point(runs), study)
+    tables, rest = arrangement.study_tables(experiments, arrangement.by_point(runs), study)
     if rest:
         title = "Further runs" if tables else "Runs"
-        tables.append(rows.own_table(rest, title))
+        tables.append(arrangement.own_table(rest, title))
     return tables
 
 
