@@ -8,12 +8,11 @@ from caltech.intervals import Pair
 from caltech.tables import MEASURES, STATISTICS, Line, Sheet
 
 
-def write(study: str, sheets: Sequence[Sheet], baseline: str, reading: Sequence[str]) -> str:
+def write(
+    study: str, sheets: Sequence[Sheet], baselines: Sequence[str], reading: Sequence[str]
+) -> str:
     """All tables with their notes."""
-    parts = [
-        f"# Study {escape(study)}",
-        *([baseline[0].upper() + baseline[1:] + "."] * bool(baseline)),
-    ]
+    parts = [f"# Study {escape(study)}", *map(escape, baselines)]
     for each in sheets:
         parts += [f"## {escape(each.title)}", _markdown_results(each)]
         parts += [f"({letter}) {escape(text)}." for letter, text in each.notes.items()]

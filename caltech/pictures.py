@@ -14,7 +14,7 @@ from caltech.canvas import BLUE, DPI, GREY, INK, STYLE, figure, png, short, vali
 from caltech.rows import Row, Table
 from caltech.tables import class_name
 
-COLUMNS = 3  # panels side by side
+COLUMNS = 4  # panels side by side
 MOST_PANELS = 12  # of more rows the best are drawn, and the others together
 CONFUSED_CLASSES = 14
 
@@ -83,15 +83,16 @@ def learning_curves(table: Table) -> bytes:
     if len(rows) > MOST_PANELS:
         return _curves_together(rows)
     rows = table.finished
-    lines = -(-len(rows) // COLUMNS)
-    drawing = figure(8.2, 3.1 * lines)
-    grids = drawing.subfigures(lines, COLUMNS, squeeze=False)
+    columns = min(COLUMNS, len(rows))
+    lines = -(-len(rows) // columns)
+    drawing = figure(0.2 + 2.2 * columns, 3 * lines)
+    grids = drawing.subfigures(lines, columns, squeeze=False)
     highest = max(max(run.history["val/loss"]) for row in rows for run in row.finished)
     for index, row in enumerate(rows):
-        above, below = grids[index // COLUMNS, index % COLUMNS].subplots(2, 1, sharex=True)
+        above, below = grids[index // columns, index % columns].subplots(2, 1, sharex=True)
         _curves(above, row, "accuracy", (0, 1))
         _curves(below, row, "loss", (0, 1.15 * highest))
-        above.set_title(short(row.name, 38))
+        above.set_title(short(row.name, 30))
         below.set_xlabel("epoch")
         if index == 0:
             below.legend(loc="best")
@@ -176,7 +177,7 @@ def per_class(row: Row) -> bytes:
     )
     present = np.flatnonzero(count)
     order = present[np.argsort(accuracy[present], kind="stable")]
-    columns = 1 if len(order) <= 20 else COLUMNS
+    columns = 1 if len(order) <= 20 else 3
     height = -(-len(order) // columns)
     drawing = figure(3 + 2.6 * (columns - 1) + 0.6, 0.6 + 0.165 * height)
     panels = np.atleast_1d(drawing.subplots(1, columns))
@@ -198,7 +199,7 @@ def reliability(table: Table) -> bytes:
     rows = [row for row in table.finished if row.predictions is not None]
     rows = sorted(rows, key=validation, reverse=True)[:MOST_PANELS]
     rows = [row for row in table.finished if row in rows]
-    columns = min(4, len(rows))
+    columns = min(COLUMNS, len(rows))
     lines = -(-len(rows) // columns)
     drawing = figure(2.1 * columns + 0.4, 2.3 * lines)
     panels = drawing.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)

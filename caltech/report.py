@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from caltech.errors import InputError
 from caltech.intervals import COLLAPSED_SHARE
 from caltech.pixels import replacing
 from caltech.rows import FINISHED, Published, Run, Table
-from caltech.tables import majority, newest_end, sheet
+from caltech.tables import baselines, newest_end, sheet
 
 if TYPE_CHECKING:
     from caltech.data import Dataset
@@ -69,6 +70,8 @@ def report(cfg: DictConfig) -> str:
     require_study(cfg.study)
     folder = Path(cfg.output) / cfg.study
     runs = combine(tracked.read(cfg.tracking, cfg.study), kept.read(folder / "kept"))
+    datasets = reachable(cfg, runs)
+    runs = [described(run, datasets) for run in runs]
     tables = arrange(runs, published.experiments(cfg.order), cfg.study)
     if not tables:
         raise InputError(
@@ -77,11 +80,11 @@ def report(cfg: DictConfig) -> str:
         )
     sheets = [sheet(table, runs) for table in tables]
     drawn = {table.title: pictures.draw(table) for table in tables}
-    gallery = page.gallery(cfg.study, tables, reachable(cfg, runs))
+    gallery = page.gallery(cfg.study, tables, datasets)
 
     kept.write(folder / "kept", runs)
     reading = explain(tables)
-    text = markdown.write(cfg.study, sheets, majority(runs), reading)
+    text = markdown.write(cfg.study, sheets, baselines(runs), reading)
     subtitle = summary(runs, gallery is not None)
     html = page.write(cfg.study, subtitle, sheets, drawn, reading)
     save(folder / "table.md", text)
@@ -134,19 +137,27 @@ def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
     return datasets
 
 
+def described(run: Run, datasets: Mapping[str, "Dataset"]) -> Run:
+    """With what runs of older code did not tell of their data, if it is here and the same."""
+    data = datasets.get(run.data["name"])
+    if "images" in run.data or data is None or data.digest != run.data["sha256"]:
+        return run
+    return replace(run, data=data.describe())
+
+
 def summary(runs: Sequence[Run], has_gallery: bool) -> str:
     """A sentence or three under the title."""
     finished = [run for run in runs if run.status == FINISHED]
     if not finished:
         return "No run is finished yet."
-    sentences = [f"{len(finished)} finished runs, the newest of {newest_end(runs)}"]
-    sentences += [text[0].upper() + text[1:] for text in [majority(runs)] if text]
+    newest = newest_end(runs)
+    sentences = [f"{len(finished)} finished runs, the newest of {newest}.", *baselines(runs)]
     if has_gallery:
         sentences.append(
             f"Images of the surest errors are in {GALLERY} beside this page, which is written "
-            "where the data set is and is not kept in git"
+            "where the data set is and is not kept in git."
         )
-    return ". ".join(sentences) + "."
+    return " ".join(sentences)
 
 
 def save_pictures(folder: Path, drawn: Mapping[str, Sequence[pictures.Picture]]) -> None:

@@ -53,7 +53,7 @@ class Run:
     seconds: float | None
     environment: dict[str, str]
     code: dict[str, str]  # git and sha256
-    data: dict[str, Any]  # as run.describe_data gives, or less for runs of older code
+    data: dict[str, Any]  # as Dataset.describe gives, or less for runs of older code
     experiment: str | None
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
 
@@ -69,6 +69,12 @@ class Run:
     def epochs(self) -> int:
         """How many epochs were told of."""
         return len(self.history["val/accuracy"])
+
+    def images(self, part: str) -> int | None:
+        """Of the train, validation or test part; older runs tell the last by their answers."""
+        if "images" in self.data:
+            return self.data["images"][part]
+        return len(self.predictions.labels) if part == "test" and self.predictions else None
 
     def number(self, name: str) -> float | None:
         """A final metric, or the last epoch's value; None for what an older run did not tell."""
@@ -145,7 +151,7 @@ class Row:
         if "accuracy" not in name:
             return intervals.over_seeds(values) if len(values) > 1 else None
         part = "test" if name.startswith("test/") else "validation"
-        count = self.first.data.get("images", {}).get(part)
+        count = self.first.images(part)
         return intervals.of_accuracy(values, count) if count else None
 
 

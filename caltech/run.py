@@ -171,18 +171,6 @@ def artifacts(directory: Path) -> list[Path]:
     return [directory / name for name in ARTIFACTS]
 
 
-def describe_data(data: Dataset) -> dict[str, Any]:
-    """What a report must know of the data to name classes and to compute intervals."""
-    parts = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {
-        "name": data.name,
-        "sha256": data.digest,
-        "images": {name: len(indices) for name, indices in parts.items()},
-        "majority_accuracy": data.majority_accuracy,
-        "classes": list(data.classes),
-    }
-
-
 def save_predictions(path: Path, indices: Tensor, test: Evaluation) -> None:
     """Answers for paired tests and calibration: index of the image, label, class, probability."""
     with replacing(path) as partial, partial.open("wb") as file:

@@ -216,17 +216,15 @@ def _pairs(table: Table) -> list[intervals.Pair]:
     ]
 
 
-def majority(runs: Iterable[Run]) -> str:
-    """The baseline that every accuracy is to be compared with, once for each data set."""
-    known = {
-        run.data["sha256"]: (run.data["name"], run.data["majority_accuracy"])
-        for run in runs
-        if "majority_accuracy" in run.data
-    }
-    return "; ".join(
-        f"always answering the most frequent class of {name} gives a test accuracy of {value:.4f}"
-        for name, value in known.values()
-    )
+def baselines(runs: Iterable[Run]) -> list[str]:
+    """What every accuracy is to be compared with: a sentence for each data set."""
+    known = {run.data["sha256"]: run for run in runs if "majority_accuracy" in run.data}
+    return [
+        f"On the {run.images('test') or ''} test images of {run.data['name']}, always answering "
+        "the most frequent class gives an accuracy of "
+        f"{run.data['majority_accuracy']:.4f}."
+        for run in known.values()
+    ]
 
 
 def newest_end(runs: Sequence[Run]) -> str:

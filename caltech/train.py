@@ -88,7 +88,7 @@ def train(
             if frozen_digest(model) != frozen_before:
                 raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
             result = test(cfg, setup, data, model, trained, progress)
-            run.write_json(directory / run.DATA, run.describe_data(data))
+            run.write_json(directory / run.DATA, data.describe())
             run.write_json(directory / run.TIMING, {"seconds": progress["seconds"]})
             tracker.log_result(run.final_metrics(result), run.artifacts(directory))
         run.write_json(directory / run.RESULT, result)

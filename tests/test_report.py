@@ -5,6 +5,8 @@ import io
 import itertools
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -205,7 +207,7 @@ def test_the_golden_table(course, make):
     assert text.split("## Training from Scratch\n")[1].startswith(GOLDEN)
     headings = re.findall(r"^## (.*)", text, re.MULTILINE)
     assert headings[:3] == ["Training from Scratch", "Transfer Learning", "Freezing Layers"]
-    assert "frequent class of made_up gives a test accuracy of 0.2500" in text
+    assert "On the 400 test images of made_up, always answering the most frequent class" in text
     (running, convolutional) = table(text, "Freezing Layers")
     assert running["TESTING ACC"] == "running, epoch 3 of 30 (published 0.8676)"
     assert running["TRAINING LOSS AT LAST STEP"].endswith("(published 0.8628, erratum)")
@@ -333,6 +335,19 @@ def test_a_study_that_is_not_there(make, tmp_path):
         make("..")
 
 
+def test_the_command_line(tmp_path):
+    """Without runs it is a list of what to run; nothing but the report is written."""
+    command = [sys.executable, "-m", "caltech.report", "tracking=none", f"output={tmp_path}/out"]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr == ""
+    assert shown.stdout.count("\npython -m caltech.train experiment=") == 9
+    assert f"{tmp_path}/out/course/report.html" in shown.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    written = sorted(path.name for path in (tmp_path / "out" / "course").iterdir())
+    assert written == ["report.html", "table.csv", "table.md"]
+
+
 def test_no_store_is_created(tmp_path):
     uri = f"sqlite:///{tmp_path}/absent.db"
     cfg = OmegaConf.create({"uri": uri, "experiment": "caltech"})
@@ -355,6 +370,7 @@ def test_a_real_run_is_reported_from_its_directory_if_the_store_has_no_files(
     cfg = configure("tracking=mlflow", *places, *fast, "study=real")
     monkeypatch.setattr(training.run, "ARTIFACTS", ())
     training.train(cfg, {"model": "efficientnet_lite0", "data": "caltech101"})
+    (Path(cfg.directory) / "data.json").unlink()
     folder, text = make(
         "real",
         f"data.caltech101.root={cfg.data.root}",
@@ -366,6 +382,7 @@ def test_a_real_run_is_reported_from_its_directory_if_the_store_has_no_files(
     assert line["VALIDATION ACC"] == f"{result['last']['val/accuracy']:.4f}"
     answered = np.load(Path(cfg.directory) / "predictions_last.npz")
     (run,) = kept.read(folder / "kept")
+    assert run.images("validation") == 10
     assert (run.predictions.last == answered["predictions"]).all()
     assert run.data["classes"][0] == "accordion"
     wrong = (answered["predictions"] != answered["labels"]).sum()
