@@ -134,15 +134,26 @@ INDIFFERENT_WITHIN = {"data": ("root", "download", "cache")}
 
 def run_key(cfg: DictConfig) -> str:
     """Ten hexadecimal digits that are equal for two configs exactly if their results must be."""
-    decisive = {}
-    for name in DECISIVE:
-        value = cfg[name]
-        if isinstance(value, DictConfig):
-            value = OmegaConf.to_container(value, resolve=True)
-            for ignored in INDIFFERENT_WITHIN.get(name, ()):
-                value.pop(ignored, None)
-        decisive[name] = value
-    canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
+    return _digest({name: decisive(cfg, name) for name in DECISIVE})
+
+
+def point_key(cfg: DictConfig) -> str:
+    """As run_key, but equal for all seeds of one config: what a row of a table stands for."""
+    return _digest({name: decisive(cfg, name) for name in DECISIVE if name != "seed"})
+
+
+def decisive(cfg: DictConfig, name: str) -> Any:
+    """The plain value of a root key, or a group's keys and values without where files lie."""
+    value = cfg[name]
+    if isinstance(value, DictConfig):
+        value = OmegaConf.to_container(value, resolve=True)
+        for ignored in INDIFFERENT_WITHIN.get(name, ()):
+            value.pop(ignored, None)
+    return value
+
+
+def _digest(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
@@ -205,5 +216,13 @@ def validate(cfg: DictConfig) -> None:
         require(name, cfg[name] in options, f"it is one of {', '.join(options)}", f"{name}=auto")
     is_key = cfg.start is None or re.fullmatch("[0-9a-f]{10}", cfg.start) is not None
     require("start", is_key, "it is a finished run's key", "start=6ba21d19c4, or start=null")
-    plain = cfg.study not in ("", ".", "..") and not set(cfg.study) & set("/\\")
-    require("study", plain, "it names a directory under multirun/", "study=first_try")
+    require_study(cfg.study)
+
+
+def require_study(study: str) -> None:
+    """Raise InputError for a study's name that is no directory's name."""
+    if study in ("", ".", "..") or set(study) & set("/\\"):
+        raise InputError(
+            f"study={study} is not allowed: it names a directory under multirun/, "
+            "for example study=first_try."
+        )

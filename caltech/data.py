@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,17 @@ class Dataset:
         """Test accuracy of always answering the class most frequent in training."""
         majority = self.labels[self.train].bincount().argmax()
         return (self.labels[self.test] == majority).double().mean().item()
+
+    def describe(self) -> dict[str, Any]:
+        """What a report must know to name classes and to compute intervals; plain values."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {
+            "name": self.name,
+            "sha256": self.digest,
+            "images": {name: len(indices) for name, indices in parts.items()},
+            "majority_accuracy": self.majority_accuracy,
+            "classes": list(self.classes),
+        }
 
 
 class Images:

@@ -33,6 +33,18 @@ log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 PROVENANCE = "provenance.json"
+DATA = "data.json"
+TIMING = "timing.json"
+# What the tracker keeps; a report needs nothing else.
+ARTIFACTS = (
+    "config.yaml",
+    PROVENANCE,
+    DATA,
+    TIMING,
+    "predictions_last.npz",
+    "predictions_best.npz",
+    "best.safetensors",
+)
 
 
 @contextmanager
@@ -188,8 +200,8 @@ def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def artifacts(directory: Path) -> list[Path]:
-    """Files of a run that its tracker keeps; a pruned run has no weights."""
-    files = [directory / name for name in ("config.yaml", PROVENANCE, "best.safetensors")]
+    """Files of a run that its tracker keeps; a pruned run has neither weights nor predictions."""
+    files = [directory / name for name in ARTIFACTS]
     return [path for path in files if path.is_file()]
 
 

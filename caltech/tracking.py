@@ -1,5 +1,6 @@
 """Tracking: what a run reports while it trains, to MLflow or to nobody."""
 
+import json
 import logging
 import math
 import os
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from caltech.config import point_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +31,8 @@ METRICS = (
     "lr",
     "images_per_second",
 )
+# Of a run's provenance, as tags of the same names.
+ENVIRONMENT = ("device", "threads", "torch", "python")
 
 
 @dataclass(frozen=True)
@@ -48,30 +53,51 @@ def describe(
     provenance: Mapping[str, Any],
 ) -> Description:
     """A run's name begins with its key values: MLflow's table shows no parameters at first."""
-    scalars = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma", "batch_size")
-    params = {name: cfg[name] for name in (*scalars, "seed")}
-    # MLflow's charts have linear axes for parameters.
-    params["log10_lr"] = round(math.log10(cfg.lr), 6)
-    groups = {k: v for k, v in choices.items() if v is not None and not k.startswith("hydra")}
+    groups = chosen(choices)
     named = ("model", "freeze", "lr")
     shown = [o for o in overrides if o.split("=")[0] not in (*named, "study", "tracking")]
     identity = [groups[name] for name in ("model", "freeze") if name in groups]
     return Description(
         directory=Path(cfg.directory),
         name=" ".join([f"lr={cfg.lr:g}", *shown, *identity]),
-        params=params | groups,
+        params=hyperparameters(cfg) | groups,
         tags={
             "study": cfg.study,
             "key": cfg.key,
+            "point": point_key(cfg),
+            "overrides": " ".join(overrides),
             "directory": cfg.directory,
             "weights": provenance["weights"]["name"],
             "code": provenance["code"]["sha256"],
             "data": provenance["data"]["sha256"],
             "mlflow.source.git.commit": provenance["code"]["git"],
             "mlflow.source.name": "caltech.train",
+            **{name: str(provenance["environment"][name]) for name in ENVIRONMENT},
+            **_published(cfg, groups),
         },
         data=provenance["data"],
     )
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """The scalars of a config that MLflow's table shows as columns."""
+    scalars = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma", "batch_size")
+    params = {name: cfg[name] for name in (*scalars, "seed")}
+    # MLflow's charts have linear axes for parameters.
+    return params | {"log10_lr": round(math.log10(cfg.lr), 6)}
+
+
+def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
+    """Option of each group of ours."""
+    return {k: v for k, v in choices.items() if v is not None and not k.startswith("hydra")}
+
+
+def _published(cfg: DictConfig, groups: Mapping[str, str]) -> dict[str, str]:
+    """Which experiment this is, and what the study published of it."""
+    tags = {name: groups[name] for name in ("experiment",) if name in groups}
+    if cfg.published is not None:
+        tags["published"] = json.dumps(OmegaConf.to_container(cfg.published, resolve=True))
+    return tags
 
 
 class NoRun:

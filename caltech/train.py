@@ -1,12 +1,10 @@
 """Train one classifier: `python -m caltech.train model=resnet50 freeze=none lr=1e-2`."""
 
 import logging
-import os
 import signal
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from caltech import checkpoint, features, interruption, run, search, sweep
+from caltech import checkpoint, errors, features, interruption, run, search, sweep
 from caltech.augment import Views
 from caltech.config import CONF, HYDRA_TARGETS, build, register, validate
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
-from caltech.errors import CaltechError
 from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
 from caltech.model import Classifier, require_fit
@@ -103,9 +100,10 @@ def train(
                 result = run.pruned_result(cfg.key, progress)
             else:
                 result = test(cfg, setup, data, model, trained, progress)
+            run.write_json(directory / run.DATA, data.describe())
+            run.write_json(directory / run.TIMING, {"seconds": progress["seconds"]})
             metrics = run.final_metrics(result)
             tracker.log_result(result["status"], metrics, run.artifacts(directory))
-        run.write_json(directory / "timing.json", {"seconds": progress["seconds"]})
         run.write_json(directory / run.RESULT, result)
     run.report(result)
     return result
@@ -234,14 +232,7 @@ def repeated(cfg: DictConfig) -> list[DictConfig]:
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
-
-    def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if isinstance(error, CaltechError) and not os.environ.get("HYDRA_FULL_ERROR"):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            traceback.print_exception(kind, error, trace)
-
-    sys.excepthook = show
+    sys.excepthook = errors.show
     signal.signal(signal.SIGTERM, interruption.raise_at_once)
     register()
     if "--cfg" in sys.argv and "--resolve" not in sys.argv:

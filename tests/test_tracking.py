@@ -8,8 +8,9 @@ import pytest
 from mlflow import MlflowClient
 
 from caltech import train as training
-from caltech.config import build
+from caltech.config import build, point_key
 from caltech.errors import DivergedError
+from caltech.run import ARTIFACTS
 from caltech.tracking import METRICS
 from caltech.train import train
 
@@ -61,7 +62,9 @@ def test_a_run_is_tracked(tracked):
     assert build(cfg.data).digest == run.data.tags["data"]
     assert run.data.tags["data"].startswith(data.dataset.digest)
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"best.safetensors", "config.yaml", "provenance.json"}
+    assert artifacts == set(ARTIFACTS)
+    assert run.data.tags["point"] == point_key(cfg) != cfg.key
+    assert run.data.tags["threads"].isdigit()
 
 
 def test_a_resumed_run_is_the_same_run_and_tells_every_epoch_once(tracked, monkeypatch):

@@ -1,0 +1,122 @@
+"""What a number of a table can be trusted for: intervals, paired tests, calibration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+# A run has collapsed if this share of its answers is one class, though the labels are not.
+COLLAPSED_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a quantity lies with 95 % confidence."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Pair:
+    """McNemar's test of two rows on the same images."""
+
+    first: str
+    second: str
+    only_first: int  # images that the first alone has right
+    only_second: int
+    p_value: float
+    p_adjusted: float  # for all pairs of the table (Holm, 1979)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Answers in bins of their probability: what was promised, and what was true."""
+
+    error: float  # expected calibration error: mean distance, weighted by the bins' answers
+    confidence: np.ndarray  # (bins,) mean, NaN in empty bins
+    accuracy: np.ndarray  # (bins,)
+    count: np.ndarray  # (bins,)
+
+
+def wilson(accuracy: float, count: int) -> Interval:
+    """Wilson's score interval of a share of `count` images (E. B. Wilson, 1927)."""
+    test = stats.binomtest(round(accuracy * count), count)
+    interval = test.proportion_ci(LEVEL, method="wilson")
+    return Interval(float(interval.low), float(interval.high))
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Student's t-interval of the mean of at least two seeds."""
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1)
+    half = float(half) / len(values) ** 0.5
+    return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
+
+
+def of_accuracy(values: Sequence[float], count: int) -> Interval:
+    """Of the mean accuracy over seeds, each measured on the same `count` images.
+
+    Images and seeds are independent sources: Wilson's and Student's distances from the mean are
+    added as squares. More seeds narrow the second only, since all are tested on the same images.
+    """
+    mean = float(np.mean(values))
+    images = wilson(mean, count)
+    if len(values) == 1:
+        return images
+    seeds = over_seeds(values)
+    return Interval(
+        mean - float(np.hypot(mean - images.low, mean - seeds.low)),
+        mean + float(np.hypot(images.high - mean, seeds.high - mean)),
+    )
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
+    """Exact test of McNemar (1947) on what two classifiers (n,) bool have right.
+
+    Returns:
+        Images that only the first and only the second has right, and the two-sided p value.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    if only_first == only_second == 0:
+        return 0, 0, 1.0
+    test = stats.binomtest(only_first, only_first + only_second, 0.5)
+    return only_first, only_second, float(test.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted for as many tests: compare with 0.05 as if there were one (Holm, 1979)."""
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> Calibration:
+    """Expected calibration error (Guo et al., 2017) with bins of equal width, closed above."""
+    which = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(which, confidences, bins) / count
+        accuracy = np.bincount(which, correct, bins) / count
+    error = np.nansum(np.abs(confidence - accuracy) * count) / len(confidences)
+    return Calibration(float(error), confidence, accuracy, count)
+
+
+def collapsed(labels: np.ndarray, answers: np.ndarray) -> int | None:
+    """The class that (almost) all answers (n,) are, if the labels (n,) are not; else None."""
+    top = int(np.bincount(answers).argmax())
+    is_top = float((answers == top).mean())
+    return top if is_top >= COLLAPSED_SHARE > float((labels == top).mean()) else None
+
+
+def per_class(labels: np.ndarray, correct: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
+    """Share of right answers and number of images of each class (classes,); NaN without images."""
+    count = np.bincount(labels, minlength=classes)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(labels, correct, classes) / count, count
