@@ -16,11 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, read_write
 
 from caltech.errors import CaltechError
 from caltech.run import write_json
+from caltech.store import comparison
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +71,22 @@ def recorded(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[Record]:
 class NameSweep(Callback):
     """Hydra's callback at the start of a multirun: gives the sweep a folder for its records."""
 
+    tracking: DictConfig
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        os.environ[VARIABLE] = str(Path(config.output) / config.study / "sweeps" / name)
+        folder = str((Path(config.output) / config.study / "sweeps" / name).absolute())
+        os.environ[VARIABLE] = folder
+        NameSweep.tracking = config.tracking
+        # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
+        value = QuotedString(folder, Quote.single).with_quotes()
+        with read_write(config):
+            config.hydra.overrides.hydra.append(f"+hydra.job.env_set.{VARIABLE}={value}")
+
+
+def name() -> str | None:
+    """Of the sweep that this process works for; None in a single run."""
+    return Path(os.environ[VARIABLE]).name if VARIABLE in os.environ else None
 
 
 @contextmanager
@@ -83,6 +98,8 @@ def summarised() -> Iterator[None]:
         folder = os.environ.pop(VARIABLE, None)
         if folder is not None and Path(folder).is_dir():
             print(table(records(Path(folder))))
+            if link := comparison(NameSweep.tracking, Path(folder).name):
+                print(f"compare in MLflow: {link}")
 
 
 def records(folder: Path) -> list[Record]:

@@ -27,7 +27,7 @@ from caltech.errors import CaltechError
 from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
 from caltech.model import Classifier, require_fit
-from caltech.tracking import describe
+from caltech.tracking import describe, refusal_recorded
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,11 @@ def train(
             run.set_aside(directory)
         provenance = run.provenance(data, model, device)
         run.open_directory(directory, cfg, provenance)
+        description = describe(cfg, choices or {}, overrides, sweep.name(), provenance)
         if result := run.recorded_result(directory):
             log.info("%s is finished already; rerun=true computes it again.", directory)
+            if sweep.name() is not None:
+                build(cfg.tracking, description).join_sweep()
             return run.report(result)
 
         network, inputs = model, Images(data, augment, device)
@@ -84,7 +87,6 @@ def train(
         labels = data.labels.to(device)
         setup = Setup(network, inputs, labels, cfg.batch_size, optimizer, scaler, precision)
 
-        description = describe(cfg, choices or {}, overrides, provenance)
         with build(cfg.tracking, description) as tracker:
             frozen_before = frozen_digest(model)
             progress = fit(cfg, setup, data, trained, schedule, tracker)
@@ -211,8 +213,14 @@ def compose_and_train(cfg: DictConfig) -> float:
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
     seeds = [cfg.seed] if cfg.seeds is None else range(cfg.seeds)
     with sweep.recorded(cfg, overrides) as record:
-        record.value = statistics.fmean(train(seeded(cfg, s), choices, overrides) for s in seeds)
+        record.value = statistics.fmean(attempt(seeded(cfg, s), choices, overrides) for s in seeds)
     return record.value
+
+
+def attempt(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> float:
+    """Train; in a sweep the tracker is told of a job that is refused, too."""
+    with refusal_recorded(cfg, choices, overrides, sweep.name()):
+        return train(cfg, choices, overrides)
 
 
 def seeded(cfg: DictConfig, seed: int) -> DictConfig:
@@ -241,4 +249,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By the module's own name, so that jobs in other processes can import what they are to call.
+    from caltech.train import main as imported
+
+    imported()
