@@ -80,8 +80,9 @@ class NameSweep(Callback):
         NameSweep.tracking = config.tracking
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
         value = QuotedString(folder, Quote.single).with_quotes()
-        with read_write(config):
-            config.hydra.overrides.hydra.append(f"+hydra.job.env_set.{VARIABLE}={value}")
+        overrides = config.hydra.overrides.hydra
+        with read_write(overrides):
+            overrides.append(f"+hydra.job.env_set.{VARIABLE}={value}")
 
 
 def name() -> str | None:
