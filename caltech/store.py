@@ -27,11 +27,11 @@ def open_store(uri: str, experiment: str, artifacts: str | None) -> tuple["Mlflo
     same time fail, and processes that create one experiment at the same time log elsewhere.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for name in ("alembic", "mlflow"):  # after the import, which sets them to INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
     lock = Path(artifacts) if artifacts else Path.home() / ".cache" / "caltech" / "mlflow"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{lock}.lock"):
