@@ -21,7 +21,7 @@ def two_gpus(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: uuids[index])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     device.claim_gpu.cache_clear()
-    index, _ = device.claim_gpu()
+    index = device.claim_gpu()[0]
     (lock,) = tmp_path.glob("caltech-*GPU-0.lock")
     assert index == 0
     yield lock, Path(str(lock).replace("GPU-0", "GPU-1"))
