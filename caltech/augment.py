@@ -30,16 +30,8 @@ class Views:
     """
 
     def __init__(self, train: Sequence[str], test: Sequence[str]) -> None:
-        for name in (*train, *test):
-            if name not in VIEWS:
-                raise InputError(
-                    f"augment has the view '{name}': views are {', '.join(VIEWS)}. "
-                    "Type augment=none or augment=flip."
-                )
-        if not train or not test:
-            raise InputError("augment.train and augment.test need a view each. Type augment=none.")
-        self.train = tuple(train)
-        self.test = tuple(test)
+        self.train = _known_views(train)
+        self.test = _known_views(test)
 
     def draw(self, count: int) -> Tensor:
         """Which training view each of `count` images gets: (count,) int64."""
@@ -56,9 +48,14 @@ class Views:
 
 
 class FlipCrop:
-    """A crop at a random place, mirrored with probability one half."""
+    """A crop at a random place, mirrored with probability one half.
 
-    test = ("plain",)
+    Args:
+        test: names of the views whose logits are averaged in validation and test.
+    """
+
+    def __init__(self, test: Sequence[str]) -> None:
+        self.test = _known_views(test)
 
     def __call__(self, pixels: Tensor, indices: Tensor, size: int) -> Tensor:
         room = pixels.shape[1] - size + 1
@@ -77,12 +74,12 @@ class Trivial:
     """
 
     GROUP = 8
-    test = ("plain",)
 
-    def __init__(self) -> None:
+    def __init__(self, test: Sequence[str]) -> None:
         from torchvision.transforms.v2 import TrivialAugmentWide
 
-        self.flip_crop = FlipCrop()
+        self.test = _known_views(test)
+        self.flip_crop = FlipCrop(test)
         self.augment = TrivialAugmentWide()
 
     def __call__(self, pixels: Tensor, indices: Tensor, size: int) -> Tensor:
@@ -96,6 +93,18 @@ def center_crop(pixels: Tensor, indices: Tensor, size: int) -> Tensor:
     start = round((pixels.shape[1] - size) / 2)
     starts = [start] * len(indices)
     return _crop(pixels, indices, starts, starts, size)
+
+
+def _known_views(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in VIEWS:
+            raise InputError(
+                f"augment has the view '{name}': views are {', '.join(VIEWS)}. "
+                "Type augment=none or augment=flip."
+            )
+    if not names:
+        raise InputError("augment.train and augment.test need a view each. Type augment=none.")
+    return tuple(names)
 
 
 def _crop(pixels: Tensor, indices: Tensor, tops: list[int], lefts: list[int], size: int) -> Tensor:

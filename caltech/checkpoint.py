@@ -1,6 +1,8 @@
 """What is written to disk during and after training: always complete, or the previous version."""
 
-from collections.abc import Mapping
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from caltech.loop import Totals
 from caltech.pixels import replacing
 
 
@@ -32,6 +35,33 @@ def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any]:
     for name, part in parts.items():
         part.load_state_dict(saved["states"][name])
     return saved["progress"]
+
+
+def keeper(
+    path: Path,
+    parts: Mapping[str, Stateful],
+    progress: Mapping[str, Any],
+    interval_seconds: float,
+    interrupted: Callable[[], BaseException | None],
+) -> Callable[[Totals], None]:
+    """What to do after a step: save when it is time to or when interrupted, then raise that."""
+    start = saved = time.perf_counter()
+
+    def keep(totals: Totals) -> None:
+        nonlocal saved
+        now, error = time.perf_counter(), interrupted()
+        if error is not None or now - saved > interval_seconds:
+            inside = {
+                "totals": dataclasses.asdict(totals),
+                "generators": generator_states(),
+            }
+            seconds = progress["seconds"] + now - start
+            save(path, parts, {**progress, "inside": inside, "seconds": seconds})
+            saved = now
+        if error is not None:
+            raise error
+
+    return keep
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

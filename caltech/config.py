@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,13 @@ TARGETS = (
     "caltech.augment.Views",
     "caltech.augment.FlipCrop",
     "caltech.augment.Trivial",
+    "caltech.loop.cross_entropy",
+    "torch.nn.modules.loss.CrossEntropyLoss",  # as the models, for being returned
     "torch.optim.*",
     "caltech.schedule.constant",
     "caltech.schedule.cosine",
     "caltech.precision.Precision",
+    "optuna.pruners.*",
     "caltech.tracking.MlflowRun",
     "caltech.tracking.NoRun",
 )
@@ -59,9 +63,11 @@ class Settings:
     model: Any = MISSING
     freeze: Any = MISSING
     augment: Any = MISSING
+    loss: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
     precision: Any = MISSING
+    pruner: Any = MISSING
     tracking: Any = MISSING
 
     lr: float = MISSING
@@ -72,15 +78,18 @@ class Settings:
     gamma: float = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+    start: str | None = MISSING
 
     study: str = MISSING
     device: str = MISSING
     features: str = MISSING
     rerun: bool = MISSING
+    dry_run: bool = MISSING
     seeds: int | None = MISSING
     checkpoint_minutes: float = MISSING
     cache: str = MISSING
     output: str = MISSING
+    storage: str = MISSING
     key: str = MISSING
     directory: str = MISSING
     published: dict[str, Any] | None = MISSING
@@ -92,25 +101,30 @@ DECISIVE = [
     "model",
     "freeze",
     "augment",
+    "loss",
     "optimizer",
     "schedule",
     "precision",
     "num_epochs",
     "batch_size",
     "seed",
+    "start",
 ]
 # Decisive only through the groups that interpolate them: step_size does not matter to a cosine.
 BY_REFERENCE = ["lr", "momentum", "weight_decay", "step_size", "gamma"]
 INDIFFERENT = [
+    "pruner",
     "tracking",
     "study",
     "device",
     "features",
     "rerun",
+    "dry_run",
     "seeds",
     "checkpoint_minutes",
     "cache",
     "output",
+    "storage",
     "key",
     "directory",
     "published",
@@ -198,5 +212,7 @@ def validate(cfg: DictConfig) -> None:
     require("checkpoint_minutes", minutes > 0, "it must be positive", "checkpoint_minutes=10")
     for name, options in (("device", ("auto", "cpu", "cuda")), ("features", ("auto", "off"))):
         require(name, cfg[name] in options, f"it is one of {', '.join(options)}", f"{name}=auto")
+    is_key = cfg.start is None or re.fullmatch("[0-9a-f]{10}", cfg.start) is not None
+    require("start", is_key, "it is a finished run's key", "start=6ba21d19c4, or start=null")
     plain = cfg.study not in ("", ".", "..") and not set(cfg.study) & set("/\\")
     require("study", plain, "it names a directory under multirun/", "study=first_try")

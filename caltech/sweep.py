@@ -7,6 +7,8 @@ processes and on other machines need no agreement. The folder reaches them by th
 import json
 import logging
 import os
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -20,13 +22,15 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
-from caltech.errors import CaltechError
+from caltech import search
+from caltech.errors import CaltechError, InputError
 from caltech.run import write_json
 from caltech.store import comparison
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "CALTECH_SWEEP"
+DRY_RUN = "caltech-dry-run-"
 
 
 @dataclass
@@ -54,69 +58,123 @@ def recorded(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[Record]:
         if VARIABLE in os.environ:
             log.error("FAILED %s (%s)\n  %s", record.overrides, cfg.directory, record.reason)
         elif isinstance(error, CaltechError):
-            # Hydra has made the directory; a run refused before any work leaves none behind.
-            with suppress(OSError):
-                Path(cfg.directory).rmdir()
-                Path(cfg.directory).parent.rmdir()
+            _remove_empty(Path(cfg.directory))
         raise
     except BaseException:
         record.status = "interrupted"
         raise
     finally:
         record.seconds = time.perf_counter() - start
-        if VARIABLE in os.environ:
-            write_json(Path(os.environ[VARIABLE]) / f"{record.key}.json", asdict(record))
+        if cfg.dry_run:
+            _remove_empty(Path(cfg.directory))
+        if path := folder():
+            write_json(path / f"{record.key}.json", asdict(record))
+
+
+def _remove_empty(directory: Path) -> None:
+    """Hydra makes a job's directory before it runs; where no work was done none is left."""
+    with suppress(OSError):
+        directory.rmdir()
+        directory.parent.rmdir()
+
+
+def folder() -> Path | None:
+    """Where the jobs of this process's sweep leave their records; None in a single run."""
+    return Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
+
+
+def name() -> str | None:
+    """Of the sweep that this process works for; None in a single run."""
+    path = folder()
+    return None if path is None else path.name
 
 
 class NameSweep(Callback):
-    """Hydra's callback at the start of a multirun: gives the sweep a folder for its records."""
+    """Hydra's callback at the start of a multirun: gives the sweep a folder and a study."""
 
     tracking: DictConfig
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        folder = str((Path(config.output) / config.study / "sweeps" / name).absolute())
-        os.environ[VARIABLE] = folder
+        try:
+            path = str(_prepare(config).absolute())
+        except CaltechError as error:  # of any other, Hydra would make a warning and go on
+            raise SystemExit(f"error: {error}") from error
+        os.environ[VARIABLE] = path
         NameSweep.tracking = config.tracking
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
-        value = QuotedString(folder, Quote.single).with_quotes()
+        value = QuotedString(path, Quote.single).with_quotes()
         overrides = config.hydra.overrides.hydra
         with read_write(overrides):
             overrides.append(f"+hydra.job.env_set.{VARIABLE}={value}")
 
 
-def name() -> str | None:
-    """Of the sweep that this process works for; None in a single run."""
-    return Path(os.environ[VARIABLE]).name if VARIABLE in os.environ else None
+def _prepare(config: DictConfig) -> Path:
+    """Folder of the sweep that is about to start; of a dry run, one that will not stay.
+
+    Raises:
+        InputError: a dry run of a search, whose points are not known beforehand.
+    """
+    choices = config.hydra.runtime.choices
+    searches = choices["hydra/sweeper"] == "optuna"
+    if config.dry_run:
+        if searches:
+            raise InputError(
+                "dry_run=true lists the jobs of a grid; a search chooses each trial by the "
+                "results of those before. Type the values to list, for example lr=1e-1,1e-2."
+            )
+        path = tempfile.mkdtemp(prefix=DRY_RUN)
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = path  # Hydra writes its multirun.yaml there
+        return Path(path)
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    path = Path(config.output) / config.study / "sweeps" / name
+    if searches or choices["pruner"] != "none":
+        search.prepare(config, path)
+    return path
 
 
 @contextmanager
 def summarised() -> Iterator[None]:
-    """Print a multirun's table however it ends: Hydra calls nothing if a job failed."""
+    """Print a multirun's table however it ends: Hydra calls nothing if a job failed.
+
+    The table and the plots of the sweep's study are kept in its folder, a dry run's nowhere.
+    """
     try:
         yield
     finally:
-        folder = os.environ.pop(VARIABLE, None)
-        if folder is not None and Path(folder).is_dir():
-            print(table(records(Path(folder))))
-            if link := comparison(NameSweep.tracking, Path(folder).name):
-                print(f"compare in MLflow: {link}")
+        path = folder()
+        os.environ.pop(VARIABLE, None)
+        if path is not None and path.is_dir() and (jobs := records(path)):
+            lines = table(jobs)
+            print(lines)
+            if path.name.startswith(DRY_RUN):
+                shutil.rmtree(path)
+            else:
+                (path / "table.txt").write_text(lines + "\n")
+                if plots := search.plot(path):
+                    print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
+                if link := comparison(NameSweep.tracking, path.name):
+                    print(f"compare in MLflow: {link}")
 
 
 def records(folder: Path) -> list[Record]:
     """Of the jobs that ended, in order of their end."""
-    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    files = (path for path in folder.glob("*.json") if path.name != search.NOTE)
+    files = sorted(files, key=lambda path: path.stat().st_mtime_ns)
     return [Record(**json.loads(path.read_text())) for path in files]
 
 
 def table(jobs: Sequence[Record]) -> str:
-    """One line a job; the best is marked."""
+    """One line a job, with the overrides that not all jobs have; the best is marked."""
+    typed = [job.overrides.split(" ") for job in jobs]
+    shared = set.intersection(*map(set, typed)) if len(jobs) > 1 else set()
     values = [job.value for job in jobs if job.value is not None]
     lines = [("key", "status", "val accuracy", "seconds", "overrides")]
-    for job in jobs:
+    for job, overrides in zip(jobs, typed, strict=True):
+        own = " ".join(override for override in overrides if override not in shared)
         accuracy = "" if job.value is None else f"{job.value:.4f}"
         best = " best" if values and job.value == max(values) else ""
-        lines.append((job.key, job.status, accuracy + best, f"{job.seconds:.1f}", job.overrides))
+        lines.append((job.key, job.status, accuracy + best, f"{job.seconds:.1f}", own))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
     return "\n".join(
         "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[4]])

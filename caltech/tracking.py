@@ -126,7 +126,9 @@ class NoRun:
     def log_epochs(self, history: Sequence[Mapping[str, float]]) -> None:
         """Nobody is told."""
 
-    def log_result(self, metrics: Mapping[str, float], artifacts: Sequence[Path]) -> None:
+    def log_result(
+        self, status: str, metrics: Mapping[str, float], artifacts: Sequence[Path]
+    ) -> None:
         """Nobody is told."""
 
     def join_sweep(self) -> None:
@@ -179,8 +181,11 @@ class MlflowRun:
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()
 
-    def log_result(self, metrics: Mapping[str, float], artifacts: Sequence[Path]) -> None:
-        """Send final metrics and files."""
+    def log_result(
+        self, status: str, metrics: Mapping[str, float], artifacts: Sequence[Path]
+    ) -> None:
+        """Send final metrics and files; MLflow itself has no status for a pruned run."""
+        self.client.set_tag(self.run_id, "status", status)
         self._add(metrics)
         for path in artifacts:
             self.client.log_artifact(self.run_id, str(path))

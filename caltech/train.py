@@ -1,6 +1,5 @@
 """Train one classifier: `python -m caltech.train model=resnet50 freeze=none lr=1e-2`."""
 
-import dataclasses
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from caltech import checkpoint, features, interruption, run, sweep
+from caltech import checkpoint, features, interruption, run, search, sweep
 from caltech.augment import Views
 from caltech.config import CONF, HYDRA_TARGETS, build, register, validate
 from caltech.data import Dataset, Images
@@ -27,23 +26,29 @@ from caltech.errors import CaltechError
 from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
 from caltech.model import Classifier, require_fit
+from caltech.search import NO_TRIAL, NoTrial, Trial
 from caltech.tracking import describe, refusal_recorded
+from caltech.trained import begin_from
 
 log = logging.getLogger(__name__)
 
 
 def train(
-    cfg: DictConfig, choices: Mapping[str, str] | None = None, overrides: Sequence[str] = ()
-) -> float:
+    cfg: DictConfig,
+    choices: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+    trial: Trial | NoTrial = NO_TRIAL,
+) -> dict[str, Any]:
     """Compute the run that `cfg` describes, or go on with it, or answer what it gave before.
 
     Args:
         cfg: composed from conf/train.yaml.
         choices: option of each config group, for the tracker.
         overrides: as typed, for the tracker.
+        trial: of a sweep's study, which may stop the run after an epoch.
 
     Returns:
-        The best validation accuracy (top-1) of any epoch: the objective of sweeps.
+        What result.json holds: status and, of the last and the best epoch, losses and accuracies.
 
     Raises:
         InputError: before anything is written, if the config, the data or the weights are wrong.
@@ -57,9 +62,12 @@ def train(
     augment = build(cfg.augment)
     model = build(cfg.model, num_classes=len(data.classes))
     require_fit(model, data.crop, len(data.classes))
+    if cfg.start is not None:
+        begin_from(cfg.start, Path(cfg.output), model)
     build(cfg.freeze, model)
     model.to(device, memory_format=torch.channels_last)
     frozen, trained = split_frozen(model)
+    loss = build(cfg.loss)
     optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
     schedule = build(cfg.schedule, optimizer)
     precision = build(cfg.precision)
@@ -73,11 +81,12 @@ def train(
         provenance = run.provenance(data, model, device)
         run.open_directory(directory, cfg, provenance)
         description = describe(cfg, choices or {}, overrides, sweep.name(), provenance)
-        if result := run.recorded_result(directory):
-            log.info("%s is finished already; rerun=true computes it again.", directory)
+        if result := run.recorded_result(directory, trial.prunes):
+            log.info("%s is %s already; rerun=true computes it again.", directory, result["status"])
             if sweep.name() is not None:
                 build(cfg.tracking, description).join_sweep()
-            return run.report(result)
+            run.report(result)
+            return result
 
         network, inputs = model, Images(data, augment, device)
         if len(frozen) and isinstance(augment, Views) and cfg.features == "auto":
@@ -85,26 +94,38 @@ def train(
             inputs = features.extract(frozen, data, augment, precision, device, cache)
             network = trained
         labels = data.labels.to(device)
-        setup = Setup(network, inputs, labels, cfg.batch_size, optimizer, scaler, precision)
+        setup = Setup(network, inputs, labels, cfg.batch_size, loss, optimizer, scaler, precision)
 
         with build(cfg.tracking, description) as tracker:
             frozen_before = frozen_digest(model)
-            progress = fit(cfg, setup, data, trained, schedule, tracker)
+            progress = fit(cfg, setup, data, trained, schedule, tracker, trial)
             if frozen_digest(model) != frozen_before:
                 raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
-            result = test(cfg, setup, data, model, trained, progress)
-            tracker.log_result(run.final_metrics(result), run.artifacts(directory))
+            if len(progress["history"]) < cfg.num_epochs:
+                result = run.pruned_result(cfg.key, progress)
+            else:
+                result = test(cfg, setup, data, model, trained, progress)
+            metrics = run.final_metrics(result)
+            tracker.log_result(result["status"], metrics, run.artifacts(directory))
         run.write_json(directory / "timing.json", {"seconds": progress["seconds"]})
         run.write_json(directory / run.RESULT, result)
-        return run.report(result)
+    run.report(result)
+    return result
 
 
 def fit(
-    cfg: DictConfig, setup: Setup, data: Dataset, trained: Classifier, schedule: Any, tracker: Any
+    cfg: DictConfig,
+    setup: Setup,
+    data: Dataset,
+    trained: Classifier,
+    schedule: Any,
+    tracker: Any,
+    trial: Trial | NoTrial,
 ) -> dict[str, Any]:
     """Train the epochs that are left, with a checkpoint after each; return the run's progress.
 
     A checkpoint holds what training changes; what is frozen comes from the weights again.
+    A pruned run's history is shorter than the epochs that were asked for.
     """
     path = Path(cfg.directory) / "checkpoint.pt"
     parts = {"trained": trained, "schedule": schedule}
@@ -115,10 +136,14 @@ def fit(
         log.info("resuming %s after epoch %d", cfg.directory, len(progress["history"]))
     history = progress["history"]
     for epoch in range(len(history) + 1, cfg.num_epochs + 1):
+        if trial.report(history):  # before an epoch, so that a resumed run asks again
+            break
         start = time.perf_counter()
         metrics = {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
         with interruption.deferred() as interrupted:
-            keep = keeper(path, parts, progress, 60 * cfg.checkpoint_minutes, interrupted)
+            keep = checkpoint.keeper(
+                path, parts, progress, 60 * cfg.checkpoint_minutes, interrupted
+            )
             metrics |= fit_epoch(setup, data.train, cfg.seed, epoch, progress["inside"], keep)
         metrics |= evaluate(setup, data.validation, "validation").measures("val")
         schedule.step()
@@ -130,6 +155,7 @@ def fit(
         checkpoint.save(path, parts, progress)
         tracker.log_epochs(history)
         run.log_epoch(metrics, cfg.num_epochs)
+    trial.report(history)
     tracker.log_epochs(history)
     return progress
 
@@ -150,33 +176,6 @@ def fit_epoch(
         totals = Totals(**inside["totals"])
         checkpoint.set_generator_states(inside["generators"])
     return train_epoch(setup, order, epoch, totals, keep)
-
-
-def keeper(
-    path: Path,
-    parts: Mapping[str, checkpoint.Stateful],
-    progress: Mapping[str, Any],
-    interval_seconds: float,
-    interrupted: Callable[[], BaseException | None],
-) -> Callable[[Totals], None]:
-    """What to do after a step: save when it is time to or when interrupted, then raise that."""
-    start = saved = time.perf_counter()
-
-    def keep(totals: Totals) -> None:
-        nonlocal saved
-        now, error = time.perf_counter(), interrupted()
-        if error is not None or now - saved > interval_seconds:
-            inside = {
-                "totals": dataclasses.asdict(totals),
-                "generators": checkpoint.generator_states(),
-            }
-            seconds = progress["seconds"] + now - start
-            checkpoint.save(path, parts, {**progress, "inside": inside, "seconds": seconds})
-            saved = now
-        if error is not None:
-            raise error
-
-    return keep
 
 
 def test(
@@ -207,25 +206,33 @@ def test(
 
 
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=list(HYDRA_TARGETS))
-def compose_and_train(cfg: DictConfig) -> float:
+def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
-    seeds = [cfg.seed] if cfg.seeds is None else range(cfg.seeds)
     with sweep.recorded(cfg, overrides) as record:
-        record.value = statistics.fmean(attempt(seeded(cfg, s), choices, overrides) for s in seeds)
+        if cfg.dry_run:
+            record.status = run.state([Path(each.directory) for each in repeated(cfg)])
+            return None
+        with search.trial(cfg, record, sweep.folder()) as trial:
+            results = []
+            for each in repeated(cfg):
+                # The first seed stands for the point: if it is pruned, so are the others.
+                own = NO_TRIAL if results else trial
+                with refusal_recorded(each, choices, overrides, sweep.name()):
+                    results.append(train(each, choices, overrides, own))
+                if results[-1]["status"] == "pruned":
+                    break
+            record.status = results[-1]["status"]
+            record.value = statistics.fmean(map(run.objective, results))
     return record.value
 
 
-def attempt(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> float:
-    """Train; in a sweep the tracker is told of a job that is refused, too."""
-    with refusal_recorded(cfg, choices, overrides, sweep.name()):
-        return train(cfg, choices, overrides)
-
-
-def seeded(cfg: DictConfig, seed: int) -> DictConfig:
-    """The same config with another seed, and so with its own key and directory."""
-    return OmegaConf.merge(cfg, {"seed": seed})
+def repeated(cfg: DictConfig) -> list[DictConfig]:
+    """The config once for each of its seeds, each with its own key and directory."""
+    if cfg.seeds is None:
+        return [cfg]
+    return [OmegaConf.merge(cfg, {"seed": seed}) for seed in range(cfg.seeds)]
 
 
 def main() -> None:
@@ -240,6 +247,8 @@ def main() -> None:
     sys.excepthook = show
     signal.signal(signal.SIGTERM, interruption.raise_at_once)
     register()
+    if "--cfg" in sys.argv and "--resolve" not in sys.argv:
+        sys.argv.append("--resolve")  # the key, and the values that groups take from the root
     try:
         with sweep.summarised():
             compose_and_train()

@@ -1,6 +1,7 @@
 """A small Caltech-101 tree of generated JPEGs, composed configs, and the real data if present."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 # Before mlflow is imported anywhere: no test may talk to the network.
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from caltech.config import CONF, register
+from caltech.train import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATEGORIES = ("BACKGROUND_Google", "Faces", "Faces_easy", "accordion", "wild_cat", "yin_yang")
@@ -51,16 +53,26 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configure(tree: Path, cache: Path, tmp_path: Path):
     """Compose a config as the command line does; small images, no tracking, own output folder."""
+    return partial(composed, tree, cache, tmp_path / "multirun")
+
+
+def composed(tree: Path, cache: Path, output: Path, *overrides: str) -> DictConfig:
+    """What `configure` gives."""
     register()
+    own = [f"cache={cache}", f"output={output}", "tracking=none", "device=cpu"]
+    if not any(override == "data=digits" for override in overrides):
+        own += [f"data.root={tree}", "data.resize=72", "data.crop=64"]
+    with initialize_config_dir(config_dir=str(CONF)):
+        return compose("train", [*own, *overrides])
 
-    def composed(*overrides: str) -> DictConfig:
-        own = [f"cache={cache}", f"output={tmp_path / 'multirun'}", "tracking=none", "device=cpu"]
-        if not any(override == "data=digits" for override in overrides):
-            own += [f"data.root={tree}", "data.resize=72", "data.crop=64"]
-        with initialize_config_dir(config_dir=str(CONF)):
-            return compose("train", [*own, *overrides])
 
-    return composed
+@pytest.fixture(scope="session")
+def finished(tree: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a finished run on the generated tree that averages both mirrored views."""
+    output = tmp_path_factory.mktemp("finished")
+    cfg = composed(tree, cache, output, "augment=flip_both", "num_epochs=3", "batch_size=8")
+    train(cfg)
+    return Path(cfg.directory)
 
 
 @pytest.fixture(scope="session")

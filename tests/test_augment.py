@@ -48,7 +48,7 @@ def test_unknown_view():
 def test_flip_crop_gives_crops_and_their_mirror_images():
     indices = torch.zeros(400, dtype=torch.long)
     torch.manual_seed(0)
-    images = FlipCrop()(PIXELS, indices, 38)
+    images = FlipCrop(["plain"])(PIXELS, indices, 38)
     source = PIXELS[0].permute(2, 0, 1)
     crops = [source[:, y : y + 38, x : x + 38] for y in range(3) for x in range(3)]
     crops += [crop.flip(-1) for crop in crops]
@@ -58,7 +58,7 @@ def test_flip_crop_gives_crops_and_their_mirror_images():
 
 
 @pytest.mark.parametrize(
-    "augment", [FlipCrop(), Trivial(), Views(["plain", "mirrored"], ["plain"])]
+    "augment", [FlipCrop(["plain"]), Trivial(["plain"]), Views(["plain", "mirrored"], ["plain"])]
 )
 def test_shape_type_and_dependence_on_the_seed_alone(augment):
     images = []
@@ -73,6 +73,10 @@ def test_shape_type_and_dependence_on_the_seed_alone(augment):
 
 def test_pixels_are_never_changed():
     before = PIXELS.clone()
-    for augment in (FlipCrop(), Trivial(), Views(["mirrored", "plain"], ["plain"])):
+    for augment in (
+        FlipCrop(["plain"]),
+        Trivial(["plain"]),
+        Views(["mirrored", "plain"], ["plain"]),
+    ):
         augment(PIXELS, INDICES, 40)
     assert torch.equal(PIXELS, before)

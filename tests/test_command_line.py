@@ -173,8 +173,20 @@ def test_help_is_readable(command):
     assert max(map(len, shown.splitlines())) < 200
 
 
+def test_a_dry_run_tells_and_does_nothing(command, tmp_path):
+    command("num_epochs=1", "lr=0.1")
+    before = sorted((tmp_path / "multirun").rglob("*"))
+    shown = command("num_epochs=1", "--multirun", "lr=0.1,0.2", "dry_run=true")
+    assert re.search(r"^[0-9a-f]{10}  finished .* lr=0.1$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^[0-9a-f]{10}  new .* lr=0.2$", shown.stdout, re.MULTILINE)
+    assert sorted((tmp_path / "multirun").rglob("*")) == before
+    search = command("--multirun", "sweep=search_head", "dry_run=true")
+    assert search.returncode == 1
+    assert search.stderr.startswith("error: dry_run=true lists the jobs of a grid")
+
+
 def test_cfg_job_shows_the_key(command):
-    shown = command("--cfg", "job", "--resolve").stdout
+    shown = command("--cfg", "job").stdout
     assert re.search(r"^key: [0-9a-f]{10}$", shown, re.MULTILINE)
     assert re.search(r"^lr: 0.1$", shown, re.MULTILINE)
 

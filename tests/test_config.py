@@ -134,6 +134,8 @@ def test_every_root_key_either_counts_or_does_not(configure):
         (["augment=flip"], False),
         (["data.crop=60"], False),
         (["schedule=cosine"], False),
+        (["loss.label_smoothing=0.1"], False),
+        (["pruner=median"], True),
     ],
 )
 def test_run_key(configure, overrides, same):
@@ -182,6 +184,17 @@ def test_values_out_of_range(configure, override):
 def test_hydra_refuses(configure, override):
     with pytest.raises(ConfigCompositionException):
         configure(override)
+
+
+def test_losses_are_built(configure):
+    for option in options("loss"):
+        assert isinstance(build(configure(f"loss={option}").loss), nn.Module)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1])
+def test_label_smoothing_is_a_share(configure, smoothing):
+    with pytest.raises(InputError, match=r"label_smoothing=.*at least 0 and below 1"):
+        build(configure(f"loss.label_smoothing={smoothing}").loss)
 
 
 def test_an_added_root_key_is_refused_with_a_suggestion(configure):

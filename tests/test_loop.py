@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from caltech.errors import DivergedError
-from caltech.loop import Evaluation, Setup, epoch_seed, evaluate, train_epoch
+from caltech.loop import Evaluation, Setup, cross_entropy, epoch_seed, evaluate, train_epoch
 from caltech.precision import Precision
 
 CPU = torch.device("cpu")
@@ -28,10 +28,19 @@ class Rows:
         return [self.table[indices]]
 
 
-def setup(network: nn.Module, table, labels, precision=None, lr=0.1) -> Setup:
+def setup(network: nn.Module, table, labels, precision=None, lr=0.1, smoothing=0.0) -> Setup:
     precision = precision or Precision("float32", False)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=1e-3)
-    return Setup(network, Rows(table), labels, 8, optimizer, precision.scaler(CPU), precision)
+    return Setup(
+        network,
+        Rows(table),
+        labels,
+        8,
+        cross_entropy(smoothing),
+        optimizer,
+        precision.scaler(CPU),
+        precision,
+    )
 
 
 @pytest.fixture
@@ -41,19 +50,20 @@ def problem():
     return network, torch.randn(30, 6), torch.randint(4, (30,))
 
 
-def test_train_epoch_equals_torch_written_out(problem):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_train_epoch_equals_torch_written_out(problem, smoothing):
     network, table, labels = problem
     reference = copy.deepcopy(network)
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
     order = torch.randperm(30)
-    metrics = train_epoch(setup(network, table, labels), order, epoch=1)
+    metrics = train_epoch(setup(network, table, labels, smoothing=smoothing), order, epoch=1)
 
     losses, correct = [], 0
     reference.train()
     for start in range(0, 30, 8):  # 8 8 8 6: the last batch is trained on, too
         part = order[start : start + 8]
         logits = reference(table[part])
-        loss = F.cross_entropy(logits, labels[part])
+        loss = F.cross_entropy(logits, labels[part], label_smoothing=smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

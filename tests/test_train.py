@@ -42,9 +42,9 @@ def assert_equal(found, expected):
 
 def test_result_of_a_run(configure):
     cfg = configure("num_epochs=12", "batch_size=8", "lr=0.003")
-    objective = train(cfg)
+    returned = train(cfg)
     result, last, best = outcome(cfg)
-    assert objective == result["best"]["val/accuracy"]
+    assert returned == result
     assert result["last"]["epoch"] == 12
     assert result["last"]["train/accuracy"] >= 0.9
     assert result["last"]["test/accuracy"] >= 0.6  # categories differ by colour; chance is 0.2
@@ -71,7 +71,7 @@ def test_a_saved_model_gives_the_run_s_own_numbers(configure):
         Images(data, build(cfg.augment), torch.device("cpu")),
         Precision("float32", False),
     )
-    setup = Setup(model, inputs, data.labels, 16, None, None, precision)
+    setup = Setup(model, inputs, data.labels, 16, None, None, None, precision)
     found = evaluate(setup, data.test, "test")
     assert found.accuracy == result["best"]["test/accuracy"]
     assert found.loss == pytest.approx(result["best"]["test/loss"], rel=1e-5)
@@ -180,6 +180,27 @@ def test_a_signal_that_nobody_asked_for_is_not_lost():
         os.kill(os.getpid(), signal.SIGTERM)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_can_start_from_another_one_s_best_weights(configure):
+    head = configure(*LITE0)
+    train(head)
+    start = f"start={head.key}"
+    cfg = configure("freeze=none", "num_epochs=1", "batch_size=64", "lr=1e-30", start)
+    train(cfg)
+    _, weights, _ = outcome(cfg)
+    _, _, best = outcome(head)
+    for name, value in weights.items():
+        if "running_" not in name and "num_batches" not in name:  # BatchNorm has seen a batch
+            assert torch.equal(value, best[name]), name
+    provenance = json.loads((Path(cfg.directory) / "provenance.json").read_text())
+    assert provenance["weights"]["name"].endswith(f", then the best of {head.key}")
+    assert cfg.key != configure("freeze=none", "num_epochs=1", "batch_size=64", "lr=1e-30").key
+
+    with pytest.raises(InputError, match=r"start=.* cannot be the start of this model"):
+        train(configure(*RESNET, start))
+    with pytest.raises(InputError, match=r"start=best is not allowed: it is a finished run's key"):
+        train(configure("start=best"))
 
 
 def test_a_finished_run_is_answered_and_rerun_keeps_the_old_result(configure, monkeypatch):

@@ -29,4 +29,6 @@ def setup_of(cfg: Any, data: Dataset) -> tuple[Classifier, Setup]:
     precision = build(cfg.precision)
     inputs = Images(data, build(cfg.augment), device)
     scaler = precision.scaler(device)
-    return model, Setup(model, inputs, data.labels, cfg.batch_size, optimizer, scaler, precision)
+    return model, Setup(
+        model, inputs, data.labels, cfg.batch_size, build(cfg.loss), optimizer, scaler, precision
+    )

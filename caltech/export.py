@@ -1,0 +1,262 @@
+"""Take a trained run elsewhere: `python -m caltech.export run=KEY|best format=onnx to=FOLDER`."""
+
+import copy
+import importlib.util
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from caltech import arguments, trained
+from caltech.config import CONF, PACKAGE
+from caltech.errors import CaltechError, InputError
+from caltech.features import BATCH
+from caltech.run import PROVENANCE, RESULT, write_json
+from caltech.trained import Trained
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+USAGE = "python -m caltech.export [run=KEY|best] format=safetensors|onnx|mlflow to=FOLDER"
+DESCRIPTION = """\
+Write a trained run's model to a new folder, in one of three formats.
+
+  safetensors  weights, config and class names; caltech.predict reads it with run=FOLDER
+  onnx         model.onnx: images (N, 3, crop, crop) uint8 to probabilities (N, classes);
+               class names and sizes are in its metadata
+  mlflow       a pyfunc model for `mlflow models serve -m FOLDER --env-manager local`:
+               image files' bytes to classes
+
+The files written are then read again, and their probabilities on images of the run's own test part
+compared with the run's model and with the answers stored when it was tested. The largest difference
+is printed; beyond the tolerance nothing is written and the exit code is 1.
+"""
+IMAGES = 64  # compared, spread evenly over the test part
+# Of probabilities. ONNX computes in float32 what a run of lower precision was tested in.
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images to compare answers on."""
+
+    pixels: Tensor  # (n, resize, resize, 3) uint8
+    predictions: Tensor | None  # (n,) classes answered in the run's own test; None without data
+    confidences: Tensor | None  # (n,) their probabilities
+
+
+def export(run: Trained, form: str, to: Path, tolerance: float) -> str:
+    """Write the run in a form, read it again and compare; return what was found in a sentence.
+
+    Raises:
+        InputError: `to` exists, or a library is missing.
+        CaltechError: the written model's answers differ by more than `tolerance`.
+    """
+    write, read = FORMATS[form]
+    if to.exists():
+        raise InputError(f"to={to} exists already. Nothing is overwritten: type another folder.")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as temporary:
+        folder = Path(temporary) / to.name
+        images = sample(run)
+        write(run, folder, images)
+        found = compare(run, images, read(run, folder), tolerance)
+        shutil.move(folder, to)
+    return found
+
+
+def compare(
+    run: Trained, images: Sample, answer: Callable[[Tensor], Tensor], tolerance: float
+) -> str:
+    """Largest differences of probabilities from the run's model and from its stored answers."""
+    batches = images.pixels.split(BATCH[run.device.type])
+    answered = torch.cat([answer(batch) for batch in batches])
+    expected = torch.cat([run.probabilities(batch) for batch in batches])
+    difference = (answered - expected).abs().max().item()
+    kind = "of noise (its data set is not here)"
+    stored, told = 0.0, ""
+    if images.predictions is not None:
+        kind = "of its test part"
+        confidences = answered.gather(1, images.predictions[:, None]).squeeze(1)
+        stored = (confidences - images.confidences).abs().max().item()
+        told = f" and by at most {stored:.1e} from the answers stored in its test"
+    sentence = (
+        f"on {len(answered)} images {kind}, probabilities differ by at most {difference:.1e} from "
+        f"the run's model{told}; {tolerance:g} is tolerated"
+    )
+    # Not `>`: a difference that is not a number is none that is tolerated.
+    if not max(difference, stored) <= tolerance:
+        raise CaltechError(
+            f"Nothing is exported: {sentence}. Type tolerance= for another, if the run was "
+            "computed on another kind of device, for example."
+        )
+    return sentence
+
+
+def sample(run: Trained) -> Sample:
+    """Images of the run's test part with its stored answers; noise where its data are not."""
+    path = run.directory / f"predictions_{run.weights}.npz"
+    try:
+        data = trained.own_data(run)
+        stored = np.load(path)
+    except (InputError, OSError):
+        shape = (BATCH["cpu"] + 1, run.resize, run.resize, 3)
+        random = torch.Generator().manual_seed(0)
+        noise = torch.randint(256, shape, dtype=torch.uint8, generator=random)
+        return Sample(noise, None, None)
+    count = len(stored["indices"])
+    chosen = np.linspace(0, count - 1, min(IMAGES, count)).astype(int)
+    return Sample(
+        data.pixels[torch.from_numpy(stored["indices"][chosen])],
+        torch.from_numpy(stored["predictions"][chosen]),
+        torch.from_numpy(stored["confidences"][chosen]),
+    )
+
+
+def write_safetensors(run: Trained, folder: Path, images: Sample) -> None:
+    """A run's directory with no more than an answer needs, and without this machine's paths."""
+    folder.mkdir()
+    cfg = OmegaConf.masked_copy(run.cfg, ["key", "study", "model", "augment", "precision"])
+    cfg.data = {"resize": run.cfg.data.resize, "crop": run.cfg.data.crop}
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+    provenance = json.loads((run.directory / PROVENANCE).read_text())
+    write_json(folder / PROVENANCE, provenance | {"classes": list(run.classes)})
+    for name in (RESULT, f"{run.weights}.safetensors"):
+        shutil.copyfile(run.directory / name, folder / name)
+
+
+def read_safetensors(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
+    """The folder's model: decoded pixels (n, resize, resize, 3) uint8 to (n, classes)."""
+    return trained.load(folder, run.weights, run.device.type).probabilities
+
+
+def write_onnx(run: Trained, folder: Path, images: Sample) -> None:
+    """One file; views are averaged inside, so that nobody has to know of them."""
+    _require("onnx", "onnxscript", "onnxruntime")
+    folder.mkdir()
+    answers = copy.deepcopy(run.answers).cpu().to(memory_format=torch.contiguous_format)
+    program = torch.onnx.export(
+        answers,
+        (run.crop(images.pixels[:2]),),
+        input_names=["images"],
+        output_names=["probabilities"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    about = {"classes": run.classes, "resize": run.resize, "crop": run.cfg.data.crop}
+    about |= {"run": run.summary() | {"directory": None}}
+    program.model.metadata_props.update({name: json.dumps(v) for name, v in about.items()})
+    program.save(folder / "model.onnx", external_data=False)
+
+
+def read_onnx(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
+    """As read_safetensors, by onnxruntime on the CPU."""
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+
+    def answer(pixels: Tensor) -> Tensor:
+        images = run.crop(pixels).contiguous().numpy()
+        return torch.from_numpy(session.run(["probabilities"], {"images": images})[0])
+
+    return answer
+
+
+def write_mlflow(run: Trained, folder: Path, images: Sample) -> None:
+    """A pyfunc model of code, this package's own (serving.py), around a safetensors export.
+
+    Its serving_input_example.json is a request that can be sent to a server as it is.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import save_model
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    with TemporaryDirectory() as temporary:
+        write_safetensors(run, Path(temporary) / "run", images)
+        # In a checkout conf/ is beside the package, which looks for it there.
+        code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
+        save_model(
+            folder,
+            python_model=str(PACKAGE / "serving.py"),
+            artifacts={"run": str(Path(temporary) / "run")},
+            model_config={"weights": run.weights},
+            code_paths=[str(path) for path in code],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec("binary", "image")]),
+                params=ParamSchema([ParamSpec("top", "long", 5)]),
+            ),
+            input_example=_table(images.pixels[:1]),
+            pip_requirements=[r for r in metadata.requires("caltech") if "extra ==" not in r],
+        )
+
+
+def read_mlflow(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
+    """As read_safetensors, by the pyfunc model."""
+    from mlflow.pyfunc import load_model
+
+    model = load_model(str(folder))
+
+    def answer(pixels: Tensor) -> Tensor:
+        rows = model.predict(_table(pixels), params={"top": len(run.classes)})
+        named = [{top["class"]: top["probability"] for top in row["top"]} for row in rows]
+        return torch.tensor([[row[name] for name in run.classes] for row in named])
+
+    return answer
+
+
+FORMATS = {
+    "safetensors": (write_safetensors, read_safetensors),
+    "onnx": (write_onnx, read_onnx),
+    "mlflow": (write_mlflow, read_mlflow),
+}
+
+
+def main(words: Sequence[str]) -> int:
+    """The command; 0, or an error."""
+    parser = arguments.Parser(USAGE, DESCRIPTION)
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="a new folder")
+    parser.add_argument("--tolerance", metavar="NUMBER", type=float,
+        help="of probabilities (default: 1e-4; for precision=amp 2e-2, for bf16 1e-1)")  # fmt: skip
+    given = parser.read(words)
+    run = arguments.load(given)
+    tolerance = TOLERANCES[run.precision.name] if given.tolerance is None else given.tolerance
+    print(f"{given.to}: {export(run, given.format, given.to.expanduser(), tolerance)}")
+    return 0
+
+
+def _require(*libraries: str) -> None:
+    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"format=onnx needs more libraries. Type: pip install {' '.join(missing)}")
+
+
+def _table(pixels: Tensor) -> "DataFrame":
+    """Pixels as the bytes of PNG files, which keep them exactly."""
+    import pandas
+
+    files = [BytesIO() for _ in pixels]
+    for image, file in zip(pixels, files, strict=True):
+        Image.fromarray(image.numpy()).save(file, format="PNG")
+    return pandas.DataFrame({"image": [file.getvalue() for file in files]})
+
+
+if __name__ == "__main__":
+    arguments.start(main)

@@ -1,0 +1,261 @@
+"""A finished run as something that answers: found by its key, rebuilt from its own files."""
+
+import difflib
+import glob
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from caltech import checkpoint
+from caltech.augment import VIEWS, center_crop
+from caltech.config import build
+from caltech.data import Dataset
+from caltech.device import choose_device
+from caltech.errors import InputError
+from caltech.model import Classifier
+from caltech.precision import Precision
+from caltech.run import PROVENANCE, RESULT, recorded_result
+
+WEIGHTS = ("best", "last")
+
+
+class Answers(nn.Module):
+    """uint8 images (N, 3, H, W) to probabilities (N, classes), as a run's test computes them.
+
+    Args:
+        model: gives logits.
+        views: names of the views (augment.VIEWS) whose logits are averaged.
+    """
+
+    def __init__(self, model: nn.Module, views: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.views = tuple(views)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = [self.model(VIEWS[name](images)) for name in self.views]
+        return torch.stack(logits).float().mean(0).softmax(1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run's model in eval mode, and what its images have to look like."""
+
+    directory: Path
+    cfg: DictConfig
+    weights: str  # best or last
+    answers: Answers
+    classes: tuple[str, ...]
+    precision: Precision
+    device: torch.device
+
+    @property
+    def model(self) -> Classifier:
+        return self.answers.model
+
+    @property
+    def resize(self) -> int:
+        """Pixels of an image's short side before the centre crop."""
+        return self.cfg.data.resize
+
+    def crop(self, pixels: Tensor) -> Tensor:
+        """Centre crops (n, 3, crop, crop) of decoded pixels (n, resize, resize, 3), both uint8."""
+        return center_crop(pixels, torch.arange(len(pixels)), self.cfg.data.crop)
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """(n, classes) float32 on the CPU, of decoded pixels (n, resize, resize, 3) uint8."""
+        images = self.crop(pixels).to(self.device)
+        with self.precision.autocast(self.device):
+            return self.answers(images).cpu()
+
+    def rank(self, probabilities: Tensor, count: int) -> tuple[tuple[str, float], ...]:
+        """The `count` most probable classes of (classes,) probabilities, in falling order."""
+        values, indices = probabilities.topk(min(count, len(self.classes)))
+        names = [self.classes[index] for index in indices.tolist()]
+        return tuple(zip(names, values.tolist(), strict=True))
+
+    def summary(self) -> dict[str, Any]:
+        """Which run it is, and how good it was."""
+        result = recorded_result(self.directory, pruned_too=False)[self.weights]
+        return {
+            "key": self.cfg.key,
+            "study": self.cfg.study,
+            "directory": str(self.directory),
+            "weights": self.weights,
+            "epoch": result["epoch"],
+            "val/accuracy": result["val/accuracy"],
+        }
+
+
+def load(directory: Path, weights: str, device: str) -> Trained:
+    """Rebuild a finished run's model from the directory alone: no data, no download.
+
+    Only config.caltech's whitelisted callables can be called by the directory's config, and
+    safetensors hold nothing but numbers.
+
+    Raises:
+        InputError: the run is not finished, its files do not fit each other, or it is of a time
+            when class names were not kept and its data set is not here.
+    """
+    path = directory / f"{weights}.safetensors"
+    for needed in (directory / RESULT, path):
+        if not needed.is_file():
+            raise InputError(
+                f"{directory} has no {needed.name}: the run is not finished. Type its training "
+                "command again to go on with it, or choose another with run=."
+            )
+    cfg = OmegaConf.load(directory / "config.yaml")
+    classes = _class_names(directory, cfg)
+    where = choose_device(device)
+    model = build(cfg.model, num_classes=len(classes), load=False)
+    try:
+        checkpoint.load_weights(path, model)
+    except (RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} does not fit the model of config.yaml beside it: {error}. A library may have "
+            f"changed it since; {directory / PROVENANCE} says what the run was made with."
+        ) from error
+    model.eval().to(where, memory_format=torch.channels_last)
+    return Trained(
+        directory=directory,
+        cfg=cfg,
+        weights=weights,
+        answers=Answers(model, build(cfg.augment).test).eval(),
+        classes=classes,
+        precision=build(cfg.precision),
+        device=where,
+    )
+
+
+def find(run: str, study: str | None, data: str | None, output: Path) -> Path:
+    """The directory of a finished run.
+
+    Args:
+        run: its key, the path of its directory, or "best" for the highest validation accuracy.
+        study: only look there.
+        data: with "best", only runs on the data set of this name (or beginning of its SHA-256).
+        output: folder of the studies.
+
+    Raises:
+        InputError: there is none, or more than one and they differ.
+    """
+    if (Path(run) / "config.yaml").is_file():
+        return Path(run)
+    studies = glob.escape(study) if study else "*"
+    directories = sorted(path.parent for path in output.glob(f"{studies}/*/config.yaml"))
+    place = output / study if study else output
+    if not directories:
+        raise InputError(
+            f"{place} has no runs. Train one with python -m caltech.train, or type output= with "
+            "the folder that holds your studies, or run= with a run's directory."
+        )
+    if run == "best":
+        return _best(directories, data, place)
+    return _of_key(run, directories, place)
+
+
+def begin_from(run: str, output: Path, model: Classifier) -> None:
+    """Put the best weights of a finished run into a model that is about to be trained.
+
+    A head that was trained on a frozen backbone is a better start for the whole network than a
+    random one (Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022).
+
+    Raises:
+        InputError: there is no such run, or its model is another.
+    """
+    path = find(run, None, None, output) / "best.safetensors"
+    try:
+        checkpoint.load_weights(path, model)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"start={run} cannot be the start of this model: {error}. Type the key of a finished "
+            "run with the same model and the same classes, or start=null."
+        ) from error
+    model.weights += f", then the best of {path.parent.name}"
+
+
+def own_data(trained: Trained) -> Dataset:
+    """The data set that the run was made from.
+
+    Raises:
+        InputError: it is not here, or has changed.
+    """
+    return _data(trained.directory, trained.cfg)
+
+
+def _of_key(key: str, directories: Sequence[Path], place: Path) -> Path:
+    found = [directory for directory in directories if directory.name == key]
+    if not found:
+        keys = sorted({directory.name for directory in directories})
+        close = difflib.get_close_matches(key, keys, n=5, cutoff=0.0)
+        raise InputError(
+            f"run={key} is neither in {place} nor a run's directory. The closest keys there are "
+            f"{', '.join(close)}. Type run=best for the run of highest validation accuracy."
+        )
+    results = {each: recorded_result(each, pruned_too=False) for each in found}
+    finished = [directory for directory, result in results.items() if result is not None]
+    if any(results[directory] != results[finished[0]] for directory in finished):
+        studies = ", ".join(f"study={directory.parent.name}" for directory in finished)
+        raise InputError(
+            f"run={key} has different results in several studies: type one of {studies}."
+        )
+    return (finished or found)[0]
+
+
+def _best(directories: Sequence[Path], data: str | None, place: Path) -> Path:
+    """Validation decides, never the test part. Accuracies on different data cannot be compared."""
+    best: dict[tuple[str, str], tuple[tuple[float, float], Path]] = {}
+    for directory in directories:
+        result = recorded_result(directory, pruned_too=False)
+        if result is None:
+            continue
+        made_from = _provenance(directory)["data"]
+        if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
+            continue
+        measured = result["best"]["val/accuracy"], -result["best"]["val/loss"]
+        name = made_from["name"], made_from["sha256"]
+        if name not in best or measured > best[name][0]:
+            best[name] = measured, directory
+    if not best:
+        wanted = f" on data={data}" if data else ""
+        raise InputError(f"{place} has no finished run{wanted}. Train one with caltech.train.")
+    if len(best) > 1:
+        listed = "; ".join(
+            f"data={name if [n for n, _ in best].count(name) == 1 else sha[:8]} "
+            f"({directory.name}, {accuracy:.4f})"
+            for (name, sha), ((accuracy, _), directory) in best.items()
+        )
+        raise InputError(
+            "The best run of each data set (key, validation accuracy), which cannot be compared: "
+            f"{listed}. Type one of these data=, or its key as run=."
+        )
+    return next(iter(best.values()))[1]
+
+
+def _provenance(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / PROVENANCE).read_text())
+
+
+def _class_names(directory: Path, cfg: DictConfig) -> tuple[str, ...]:
+    kept = _provenance(directory)
+    # Runs of the first versions did not keep them.
+    return tuple(kept["classes"]) if "classes" in kept else _data(directory, cfg).classes
+
+
+def _data(directory: Path, cfg: DictConfig) -> Dataset:
+    offline = {"download": False} if "download" in cfg.data else {}
+    data, expected = build(cfg.data, **offline), _provenance(directory)["data"]["sha256"]
+    if data.digest != expected:
+        raise InputError(
+            f"The data set has changed since {directory} was made: SHA-256 {data.digest}, "
+            f"and {expected} then."
+        )
+    return data
