@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,19 @@ def project_root() -> str:
     return str(PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else Path.cwd())
 
 
+def gpus(without: int, most: int | None = None) -> int:
+    """How many GPUs this machine has, at most `most`; `without` where there is none."""
+    import torch
+
+    return min(torch.cuda.device_count(), most or sys.maxsize) or without
+
+
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
     ConfigStore.instance().store(name="settings", node=Settings, replace=True)
     OmegaConf.register_resolver("run_key", lambda *, _root_: run_key(_root_), replace=True)
     OmegaConf.register_resolver("project_root", project_root, replace=True)
+    OmegaConf.register_resolver("gpus", gpus, replace=True)
 
 
 def validate(cfg: DictConfig) -> None:

@@ -1,8 +1,14 @@
 """Where a run computes, and the process-wide settings that make it fast there."""
 
 import ctypes
+import functools
+import getpass
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from caltech.errors import InputError
 
@@ -25,7 +31,32 @@ def choose_device(name: str) -> torch.device:
     torch.set_float32_matmul_precision("high")  # TF32 in products,
     torch.backends.cudnn.allow_tf32 = True  # and in convolutions
     torch.backends.cudnn.benchmark = True  # every batch but the last has the same shape
+    if torch.cuda.device_count() > 1:
+        index, _ = claim_gpu()
+        torch.cuda.set_device(index)
     return torch.device("cuda")
+
+
+@functools.cache
+def claim_gpu() -> tuple[int, FileLock]:
+    """The first visible GPU that no other process of this user holds, and what holds it.
+
+    The cache keeps it for as long as the process lives, so later jobs stay on the same GPU. Jobs
+    that a scheduler gave one GPU each see only that one and never come here.
+
+    Raises:
+        InputError: all are held.
+    """
+    for index in range(torch.cuda.device_count()):
+        uuid = torch.cuda.get_device_properties(index).uuid
+        lock = FileLock(Path(tempfile.gettempdir()) / f"caltech-{getpass.getuser()}-{uuid}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return index, lock
+    raise InputError(
+        f"All {torch.cuda.device_count()} GPUs are held by other jobs. Wait for one, or choose "
+        "one to share: CUDA_VISIBLE_DEVICES=0 python -m caltech.train ..."
+    )
 
 
 def keep_freed_memory() -> None:

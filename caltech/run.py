@@ -58,7 +58,7 @@ def claimed(directory: Path) -> Iterator[None]:
     holder = directory / "holder.json"
     lock = FileLock(directory / "run.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=2)  # closing a dead run in MLflow takes the lock for a moment
     except Timeout:
         who = holder.read_text() if holder.is_file() else "starting just now"
         raise InputError(

@@ -18,12 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
 from caltech import search
 from caltech.errors import CaltechError, InputError
 from caltech.run import write_json
+from caltech.store import comparison
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +83,29 @@ def folder() -> Path | None:
     return Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
 
 
+def name() -> str | None:
+    """Of the sweep that this process works for; None in a single run."""
+    path = folder()
+    return None if path is None else path.name
+
+
 class NameSweep(Callback):
     """Hydra's callback at the start of a multirun: gives the sweep a folder and a study."""
 
+    tracking: DictConfig
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            os.environ[VARIABLE] = str(_prepare(config))
+            path = str(_prepare(config).absolute())
         except CaltechError as error:  # of any other, Hydra would make a warning and go on
             raise SystemExit(f"error: {error}") from error
+        os.environ[VARIABLE] = path
+        NameSweep.tracking = config.tracking
+        # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
+        value = QuotedString(path, Quote.single).with_quotes()
+        overrides = config.hydra.overrides.hydra
+        with read_write(overrides):
+            overrides.append(f"+hydra.job.env_set.{VARIABLE}={value}")
 
 
 def _prepare(config: DictConfig) -> Path:
@@ -136,6 +153,8 @@ def summarised() -> Iterator[None]:
                 (path / "table.txt").write_text(lines + "\n")
                 if plots := search.plot(path):
                     print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
+                if link := comparison(NameSweep.tracking, path.name):
+                    print(f"compare in MLflow: {link}")
 
 
 def records(folder: Path) -> list[Record]:

@@ -3,20 +3,18 @@
 import json
 import logging
 import math
-import os
+import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
-from caltech.config import point_key
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from caltech import store
+from caltech.config import INDIFFERENT, build, point_key
 
 log = logging.getLogger(__name__)
 
@@ -43,39 +41,56 @@ class Description:
     name: str
     params: Mapping[str, Any]
     tags: Mapping[str, str]
-    data: Mapping[str, str]  # name and sha256
+    data: Mapping[str, str] | None  # name and sha256
 
 
 def describe(
     cfg: DictConfig,
     choices: Mapping[str, str | None],
     overrides: Sequence[str],
-    provenance: Mapping[str, Any],
+    sweep: str | None,
+    provenance: Mapping[str, Any] | None,
 ) -> Description:
-    """A run's name begins with its key values: MLflow's table shows no parameters at first."""
+    """A run's name begins with its key values: MLflow's table shows no parameters at first.
+
+    Args:
+        cfg: composed; if it was refused, its values may be out of range.
+        choices: option of each config group.
+        overrides: as typed.
+        sweep: name of the sweep that the run is a job of, or None.
+        provenance: run.provenance's answer; None for a run that was refused before.
+    """
     groups = chosen(choices)
     named = ("model", "freeze", "lr")
-    shown = [o for o in overrides if o.split("=")[0] not in (*named, "study", "tracking")]
+    shown = [o for o in overrides if o.split("=")[0] not in named]
+    shown = [o for o in shown if o.lstrip("+").split("=")[0].split(".")[0] not in INDIFFERENT]
     identity = [groups[name] for name in ("model", "freeze") if name in groups]
-    return Description(
-        directory=Path(cfg.directory),
-        name=" ".join([f"lr={cfg.lr:g}", *shown, *identity]),
-        params=hyperparameters(cfg) | groups,
-        tags={
-            "study": cfg.study,
-            "key": cfg.key,
-            "point": point_key(cfg),
-            "overrides": " ".join(overrides),
-            "directory": cfg.directory,
+    tags = {
+        "study": cfg.study,
+        "key": cfg.key,
+        "point": point_key(cfg),
+        "overrides": " ".join(overrides),
+        "directory": str(Path(cfg.directory).absolute()),
+        "host": socket.gethostname(),
+        "mlflow.source.name": "caltech.train",
+        **_published(cfg, groups),
+    }
+    if sweep is not None:
+        tags["sweep"] = sweep
+    if provenance is not None:
+        tags |= {
             "weights": provenance["weights"]["name"],
             "code": provenance["code"]["sha256"],
             "data": provenance["data"]["sha256"],
             "mlflow.source.git.commit": provenance["code"]["git"],
-            "mlflow.source.name": "caltech.train",
             **{name: str(provenance["environment"][name]) for name in ENVIRONMENT},
-            **_published(cfg, groups),
-        },
-        data=provenance["data"],
+        }
+    return Description(
+        directory=Path(cfg.directory),
+        name=" ".join([f"lr={cfg.lr:g}", *shown, *identity]),
+        params=hyperparameters(cfg) | groups,
+        tags=tags,
+        data=None if provenance is None else provenance["data"],
     )
 
 
@@ -83,8 +98,9 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     """The scalars of a config that MLflow's table shows as columns."""
     scalars = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma", "batch_size")
     params = {name: cfg[name] for name in (*scalars, "seed")}
-    # MLflow's charts have linear axes for parameters.
-    return params | {"log10_lr": round(math.log10(cfg.lr), 6)}
+    if cfg.lr > 0:  # MLflow's charts have linear axes for parameters.
+        params["log10_lr"] = round(math.log10(cfg.lr), 6)
+    return params
 
 
 def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
@@ -98,6 +114,26 @@ def _published(cfg: DictConfig, groups: Mapping[str, str]) -> dict[str, str]:
     if cfg.published is not None:
         tags["published"] = json.dumps(OmegaConf.to_container(cfg.published, resolve=True))
     return tags
+
+
+@contextmanager
+def refusal_recorded(
+    cfg: DictConfig,
+    choices: Mapping[str, str | None],
+    overrides: Sequence[str],
+    sweep: str | None,
+) -> Iterator[None]:
+    """Have the tracker told of a sweep's job that fails before it has a tracker of its own."""
+    try:
+        yield
+    except Exception as error:
+        if sweep is not None:
+            description = describe(cfg, choices, overrides, sweep, None)
+            try:
+                build(cfg.tracking, description).record_refusal(error)
+            except Exception as second:
+                log.warning("The tracker could not be told of the failure: %s", second)
+        raise
 
 
 class NoRun:
@@ -120,6 +156,12 @@ class NoRun:
     ) -> None:
         """Nobody is told."""
 
+    def join_sweep(self) -> None:
+        """Nobody is told."""
+
+    def record_refusal(self, error: Exception) -> None:
+        """Nobody is told."""
+
 
 class MlflowRun:
     """An MLflow run that ends FINISHED, FAILED (with the reason as a tag) or KILLED, truthfully.
@@ -137,12 +179,13 @@ class MlflowRun:
         self, description: Description, uri: str, experiment: str, artifacts: str | None
     ) -> None:
         self.description = description
-        self.client, self.experiment_id = _open_store(uri, experiment, artifacts)
+        self.client, self.experiment_id = store.open_store(uri, experiment, artifacts)
+        store.close_abandoned(self.client, self.experiment_id)
         self.pending: list[Any] = []
         self.flushed = time.monotonic()
 
     def __enter__(self) -> "MlflowRun":
-        self.run_id, self.epochs_sent = _create_or_continue(
+        self.run_id, self.epochs_sent = store.create_or_continue(
             self.client, self.experiment_id, self.description
         )
         return self
@@ -152,7 +195,7 @@ class MlflowRun:
         status = "FINISHED"
         if error is not None:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
-            self.client.set_tag(self.run_id, "failure", f"{kind.__name__}: {error}"[:5000])
+            self.client.set_tag(self.run_id, "failure", _reason(error))
         self.client.set_terminated(self.run_id, status)
 
     def log_epochs(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -172,6 +215,26 @@ class MlflowRun:
         for path in artifacts:
             self.client.log_artifact(self.run_id, str(path))
 
+    def join_sweep(self) -> None:
+        """Count a finished run to the sweep that asked for it last, as its charts show it."""
+        from mlflow.exceptions import MlflowException
+
+        note = self.description.directory / "mlflow_run_id"
+        if note.is_file():
+            try:
+                self.client.set_tag(note.read_text(), "sweep", self.description.tags["sweep"])
+            except MlflowException:
+                log.warning("MLflow no longer has the run of %s.", self.description.directory)
+
+    def record_refusal(self, error: Exception) -> None:
+        """Record a job of a sweep as FAILED, unless it had a run of its own, which says so."""
+        tags = self.description.tags
+        own = f"tags.sweep = '{tags['sweep']}' and tags.key = '{tags['key']}'"
+        if not self.client.search_runs([self.experiment_id], own, max_results=1):
+            run_id = store.create(self.client, self.experiment_id, self.description)
+            self.client.set_tag(run_id, "failure", _reason(error))
+            self.client.set_terminated(run_id, "FAILED")
+
     def flush(self) -> None:
         """Write what is pending; MLflow takes at most 1000 metrics in one batch."""
         while self.pending:
@@ -186,56 +249,6 @@ class MlflowRun:
         self.pending += [Metric(k, v, now, self.epochs_sent) for k, v in metrics.items()]
 
 
-def _open_store(uri: str, experiment: str, artifacts: str | None) -> tuple["MlflowClient", str]:
-    """Connect, and create store and experiment once.
-
-    Under a lock because MLflow has two races here: processes that initialise one database at the
-    same time fail, and processes that create one experiment at the same time log elsewhere.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    lock = Path(artifacts) if artifacts else Path.home() / ".cache" / "caltech" / "mlflow"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{lock}.lock"):
-        client = MlflowClient(uri)
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            location = Path(artifacts).resolve().as_uri() if artifacts else None
-            return client, client.create_experiment(experiment, artifact_location=location)
-    return client, found.experiment_id
-
-
-def _create_or_continue(
-    client: "MlflowClient", experiment_id: str, description: Description
-) -> tuple[str, int]:
-    """Id of the MLflow run, and how many epochs it already has."""
-    from mlflow.entities import Param, RunTag
-    from mlflow.exceptions import MlflowException
-
-    note = description.directory / "mlflow_run_id"
-    if note.is_file():
-        run_id = note.read_text()
-        try:
-            client.update_run(run_id, status="RUNNING")
-            sent = client.get_metric_history(run_id, METRICS[-1])
-            return run_id, max((metric.step for metric in sent), default=0)
-        except MlflowException:
-            log.warning("MLflow no longer has run %s; its metrics go to a new one.", run_id)
-    run_id = client.create_run(experiment_id, run_name=description.name).info.run_id
-    note.write_text(run_id)
-    params = [Param(name, str(value)) for name, value in description.params.items()]
-    tags = [RunTag(name, value) for name, value in description.tags.items()]
-    client.log_batch(run_id, params=params, tags=tags)
-    _log_data(client, run_id, description.data)
-    return run_id, 0
-
-
-def _log_data(client: "MlflowClient", run_id: str, data: Mapping[str, str]) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(data["name"], data["sha256"][:8], "local", data["name"])
-    tags = [InputTag("mlflow.data.context", "training, validation and test")]
-    client.log_inputs(run_id, [DatasetInput(dataset, tags)])
+def _reason(error: BaseException) -> str:
+    """MLflow takes tags of 8000 characters at most."""
+    return f"{type(error).__name__}: {error}"[:5000]

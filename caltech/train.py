@@ -24,7 +24,7 @@ from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
 from caltech.model import Classifier, require_fit
 from caltech.search import NO_TRIAL, NoTrial, Trial
-from caltech.tracking import describe
+from caltech.tracking import describe, refusal_recorded
 from caltech.trained import begin_from
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,11 @@ def train(
             run.set_aside(directory)
         provenance = run.provenance(data, model, device)
         run.open_directory(directory, cfg, provenance)
+        description = describe(cfg, choices or {}, overrides, sweep.name(), provenance)
         if result := run.recorded_result(directory, trial.prunes):
             log.info("%s is %s already; rerun=true computes it again.", directory, result["status"])
+            if sweep.name() is not None:
+                build(cfg.tracking, description).join_sweep()
             run.report(result)
             return result
 
@@ -90,7 +93,6 @@ def train(
         labels = data.labels.to(device)
         setup = Setup(network, inputs, labels, cfg.batch_size, loss, optimizer, scaler, precision)
 
-        description = describe(cfg, choices or {}, overrides, provenance)
         with build(cfg.tracking, description) as tracker:
             frozen_before = frozen_digest(model)
             progress = fit(cfg, setup, data, trained, schedule, tracker, trial)
@@ -215,7 +217,8 @@ def compose_and_train(cfg: DictConfig) -> float | None:
             for each in repeated(cfg):
                 # The first seed stands for the point: if it is pruned, so are the others.
                 own = NO_TRIAL if results else trial
-                results.append(train(each, choices, overrides, own))
+                with refusal_recorded(each, choices, overrides, sweep.name()):
+                    results.append(train(each, choices, overrides, own))
                 if results[-1]["status"] == "pruned":
                     break
             record.status = results[-1]["status"]
@@ -246,4 +249,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # By the module's own name, so that jobs in other processes can import what they are to call.
+    from caltech.train import main as imported
+
+    imported()

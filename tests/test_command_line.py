@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import pytest
 
 from tests.conftest import REPOSITORY
@@ -71,6 +72,30 @@ def test_a_failed_job_ends_neither_the_sweep_nor_silently(command, tmp_path):
     assert [line.split()[1] for line in table[1:]] == ["finished", "failed", "finished"]
     assert sum(" best " in line for line in table) == 1
     assert len(list((tmp_path / "multirun" / "default").glob("*/result.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("launcher", "threads"),
+    [
+        (["hydra/launcher=parallel", "hydra.launcher.n_jobs=2"], max(joblib.cpu_count() // 2, 1)),
+        (["hydra/launcher=submitit_local"], None),  # SLURM's option sets them
+        (["hydra/launcher=ray"], 1),
+    ],
+)
+def test_jobs_in_other_processes(start, tmp_path, monkeypatch, launcher, threads):
+    """They find code and config, divide the threads, and report to the one who started them."""
+    if launcher == ["hydra/launcher=ray"]:
+        pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs the extra ray")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    process = start("--multirun", *launcher, "lr=0.1,-1")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "error: lr=-1.0 is not allowed" in errors
+    table = output[output.index("key  ") :].splitlines()
+    assert sorted(line.split()[1] for line in table[1:]) == ["failed", "finished"]
+    (result,) = (tmp_path / "multirun" / "default").glob("*/result.json")
+    provenance = json.loads((result.parent / "provenance.json").read_text())
+    assert threads in (None, provenance["environment"]["threads"])
 
 
 def test_seeds_are_runs_of_their_own_and_their_mean_is_the_objective(command, tmp_path):

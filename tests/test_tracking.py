@@ -1,17 +1,26 @@
 """MLflow: one truthful run per training, the same one on resume, no race between processes."""
 
-import subprocess
-import sys
+import multiprocessing
+import os
+import re
+import signal
+import socket
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from filelock import FileLock
+from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
+from caltech import sweep
 from caltech import train as training
-from caltech.config import build, point_key
-from caltech.errors import DivergedError
-from caltech.run import ARTIFACTS
-from caltech.tracking import METRICS
+from caltech.config import CONF, build, point_key, register
+from caltech.errors import DivergedError, InputError
+from caltech.run import ARTIFACTS, claimed
+from caltech.store import comparison
+from caltech.tracking import METRICS, Description, MlflowRun, describe, refusal_recorded
 from caltech.train import train
 
 FAST = ["num_epochs=3", "batch_size=16"]
@@ -96,6 +105,7 @@ def test_a_failed_run_says_why(tracked):
     (run,) = runs(client, cfg.key)
     assert run.info.status == "FAILED"
     assert "epoch 1, step 2" in run.data.tags["failure"]
+    assert "sweep" not in run.data.tags
 
 
 def test_a_run_that_was_deleted_in_mlflow_is_tracked_anew(tracked, monkeypatch):
@@ -112,29 +122,156 @@ def test_a_run_that_was_deleted_in_mlflow_is_tracked_anew(tracked, monkeypatch):
     assert new.info.status == "FINISHED"
 
 
-OPEN = """
-import sys
-from pathlib import Path
-from caltech.tracking import Description, MlflowRun
-folder = Path(sys.argv[1])
-own = folder / sys.argv[2]
-own.mkdir()
-description = Description(own, sys.argv[2], {"lr": 1}, {}, {"name": "d", "sha256": "0" * 64})
-with MlflowRun(description, f"sqlite:///{folder}/mlflow.db", "caltech", f"{folder}/artifacts"):
-    pass
-"""
+@pytest.fixture(scope="module")
+def context():
+    """Of processes that share one import of what takes seconds."""
+    forkserver = multiprocessing.get_context("forkserver")
+    forkserver.set_forkserver_preload(["mlflow", "caltech.train"])
+    return forkserver
 
 
-def test_processes_that_start_together_on_an_empty_store(tmp_path):
+def open_together(barrier, folder: str, number: int) -> None:
+    """Body of a process: as training opens the store, at the same moment as the others."""
+    own = Path(folder) / str(number)
+    with claimed(own):
+        tags = {"key": str(number), "directory": str(own), "host": socket.gethostname()}
+        data = {"name": "d", "sha256": "0" * 64}
+        description = Description(own, str(number), {"lr": number}, tags, data)
+        barrier.wait()
+        with MlflowRun(description, f"sqlite:///{folder}/mlflow.db", "caltech", f"{folder}/files"):
+            pass
+
+
+def test_eight_processes_that_start_together_on_an_empty_store(context, tmp_path):
     """MLflow's two races: without the lock some of these die, and some log into another place."""
-    command = [sys.executable, "-c", OPEN, str(tmp_path)]
-    started = [subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE) for i in range(4)]
-    for process in started:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+    barrier = context.Barrier(8)
+    arguments = [(barrier, str(tmp_path), number) for number in range(8)]
+    processes = [context.Process(target=open_together, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0] * 8
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("caltech")
     found = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.run_name for run in found) == ["0", "1", "2", "3"]
+    assert sorted(run.info.run_name for run in found) == [str(number) for number in range(8)]
+    assert sorted(run.data.params["lr"] for run in found) == [str(number) for number in range(8)]
     assert {run.info.status for run in found} == {"FINISHED"}
-    assert Path(experiment.artifact_location.removeprefix("file://")) == tmp_path / "artifacts"
+    assert Path(experiment.artifact_location.removeprefix("file://")) == tmp_path / "files"
+
+
+def die_in_training(overrides: list[str]) -> None:
+    """Body of a process: killed in the second epoch, as by the kernel when memory is short."""
+    epoch = training.fit_epoch
+
+    def killed(setup, order, seed, number, *rest):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return epoch(setup, order, seed, number, *rest)
+
+    training.fit_epoch = killed
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        train(compose("train", overrides))
+
+
+@pytest.fixture
+def dead(tracked, context):
+    """Config and MLflow run of a process that SIGKILL ended."""
+
+    def made(lr: str):
+        cfg, client = tracked(f"lr={lr}")
+        overrides = [f"output={cfg.output}", f"cache={cfg.cache}", f"data.root={cfg.data.root}"]
+        overrides += ["data.resize=72", "data.crop=64", "device=cpu", f"lr={lr}", *FAST]
+        overrides += [f"tracking.{k}={cfg.tracking[k]}" for k in ("uri", "artifacts")]
+        process = context.Process(target=die_in_training, args=(overrides,))
+        process.start()
+        process.join(timeout=120)
+        assert process.exitcode == -signal.SIGKILL
+        (run,) = runs(client, cfg.key)
+        assert run.info.status == "RUNNING"  # nobody was left to say otherwise
+        return cfg, client, run.info.run_id
+
+    return made
+
+
+def test_a_killed_process_s_run_is_closed_by_the_next_and_goes_on_under_its_id(dead, tracked):
+    cfg, client, run_id = dead("0.06")
+    other, _ = tracked("lr=0.07")
+    client.set_tag(run_id, "host", "another-machine")
+    build(other.tracking, description_of(other))
+    assert client.get_run(run_id).info.status == "RUNNING"  # it may be alive there
+
+    client.set_tag(run_id, "host", socket.gethostname())
+    with FileLock(Path(cfg.directory) / "run.lock"):
+        build(other.tracking, description_of(other))
+        assert client.get_run(run_id).info.status == "RUNNING"  # somebody goes on with it just now
+
+    build(other.tracking, description_of(other))
+    closed = client.get_run(run_id)
+    assert closed.info.status == "KILLED"
+    assert re.search(r"without a word.*\"pid\": \d+.*\"host\"", closed.data.tags["failure"])
+
+    train(cfg)
+    (resumed,) = runs(client, cfg.key)
+    assert (resumed.info.run_id, resumed.info.status) == (run_id, "FINISHED")
+    assert "failure" not in resumed.data.tags
+    history = client.get_metric_history(run_id, "val/loss")
+    assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def description_of(cfg) -> Description:
+    return describe(cfg, {}, [], None, None)
+
+
+def attempt(cfg, choices, overrides) -> None:
+    """As the command line does."""
+    with refusal_recorded(cfg, choices, overrides, sweep.name()):
+        train(cfg, choices, overrides)
+
+
+@pytest.fixture
+def sweep_named(monkeypatch, tmp_path):
+    def named(name: str) -> None:
+        monkeypatch.setenv(sweep.VARIABLE, str(tmp_path / name))
+
+    return named
+
+
+def test_a_sweep_s_runs_are_tagged_and_a_finished_one_joins_the_next(tracked, sweep_named):
+    cfg, client = tracked("lr=0.08")
+    sweep_named("first")
+    attempt(cfg, {}, [])
+    (run,) = runs(client, cfg.key)
+    assert run.data.tags["sweep"] == "first"
+    sweep_named("second")
+    attempt(cfg, {}, [])
+    (same,) = runs(client, cfg.key)
+    assert (same.info.run_id, same.data.tags["sweep"]) == (run.info.run_id, "second")
+    link = comparison(cfg.tracking, "second")
+    assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{run.info.experiment_id}/runs?")
+    assert unquote(link).endswith('searchFilter=tags.sweep = "second"')
+    assert comparison(OmegaConf.create({"_target_": "caltech.tracking.NoRun"}), "second") is None
+
+
+def test_a_refused_job_of_a_sweep_is_recorded_once_and_a_single_run_is_not(tracked, sweep_named):
+    cfg, client = tracked("lr=-2")
+    with pytest.raises(InputError):
+        attempt(cfg, {}, [])
+    sweep_named("refused")
+    with pytest.raises(InputError):
+        attempt(cfg, {"model": "alexnet"}, ["lr=-2"])
+    (run,) = runs(client, cfg.key)
+    assert (run.info.status, run.data.tags["sweep"]) == ("FAILED", "refused")
+    assert run.info.run_name == "lr=-2 alexnet"
+    assert "lr=-2.0 is not allowed" in run.data.tags["failure"]
+
+
+def test_a_job_that_fails_in_training_has_one_run_in_its_sweep(tracked, sweep_named):
+    cfg, client = tracked("model=resnet18", "model.weights=null", "freeze=none", "lr=1e31")
+    sweep_named("failed")
+    with pytest.raises(DivergedError):
+        attempt(cfg, {}, [])
+    (run,) = runs(client, cfg.key)
+    assert (run.info.status, run.data.tags["sweep"]) == ("FAILED", "failed")

@@ -1,0 +1,136 @@
+"""The MLflow store: opened once, runs created, continued and truthfully closed in it."""
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from caltech.tracking import Description
+
+log = logging.getLogger(__name__)
+
+
+def open_store(uri: str, experiment: str, artifacts: str | None) -> tuple["MlflowClient", str]:
+    """Connect, and create store and experiment once.
+
+    Under a lock because MLflow has two races here: processes that initialise one database at the
+    same time fail, and processes that create one experiment at the same time log elsewhere.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for name in ("alembic", "mlflow"):  # after the import, which sets them to INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
+    lock = Path(artifacts) if artifacts else Path.home() / ".cache" / "caltech" / "mlflow"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{lock}.lock"):
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            location = Path(artifacts).resolve().as_uri() if artifacts else None
+            try:
+                return client, client.create_experiment(experiment, artifact_location=location)
+            except MlflowException:  # by another machine, which this lock does not reach
+                found = client.get_experiment_by_name(experiment)
+                if found is None:
+                    raise
+    return client, found.experiment_id
+
+
+def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
+    """End as KILLED the runs of this host whose process died without a word (SIGKILL, power).
+
+    A living process has its run's directory locked (run.claimed) and the operating system lets go
+    of it, so that neither a reused pid nor a process that goes on with the run just now is taken
+    for the dead one. Other hosts' locks may not be visible here; their runs are left alone.
+    """
+    running = f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"
+    for run in client.search_runs([experiment_id], running):
+        directory = Path(run.data.tags["directory"])
+        lock = FileLock(directory / "run.lock", timeout=0) if directory.is_dir() else nullcontext()
+        try:
+            with lock:
+                if client.get_run(run.info.run_id).info.status == "RUNNING":
+                    holder = directory / "holder.json"
+                    who = " ".join(holder.read_text().split()) if holder.is_file() else "unknown"
+                    reason = f"ended without a word, as by SIGKILL (process {who})"
+                    client.set_tag(run.info.run_id, "failure", reason)
+                    client.set_terminated(run.info.run_id, "KILLED")
+        except Timeout:
+            continue
+
+
+def create_or_continue(
+    client: "MlflowClient", experiment_id: str, description: "Description"
+) -> tuple[str, int]:
+    """Id of the MLflow run, and how many epochs it already has."""
+    from mlflow.entities import RunTag
+    from mlflow.exceptions import MlflowException
+
+    note = description.directory / "mlflow_run_id"
+    if note.is_file():
+        run_id = note.read_text()
+        try:
+            client.update_run(run_id, status="RUNNING")
+            if "failure" in client.get_run(run_id).data.tags:
+                client.delete_tag(run_id, "failure")
+            now = [RunTag(k, v) for k, v in description.tags.items() if k in ("host", "sweep")]
+            client.log_batch(run_id, tags=now)
+            sent = client.get_metric_history(run_id, "images_per_second")
+            return run_id, max((metric.step for metric in sent), default=0)
+        except MlflowException:
+            log.warning("MLflow no longer has run %s; its metrics go to a new one.", run_id)
+    run_id = create(client, experiment_id, description)
+    note.write_text(run_id)
+    return run_id, 0
+
+
+def create(client: "MlflowClient", experiment_id: str, description: "Description") -> str:
+    """Make a run, complete with its description."""
+    from mlflow.entities import Param
+
+    run_id = client.create_run(
+        experiment_id, run_name=description.name, tags=dict(description.tags)
+    ).info.run_id
+    params = [Param(name, str(value)) for name, value in description.params.items()]
+    client.log_batch(run_id, params=params)
+    if description.data is not None:
+        _log_data(client, run_id, description.data)
+    return run_id
+
+
+def comparison(tracking: DictConfig, sweep: str) -> str | None:
+    """Address of MLflow's charts of one sweep's runs; None if MLflow does not have them."""
+    if "uri" not in tracking:
+        return None
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient(tracking.uri).get_experiment_by_name(tracking.experiment)
+    if experiment is None:
+        return None
+    # A database has no address of its own: the one of the server in README.
+    server = tracking.uri if tracking.uri.startswith("http") else "http://127.0.0.1:5000"
+    found = quote(f'tags.sweep = "{sweep}"')
+    return (
+        f"{server.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs"
+        f"?workflowType=machine_learning&compareRunsMode=CHART&searchFilter={found}"
+    )
+
+
+def _log_data(client: "MlflowClient", run_id: str, data: Mapping[str, str]) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(data["name"], data["sha256"][:8], "local", data["name"])
+    tags = [InputTag("mlflow.data.context", "training, validation and test")]
+    client.log_inputs(run_id, [DatasetInput(dataset, tags)])

@@ -1,0 +1,48 @@
+"""Which GPU a process takes; real ones are not needed to test who takes which."""
+
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from caltech import device
+from caltech.errors import InputError
+
+
+@pytest.fixture
+def two_gpus(monkeypatch, tmp_path):
+    """Two that do not exist; gives the paths of the locks that others hold."""
+    uuids = [SimpleNamespace(uuid=f"GPU-{number}") for number in range(2)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: uuids[index])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    device.claim_gpu.cache_clear()
+    index = device.claim_gpu()[0]
+    (lock,) = tmp_path.glob("caltech-*GPU-0.lock")
+    assert index == 0
+    yield lock, Path(str(lock).replace("GPU-0", "GPU-1"))
+    device.claim_gpu.cache_clear()
+
+
+def test_a_process_keeps_its_gpu_and_takes_none_that_another_holds(two_gpus):
+    first, second = two_gpus
+    assert device.claim_gpu()[0] == 0
+    device.claim_gpu.cache_clear()  # as if this process had ended
+    with FileLock(first):
+        assert device.claim_gpu()[0] == 1
+        device.claim_gpu.cache_clear()
+        with FileLock(second), pytest.raises(InputError, match="All 2 GPUs are held"):
+            device.claim_gpu()
+
+
+def test_jobs_at_once_are_as_many_as_gpus(configure, monkeypatch):
+    configure("lr=1")  # registers the resolvers
+    asked = OmegaConf.create({"jobs": "${gpus:-1}", "for_a_job": "${gpus:0,1}"})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert (asked.jobs, asked.for_a_job) == (-1, 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert (asked.jobs, asked.for_a_job) == (4, 1)
