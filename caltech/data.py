@@ -1,5 +1,6 @@
 """The data sets: which images there are, how they are split, and their decoded pixels."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +25,8 @@ class Dataset:
     """Decoded images, their labels, and the three index sets into both."""
 
     name: str
-    pixels: Tensor  # (N, S, S, 3) uint8, possibly memory-mapped
+    read_pixels: Callable[[], Tensor]  # called at most once: reading verifies every byte
+    side: int  # S, in pixels
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
     files: tuple[str, ...]  # (N,) names, unique
@@ -33,6 +35,11 @@ class Dataset:
     test: Tensor
     crop: int  # side of the images that a model sees, at most S
     content: str  # SHA-256 of every image's name and bytes, in order
+
+    @functools.cached_property
+    def pixels(self) -> Tensor:
+        """(N, S, S, 3) uint8, possibly memory-mapped; a run on cached features never reads it."""
+        return self.read_pixels()
 
     @property
     def digest(self) -> str:
@@ -102,9 +109,12 @@ def caltech101(
     classes = tuple(dict.fromkeys(names))
     number = {name: index for index, name in enumerate(classes)}
     content = pixels.content_digest(images, files, Path(cache).expanduser())
+    path = pixels.place(content, resize, Path(cache).expanduser())
+    pixels.ensure(images, files, resize, path)
     return Dataset(
         name="caltech101",
-        pixels=pixels.decoded(images, files, resize, content, Path(cache).expanduser()),
+        read_pixels=functools.partial(pixels.read, images, files, resize, path),
+        side=resize,
         labels=torch.tensor([number[name] for name in names]),
         classes=classes,
         files=tuple(files),
@@ -123,9 +133,14 @@ def digits(resize: int, crop: int) -> Dataset:
     order = np.argsort(bunch.target, kind="stable")
     grey = np.round(bunch.images[order] * (255 / 16)).astype(np.uint8)
     content = hashlib.sha256(grey.tobytes() + bunch.target[order].tobytes()).hexdigest()
+
+    def enlarged() -> Tensor:
+        return torch.stack([torch.from_numpy(pixels.enlarge(image, resize)) for image in grey])
+
     return Dataset(
         name="digits",
-        pixels=torch.stack([torch.from_numpy(pixels.enlarge(image, resize)) for image in grey]),
+        read_pixels=enlarged,
+        side=resize,
         labels=torch.from_numpy(bunch.target[order].astype(np.int64)),
         classes=tuple(str(name) for name in bunch.target_names),
         files=tuple(f"{bunch.target[i]}/{i:04d}" for i in order),

@@ -11,3 +11,11 @@ class InputError(CaltechError):
 
 class DivergedError(CaltechError):
     """Training left the finite numbers."""
+
+
+class DiskError(CaltechError):
+    """Something cannot be written for lack of room: names the file and how much it needs."""
+
+
+class DamagedError(CaltechError):
+    """A file is not what was written there: names it."""

@@ -20,16 +20,18 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from caltech.checkpoint import previous_of
 from caltech.config import PACKAGE
 from caltech.data import Dataset
-from caltech.errors import InputError
+from caltech.errors import DamagedError, InputError
+from caltech.files import explaining_full_disk, read_sealed_json, replacing, write_sealed_json
 from caltech.freeze import digest
 from caltech.loop import Evaluation
 from caltech.model import Classifier
-from caltech.pixels import replacing
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT = "checkpoint.pt"
 RESULT = "result.json"
 PROVENANCE = "provenance.json"
 
@@ -40,6 +42,7 @@ def claimed(directory: Path) -> Iterator[None]:
 
     Raises:
         InputError: another process holds it; names its pid and host.
+        DiskError: what a run writes has no room.
     """
     directory.mkdir(parents=True, exist_ok=True)
     holder = directory / "holder.json"
@@ -53,8 +56,9 @@ def claimed(directory: Path) -> Iterator[None]:
             "or type study=NAME to compute the same run in another place."
         ) from None
     try:
-        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
-        yield
+        with explaining_full_disk(directory):  # MLflow's, for one, which may be elsewhere
+            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
+            yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
@@ -85,7 +89,7 @@ def open_directory(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> Non
     """
     path = directory / PROVENANCE
     if path.is_file():
-        before = json.loads(path.read_text())
+        before = _provenance_before(path)
         for what in ("data", "weights"):
             if before[what] != now[what]:
                 raise InputError(
@@ -101,13 +105,33 @@ def open_directory(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> Non
         return
     with replacing(directory / "config.yaml") as partial:
         partial.write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    write_json(path, now)
+    write_sealed_json(path, now)
+
+
+def _provenance_before(path: Path) -> dict[str, Any]:
+    try:
+        return read_sealed_json(path)
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error} What {path.parent} was made from cannot be told. Type rerun=true to compute "
+            "it again and keep the old files aside."
+        ) from None
 
 
 def recorded_result(directory: Path) -> dict[str, Any] | None:
-    """The result of a finished run, or None."""
+    """The result of a finished run, or None; a damaged one is told and computed again."""
     path = directory / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None
+    try:
+        return read_sealed_json(path) if path.is_file() else None
+    except DamagedError as error:
+        log.warning("%s It is computed again from the last checkpoint.", error)
+        return None
+
+
+def record_result(directory: Path, result: Mapping[str, Any]) -> None:
+    """The run is finished: with a result, the checkpoint before the last is needed no more."""
+    write_sealed_json(directory / RESULT, result)
+    previous_of(directory / CHECKPOINT).unlink(missing_ok=True)
 
 
 def set_aside(directory: Path) -> None:

@@ -76,11 +76,12 @@ def train(
             log.info("%s is finished already; rerun=true computes it again.", directory)
             return run.report(result)
 
-        network, inputs = model, Images(data, augment, device)
         if len(frozen) and isinstance(augment, Views) and cfg.features == "auto":
             cache = Path(cfg.cache).expanduser()
             inputs = features.extract(frozen, data, augment, precision, device, cache)
             network = trained
+        else:
+            network, inputs = model, Images(data, augment, device)
         labels = data.labels.to(device)
         setup = Setup(network, inputs, labels, cfg.batch_size, optimizer, scaler, precision)
 
@@ -93,7 +94,7 @@ def train(
             result = test(cfg, setup, data, model, trained, progress)
             tracker.log_result(run.final_metrics(result), run.artifacts(directory))
         run.write_json(directory / "timing.json", {"seconds": progress["seconds"]})
-        run.write_json(directory / run.RESULT, result)
+        run.record_result(directory, result)
         return run.report(result)
 
 
@@ -104,12 +105,12 @@ def fit(
 
     A checkpoint holds what training changes; what is frozen comes from the weights again.
     """
-    path = Path(cfg.directory) / "checkpoint.pt"
+    path = Path(cfg.directory) / run.CHECKPOINT
     parts = {"trained": trained, "schedule": schedule}
     parts |= {"optimizer": setup.optimizer, "scaler": setup.scaler}
     progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0, "inside": None}
-    if path.is_file():
-        progress = checkpoint.load(path, parts)
+    if (kept := checkpoint.load(path, parts)) is not None:
+        progress = kept
         log.info("resuming %s after epoch %d", cfg.directory, len(progress["history"]))
     history = progress["history"]
     for epoch in range(len(history) + 1, cfg.num_epochs + 1):
