@@ -53,7 +53,8 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files in `folder` whose process was killed on this host."""
-    for path in folder.glob(f".*.{socket.gethostname()}.*.partial"):
+    # With a suffix: SQLite's journal of a database.
+    for path in folder.glob(f".*.{socket.gethostname()}.*.partial*"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and not _is_alive(int(pid)):
             path.unlink(missing_ok=True)

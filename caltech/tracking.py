@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 from omegaconf import DictConfig
 
+from caltech.files import replacing
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -169,6 +171,7 @@ def _open_store(uri: str, experiment: str, artifacts: str | None) -> tuple["Mlfl
     lock = Path(artifacts) if artifacts else Path.home() / ".cache" / "caltech" / "mlflow"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{lock}.lock"):
+        _make_database(uri)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
@@ -177,11 +180,24 @@ def _open_store(uri: str, experiment: str, artifacts: str | None) -> tuple["Mlfl
     return client, found.experiment_id
 
 
+def _make_database(uri: str) -> None:
+    """Make a SQLite store whole or not at all.
+
+    MLflow makes its tables in some forty steps, and cannot open again what was left between two.
+    """
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        with replacing(path) as partial:
+            MlflowClient(f"sqlite:///{partial}").search_experiments()
+
+
 def _create_or_continue(
     client: "MlflowClient", experiment_id: str, description: Description
 ) -> tuple[str, int]:
     """Id of the MLflow run, and how many epochs it already has."""
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
     note = description.directory / "mlflow_run_id"
@@ -193,13 +209,24 @@ def _create_or_continue(
             return run_id, max((metric.step for metric in sent), default=0)
         except MlflowException:
             log.warning("MLflow no longer has run %s; its metrics go to a new one.", run_id)
-    run_id = client.create_run(experiment_id, run_name=description.name).info.run_id
-    note.write_text(run_id)
+    run_id = _unnoted(client, experiment_id, description)
+    if run_id is None:
+        tags = dict(description.tags)
+        run_id = client.create_run(experiment_id, None, tags, description.name).info.run_id
     params = [Param(name, str(value)) for name, value in description.params.items()]
-    tags = [RunTag(name, value) for name, value in description.tags.items()]
-    client.log_batch(run_id, params=params, tags=tags)
+    client.log_batch(run_id, params=params)
     _log_data(client, run_id, description.data)
+    note.write_text(run_id)
     return run_id, 0
+
+
+def _unnoted(client: "MlflowClient", experiment_id: str, description: Description) -> str | None:
+    """Id of this directory's run if its process was killed before it could write the note."""
+    own = f"tags.key = '{description.tags['key']}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment_id], own):
+        if run.data.tags["directory"] == description.tags["directory"]:
+            return run.info.run_id
+    return None
 
 
 def _log_data(client: "MlflowClient", run_id: str, data: Mapping[str, str]) -> None:

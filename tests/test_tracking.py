@@ -116,7 +116,8 @@ from caltech.tracking import Description, MlflowRun
 folder = Path(sys.argv[1])
 own = folder / sys.argv[2]
 own.mkdir()
-description = Description(own, sys.argv[2], {"lr": 1}, {}, {"name": "d", "sha256": "0" * 64})
+tags = {"key": sys.argv[2], "directory": str(own)}
+description = Description(own, sys.argv[2], {"lr": 1}, tags, {"name": "d", "sha256": "0" * 64})
 with MlflowRun(description, f"sqlite:///{folder}/mlflow.db", "caltech", f"{folder}/artifacts"):
     pass
 """

@@ -79,12 +79,13 @@ def driver(folder: Path, **environment: str) -> Iterator[Driver]:
         process.stdout.close()
 
 
-def places(folder: Path) -> list[str]:
+def places(folder: Path, tracking: str = "mlflow") -> list[str]:
     """Overrides that keep all that a command writes in `folder`."""
-    return [
-        f"output={folder}/multirun", f"cache={folder}/cache",
-        f"tracking.uri=sqlite:///{folder}/mlflow.db", f"tracking.artifacts={folder}/artifacts",
-    ]  # fmt: skip
+    own = [f"output={folder}/multirun", f"cache={folder}/cache", f"tracking={tracking}"]
+    if tracking == "mlflow":
+        own += [f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+        own += [f"tracking.artifacts={folder}/artifacts"]
+    return own
 
 
 def _start(job: Mapping[str, Any]) -> int:
@@ -130,7 +131,6 @@ def _wait(pids: Sequence[int], jobs: Sequence[Mapping[str, Any]]) -> list[tuple[
 
 
 def _serve() -> None:
-    import matplotlib  # noqa: F401
     import mlflow.store.tracking.sqlalchemy_store
     import safetensors.torch  # noqa: F401
     import sklearn.datasets  # noqa: F401
