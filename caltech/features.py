@@ -28,6 +28,7 @@ from caltech.files import (
     replacing,
     require_room,
     sum_of,
+    write_at,
     write_sealed_json,
 )
 from caltech.freeze import digest
@@ -169,15 +170,14 @@ def _extract_view(
     frozen.eval()
     _keep(path, first * note["row_bytes"])
     bar = tqdm(total=total, initial=first, desc=f"features ({view})", unit="image", disable=None)
-    with bar, path.open("ab") as file:
+    with bar, path.open("rb+") as file:
         for rows in torch.arange(first, total).split(ROWS_PER_BLOCK):
             values = torch.cat(list(_outputs(frozen, data, rows, view, precision, device, bar)))
             data_bytes = values.view(torch.uint8).numpy()
             size = (total - int(rows[0])) * values[0].nbytes
             require_room(path, size)
             with explaining_full_disk(path, size):
-                file.write(data_bytes)
-                file.flush()
+                write_at(file.fileno(), data_bytes, int(rows[0]) * values[0].nbytes)
                 os.fsync(file.fileno())
             blocks.append((len(rows), sum_of(data_bytes)))
             note = {"row_bytes": values[0].nbytes, "shape": [total, *values.shape[1:]]}

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from caltech.errors import DamagedError, DiskError
 
 log = logging.getLogger(__name__)
@@ -93,6 +95,14 @@ def full_disk(error: BaseException | None) -> str | None:
             return text
         error = error.__cause__ or error.__context__
     return None
+
+
+def write_at(descriptor: int, array: np.ndarray, offset: int) -> None:
+    """Write all bytes: the system may take fewer at a time, the last ones of a disk for example."""
+    data = memoryview(np.ascontiguousarray(array)).cast("B")
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
 
 
 class Summing:

@@ -19,7 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caltech.errors import DamagedError, InputError
-from caltech.files import read_sealed_json, replacing, require_room, write_sealed_json
+from caltech.files import (
+    read_sealed_json,
+    replacing,
+    require_room,
+    write_at,
+    write_sealed_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +133,7 @@ def _build(images: Path, files: list[str], resize: int, path: Path) -> None:
                 ) from error
             sums[index] = zlib.crc32(image)
             # A memory map would end the process (SIGBUS) where a write tells that the disk is full.
-            _write_at(output.fileno(), image, index * image_bytes)
+            write_at(output.fileno(), image, index * image_bytes)
 
         bar = tqdm(total=len(files), desc="decoding images", unit="image", disable=None)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
@@ -137,15 +143,7 @@ def _build(images: Path, files: list[str], resize: int, path: Path) -> None:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        _write_at(output.fileno(), sums, len(files) * image_bytes)
-
-
-def _write_at(descriptor: int, array: np.ndarray, offset: int) -> None:
-    """Write all bytes: the system may take fewer at a time, the last ones of a disk for example."""
-    data = memoryview(np.ascontiguousarray(array)).cast("B")
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
+        write_at(output.fileno(), sums, len(files) * image_bytes)
 
 
 def _map_verified(path: Path, shape: tuple[int, ...]) -> Tensor:

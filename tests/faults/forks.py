@@ -131,7 +131,7 @@ def _wait(pids: Sequence[int], jobs: Sequence[Mapping[str, Any]]) -> list[tuple[
 
 
 def _serve() -> None:
-    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     import safetensors.torch  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import timm  # noqa: F401
