@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,18 @@ def register() -> None:
     OmegaConf.register_resolver("project_root", project_root, replace=True)
 
 
+def refuse_null_groups(arguments: Sequence[str]) -> None:
+    """Raise InputError for GROUP=null among what was typed, which Hydra does not understand."""
+    for argument in arguments:
+        group, _, option = argument.partition("=")
+        if option == "null" and (CONF / group).is_dir():
+            options = [path.relative_to(CONF / group) for path in (CONF / group).rglob("*.yaml")]
+            known = ", ".join(sorted(str(path.with_suffix("")) for path in options))
+            raise InputError(
+                f"{argument} is no option. Leave {group}= out, or type one of {known}."
+            )
+
+
 def validate(cfg: DictConfig) -> None:
     """Raise InputError for the first unknown key or value out of range, before any work."""
     for name in cfg:
@@ -190,4 +203,5 @@ def validate(cfg: DictConfig) -> None:
     for name, options in (("device", ("auto", "cpu", "cuda")), ("features", ("auto", "off"))):
         require(name, cfg[name] in options, f"it is one of {', '.join(options)}", f"{name}=auto")
     plain = cfg.study not in ("", ".", "..") and not set(cfg.study) & set("/\\")
+    plain = plain and cfg.study.isprintable() and len(cfg.study.encode(errors="replace")) <= 200
     require("study", plain, "it names a directory under multirun/", "study=first_try")

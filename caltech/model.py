@@ -1,5 +1,6 @@
 """Classifiers: any torchvision or timm architecture, cut into backbone, hidden and linear."""
 
+import copy
 import difflib
 import hashlib
 from collections import OrderedDict
@@ -59,7 +60,7 @@ def torchvision_model(num_classes: int, name: str, weights: str | None) -> Class
     From scratch, layers are initialised as the library does it. With weights, only the last
     layer is new, as torch.nn.Linear initialises itself; that is what the study did, and other
     hidden layers of the head (AlexNet's fc6 and fc7) stay pretrained. A download goes to torch's
-    hub directory and is verified by the hash in the file's name.
+    hub directory and is verified by the hash in the file's name, each time it is loaded.
 
     Raises:
         InputError: for an unknown name or weights, and for a download without a network.
@@ -77,6 +78,7 @@ def torchvision_model(num_classes: int, name: str, weights: str | None) -> Class
     options = torchvision.models.get_model_weights(name)
     _require_known("model.weights", weights, list(options.__members__))
     chosen = options[weights]
+    _require_hash(chosen.url)
     network = _build_pretrained(name, chosen)
     head = _with_new_last(_take_last_child(network), num_classes)
     preset = chosen.transforms()
@@ -147,6 +149,19 @@ def require_fit(model: Classifier, size: int, num_classes: int) -> None:
         )
 
 
+def require_batch_of_one(model: Classifier, size: int, batch_size: int) -> None:
+    """Raise InputError if the model cannot be trained on a single image, as BatchNorm may not."""
+    one = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(model).cpu().train()(one)
+    except ValueError as error:
+        raise InputError(
+            f"batch_size={batch_size} gives the model a batch of one image, and it cannot be "
+            f"trained on one: {error}. Type batch_size={batch_size + 1}."
+        ) from error
+
+
 def _cut(
     network: nn.Module,
     head: nn.Module,
@@ -203,8 +218,31 @@ def _build_pretrained(name: str, weights: object) -> nn.Module:
     try:
         return torchvision.models.get_model(name, weights=weights)
     except (URLError, OSError, RuntimeError) as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        place = _hub_file(weights.url)
         raise InputError(_cannot_load(f"{weights} from {weights.url}", place, error)) from error
+
+
+def _hub_file(url: str) -> Path:
+    """Where torch keeps what it has downloaded from there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def _require_hash(url: str) -> None:
+    """Raise InputError if the file is there and does not match the hash in its own name.
+
+    torch verifies that while it downloads, and never again.
+    """
+    path = _hub_file(url)
+    expected = torch.hub.HASH_REGEX.search(path.name)
+    if expected is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(expected.group(1)):
+        raise InputError(
+            f"{path} has SHA-256 {found}, which does not begin with the {expected.group(1)} of its "
+            "name: it is damaged or another file. Delete it; the same command downloads it again."
+        )
 
 
 def _load_lite0(network: nn.Module) -> str:

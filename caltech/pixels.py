@@ -8,7 +8,9 @@ import hashlib
 import logging
 import os
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,10 @@ from caltech.files import (
 
 log = logging.getLogger(__name__)
 
+# Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
+
 
 def content_digest(images: Path, files: list[str], cache: Path) -> str:
     """SHA-256 over the names and bytes of `files`, in order.
@@ -36,10 +42,12 @@ def content_digest(images: Path, files: list[str], cache: Path) -> str:
     Reading 130 MB at every start would cost more than a short trial, so the digest is kept under
     the files' sizes and modification times and is read from there while those are unchanged.
     """
-    stamp = hashlib.sha256(str(images.resolve()).encode())
-    for file in files:
-        status = os.stat(images / file)  # noqa: PTH116 (three times as fast as Path.stat)
-        stamp.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    stamp = hashlib.sha256(os.fsencode(images.resolve()))
+    with naming_file():
+        for file in files:
+            status = os.stat(images / file)  # noqa: PTH116 (three times as fast as Path.stat)
+            stamp.update(os.fsencode(file))
+            stamp.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     kept = cache / "digests" / f"{stamp.hexdigest()[:32]}.json"
     if kept.is_file():
         try:
@@ -47,11 +55,24 @@ def content_digest(images: Path, files: list[str], cache: Path) -> str:
         except DamagedError as error:
             log.warning("%s It is computed again.", error)
     content = hashlib.sha256()
-    for file in files:
-        content.update(file.encode() + b"\0")
-        content.update(hashlib.sha256((images / file).read_bytes()).digest())
+    with naming_file():
+        for file in files:
+            content.update(os.fsencode(file) + b"\0")
+            content.update(hashlib.sha256((images / file).read_bytes()).digest())
     write_sealed_json(kept, {"images": str(images), "content": content.hexdigest()})
     return content.hexdigest()
+
+
+@contextmanager
+def naming_file() -> Iterator[None]:
+    """Turn what the system says of a file or folder that cannot be read into one InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}. Restore it, or move it out of the "
+            "data set."
+        ) from error
 
 
 def place(content: str, resize: int, cache: Path) -> Path:
@@ -59,18 +80,21 @@ def place(content: str, resize: int, cache: Path) -> Path:
     return cache / "pixels" / f"{content[:32]}-{resize}.bin"
 
 
-def ensure(images: Path, files: list[str], resize: int, path: Path) -> None:
-    """Decode all images into `path` if it is not there.
+def ensure(images: Path, files: list[str], resize: int, path: Path) -> bool:
+    """Decode all images into `path` if it is not there; whether that was done.
 
     Raises:
         InputError: an image cannot be read; names it.
         DiskError: there is no room for the pixels.
     """
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.is_file():  # another process may have built it while this one waited
-                _build(images, files, resize, path)
+    if path.is_file():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if path.is_file():  # another process has built it while this one waited
+            return False
+        _build(images, files, resize, path)
+    return True
 
 
 def read(images: Path, files: list[str], resize: int, path: Path) -> Tensor:
@@ -103,9 +127,22 @@ def decode(path: Path, resize: int) -> np.ndarray:
     """
     from torchvision.transforms import functional as vision
 
-    with Image.open(path) as image:
-        rgb = image.convert("RGB")
+    with Image.open(path, formats=FORMATS) as image:
+        # After resizing a long strip has more pixels than before.
+        factor = max(1, resize / min(image.size)) ** 2
+        if factor * image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f"{image.width} x {image.height} pixels; more than {MAX_PIXELS} are not read"
+            )
+        rgb = _eight_bit(image).convert("RGB")
     return np.asarray(vision.center_crop(vision.resize(rgb, resize), resize))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bit; Pillow's own conversion cuts off at 255 and gives white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
 
 
 def enlarge(grey: np.ndarray, side: int) -> np.ndarray:

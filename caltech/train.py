@@ -20,16 +20,24 @@ from torch import Tensor
 
 from caltech import checkpoint, features, interruption, run, sweep
 from caltech.augment import Views
-from caltech.config import CONF, HYDRA_TARGETS, build, register, validate
+from caltech.config import (
+    CONF,
+    HYDRA_TARGETS,
+    build,
+    refuse_null_groups,
+    register,
+    validate,
+)
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
 from caltech.errors import CaltechError
 from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
-from caltech.model import Classifier, require_fit
+from caltech.model import Classifier, require_batch_of_one, require_fit
 from caltech.tracking import describe
 
 log = logging.getLogger(__name__)
+begun: list[DictConfig] = []  # configs of this process's jobs
 
 
 def train(
@@ -58,6 +66,8 @@ def train(
     model = build(cfg.model, num_classes=len(data.classes))
     require_fit(model, data.crop, len(data.classes))
     build(cfg.freeze, model)
+    if 1 in (cfg.batch_size, len(data.train) % cfg.batch_size):
+        require_batch_of_one(model, data.crop, cfg.batch_size)
     model.to(device, memory_format=torch.channels_last)
     frozen, trained = split_frozen(model)
     optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
@@ -208,6 +218,8 @@ def test(
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=list(HYDRA_TARGETS))
 def compose_and_train(cfg: DictConfig) -> float:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
+    begun.append(cfg)
+    validate(cfg)
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
     seeds = [cfg.seed] if cfg.seeds is None else range(cfg.seeds)
@@ -224,15 +236,23 @@ def seeded(cfg: DictConfig, seed: int) -> DictConfig:
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
 
+    wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own
+
     def show(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if isinstance(error, CaltechError) and not os.environ.get("HYDRA_FULL_ERROR"):
+        # Before the job begins, it can only be what was typed that Hydra did not understand.
+        is_input = isinstance(error, CaltechError) or (not begun and isinstance(error, Exception))
+        if is_input and not wants_traceback:
             print(f"error: {error}", file=sys.stderr)
         else:
             traceback.print_exception(kind, error, trace)
 
     sys.excepthook = show
+    logging.raiseExceptions = False  # a log on a full disk: the run says it, not each line
     signal.signal(signal.SIGTERM, interruption.raise_at_once)
     register()
+    begun.clear()
+    refuse_null_groups(sys.argv[1:])
     try:
         with sweep.summarised():
             compose_and_train()
