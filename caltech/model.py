@@ -3,6 +3,8 @@
 import copy
 import difflib
 import hashlib
+import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from caltech.errors import InputError
+
+# torchvision has torch.hub load its files with Python's pickle, which executes what it reads.
+os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and std; the study's choice from scratch
 
@@ -105,7 +110,7 @@ def timm_model(num_classes: int, name: str, weights: str | None) -> Classifier:
         _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
     try:
         network = timm.create_model(tagged, pretrained=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(_cannot_load(tagged, "the Hugging Face hub's cache", error)) from error
     source = network.pretrained_cfg
     head = _with_new_last(_take_classifier(network), num_classes)
@@ -217,7 +222,7 @@ def _build_pretrained(name: str, weights: object) -> nn.Module:
 
     try:
         return torchvision.models.get_model(name, weights=weights)
-    except (URLError, OSError, RuntimeError) as error:
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         place = _hub_file(weights.url)
         raise InputError(_cannot_load(f"{weights} from {weights.url}", place, error)) from error
 

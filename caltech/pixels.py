@@ -32,7 +32,7 @@ from caltech.files import (
 log = logging.getLogger(__name__)
 
 # Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
 
 

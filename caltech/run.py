@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -104,8 +105,13 @@ def open_directory(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> Non
             )  # fmt: skip
         return
     with replacing(directory / "config.yaml") as partial:
-        partial.write_text(OmegaConf.to_yaml(cfg, resolve=True))
+        partial.write_text(without_passwords(OmegaConf.to_yaml(cfg, resolve=True)))
     write_sealed_json(path, now)
+
+
+def without_passwords(text: str) -> str:
+    """A tracking server's address may hold user and password, often from the environment."""
+    return re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1***@", text)
 
 
 def _provenance_before(path: Path) -> dict[str, Any]:
