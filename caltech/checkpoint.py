@@ -1,17 +1,23 @@
 """What is written to disk during and after training: always complete, or the previous version."""
 
 import dataclasses
+import logging
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from caltech.errors import DamagedError
+from caltech.files import CHECKSUM, replacing, require_seal, sealed
 from caltech.loop import Totals
-from caltech.pixels import replacing
+
+log = logging.getLogger(__name__)
 
 
 class Stateful(Protocol):
@@ -23,18 +29,49 @@ class Stateful(Protocol):
 
 
 def save(path: Path, parts: Mapping[str, Stateful], progress: Mapping[str, Any]) -> None:
-    """Write the parts' states and the plain values and tensors in `progress`, atomically."""
+    """Write the parts' states and the plain values and tensors in `progress`, atomically.
+
+    The checkpoint before stays as `previous_of(path)`, for the case that this one is damaged later.
+    The one before that is deleted first, so there are never more than two on the disk.
+
+    Raises:
+        DiskError: there is no room for it; the checkpoint before is still there.
+    """
     states = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as partial:
-        torch.save({"states": states, "progress": progress}, partial)
+    saved = {"states": states, "progress": progress}
+    with replacing(path, sum(t.nbytes for t in _tensors(saved))) as partial:
+        if path.is_file():
+            previous_of(path).unlink(missing_ok=True)
+        with sealed(partial) as file:
+            torch.save(saved, file)
+        if path.is_file():
+            path.replace(previous_of(path))
 
 
-def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any]:
-    """Put the saved states into `parts` and return the progress; executes nothing from the file."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(saved["states"][name])
-    return saved["progress"]
+def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any] | None:
+    """Put the saved states into `parts` and return the progress; executes nothing from the file.
+
+    Of the last checkpoint and the one before, this takes the first that is as it was written, and
+    tells about the other. None if there is none: training then begins at its beginning.
+    """
+    for candidate in (path, previous_of(path)):
+        if not candidate.is_file():
+            continue
+        try:
+            saved = _read(candidate)
+        except DamagedError as error:
+            log.warning("%s It is not used.", error)
+            continue
+        candidate.replace(path)  # so that the next one to be saved cannot replace the good one
+        for name, part in parts.items():
+            part.load_state_dict(saved["states"][name])
+        return saved["progress"]
+    return None
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is."""
+    return path.with_name(f"previous_{path.name}")
 
 
 def keeper(
@@ -65,15 +102,33 @@ def keeper(
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a complete model's parameters and buffers as safetensors, atomically."""
+    """Write a complete model's parameters and buffers as safetensors, atomically.
+
+    Raises:
+        DiskError: there is no room for them.
+    """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as partial:
-        save_file(tensors, partial)
+    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as partial:
+        save_file(tensors, partial, metadata={CHECKSUM: _sum_of(tensors)})
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load what save_weights wrote into a model of the same architecture."""
-    model.load_state_dict(load_file(path))
+    """Load what save_weights wrote into a model of the same architecture.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = (file.metadata() or {}).get(CHECKSUM)
+    except SafetensorError as error:
+        raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+    if found is None:
+        log.warning("%s has no checksum; an earlier version wrote it so.", path)
+    elif found != _sum_of(tensors):
+        raise DamagedError(f"{path} does not match its checksum.")
+    model.load_state_dict(tensors)
 
 
 def copy_of(module: nn.Module) -> dict[str, Tensor]:
@@ -90,3 +145,34 @@ def set_generator_states(states: Mapping[str, Any]) -> None:
     """Go on with what generator_states gave."""
     torch.set_rng_state(states["cpu"])
     torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    is_whole = require_seal(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch raise many types for a broken file
+        if is_whole:
+            raise  # for want of memory, for example: no reason to begin anew
+        raise DamagedError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _sum_of(tensors: Mapping[str, Tensor]) -> str:
+    """Checksum over names, types, shapes and bytes, in the order of the names."""
+    total = 0
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), total)
+    return f"{total:08x}"
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    """All tensors in nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _tensors(inner)

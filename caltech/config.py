@@ -7,6 +7,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,18 @@ def register() -> None:
     OmegaConf.register_resolver("gpus", gpus, replace=True)
 
 
+def refuse_null_groups(arguments: Sequence[str]) -> None:
+    """Raise InputError for GROUP=null among what was typed, which Hydra does not understand."""
+    for argument in arguments:
+        group, _, option = argument.partition("=")
+        if option == "null" and (CONF / group).is_dir():
+            options = [path.relative_to(CONF / group) for path in (CONF / group).rglob("*.yaml")]
+            known = ", ".join(sorted(str(path.with_suffix("")) for path in options))
+            raise InputError(
+                f"{argument} is no option. Leave {group}= out, or type one of {known}."
+            )
+
+
 def validate(cfg: DictConfig) -> None:
     """Raise InputError for the first unknown key or value out of range, before any work."""
     for name in cfg:
@@ -230,7 +243,8 @@ def validate(cfg: DictConfig) -> None:
 
 def require_study(study: str) -> None:
     """Raise InputError for a study's name that is no directory's name."""
-    if study in ("", ".", "..") or set(study) & set("/\\"):
+    plain = study not in ("", ".", "..") and not set(study) & set("/\\")
+    if not (plain and study.isprintable() and len(study.encode(errors="replace")) <= 200):
         raise InputError(
             f"study={study} is not allowed: it names a directory under multirun/, "
             "for example study=first_try."

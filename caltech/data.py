@@ -1,5 +1,6 @@
 """The data sets: which images there are, how they are split, and their decoded pixels."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +26,8 @@ class Dataset:
     """Decoded images, their labels, and the three index sets into both."""
 
     name: str
-    pixels: Tensor  # (N, S, S, 3) uint8, possibly memory-mapped
+    read_pixels: Callable[[], Tensor]  # called at most once: reading verifies every byte
+    side: int  # S, in pixels
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
     files: tuple[str, ...]  # (N,) names, unique
@@ -34,6 +36,11 @@ class Dataset:
     test: Tensor
     crop: int  # side of the images that a model sees, at most S
     content: str  # SHA-256 of every image's name and bytes, in order
+
+    @functools.cached_property
+    def pixels(self) -> Tensor:
+        """(N, S, S, 3) uint8, possibly memory-mapped; a run on cached features never reads it."""
+        return self.read_pixels()
 
     @property
     def digest(self) -> str:
@@ -112,11 +119,20 @@ def caltech101(
         split = _split_by_files(files, train_files, test_files)
     names = [file.split("/")[0] for file in files]
     classes = tuple(dict.fromkeys(names))
+    _require_parts(images, classes, split)
     number = {name: index for index, name in enumerate(classes)}
     content = pixels.content_digest(images, files, Path(cache).expanduser())
+    path = pixels.place(content, resize, Path(cache).expanduser())
+    if pixels.ensure(images, files, resize, path) and (
+        list_images(images) != files
+        or pixels.content_digest(images, files, Path(cache).expanduser()) != content
+    ):
+        path.unlink()  # it has the name of other images
+        raise InputError(f"{images} changed while it was read. Type the command again.")
     return Dataset(
         name="caltech101",
-        pixels=pixels.decoded(images, files, resize, content, Path(cache).expanduser()),
+        read_pixels=functools.partial(pixels.read, images, files, resize, path),
+        side=resize,
         labels=torch.tensor([number[name] for name in names]),
         classes=classes,
         files=tuple(files),
@@ -135,9 +151,14 @@ def digits(resize: int, crop: int) -> Dataset:
     order = np.argsort(bunch.target, kind="stable")
     grey = np.round(bunch.images[order] * (255 / 16)).astype(np.uint8)
     content = hashlib.sha256(grey.tobytes() + bunch.target[order].tobytes()).hexdigest()
+
+    def enlarged() -> Tensor:
+        return torch.stack([torch.from_numpy(pixels.enlarge(image, resize)) for image in grey])
+
     return Dataset(
         name="digits",
-        pixels=torch.stack([torch.from_numpy(pixels.enlarge(image, resize)) for image in grey]),
+        read_pixels=enlarged,
+        side=resize,
         labels=torch.from_numpy(bunch.target[order].astype(np.int64)),
         classes=tuple(str(name) for name in bunch.target_names),
         files=tuple(f"{bunch.target[i]}/{i:04d}" for i in order),
@@ -149,13 +170,14 @@ def digits(resize: int, crop: int) -> Dataset:
 
 def list_images(images: Path) -> list[str]:
     """`category/file` of every image: categories sorted without regard to case, files by name."""
-    categories = [p for p in images.iterdir() if p.is_dir() and p.name != BACKGROUND]
-    files = [
-        f"{category.name}/{file.name}"
-        for category in sorted(categories, key=lambda path: path.name.lower())
-        for file in sorted(category.iterdir(), key=lambda path: path.name)
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    with pixels.naming_file():
+        categories = [p for p in images.iterdir() if p.is_dir() and p.name != BACKGROUND]
+        files = [
+            f"{category.name}/{file.name}"
+            for category in sorted(categories, key=lambda path: path.name.lower())
+            for file in sorted(category.iterdir(), key=lambda path: path.name)
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
     if not files:
         raise InputError(
             f"{images} has no category folder with images. Type data.root= with the folder that "
@@ -213,9 +235,30 @@ def _split_by_files(
     )
 
 
+def _require_parts(images: Path, classes: tuple[str, ...], split: dict[str, Tensor]) -> None:
+    if len(classes) < 2:
+        raise InputError(
+            f"{images} has images in one category folder only, {classes[0]}: there is nothing to "
+            "tell apart. Type data.root= with a folder of at least two."
+        )
+    for part, indices in split.items():
+        if not len(indices):
+            raise InputError(
+                f"The {part} part of {images} is empty: {sum(map(len, split.values()))} images are "
+                "too few. Every third is for test and every fourth of the others for validation; "
+                "data.train_files and data.test_files name others."
+            )
+
+
 def _require_crop(crop: int, resize: int) -> None:
     if not 1 <= crop <= resize:
         raise InputError(
             f"data.crop={crop} is not allowed with data.resize={resize}: the crop must be at least "
             "1 and at most the resized side, for example data.resize=256 data.crop=224."
         )
+
+
+if __name__ == "__main__":
+    from caltech import audit
+
+    audit.main()

@@ -6,6 +6,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from filelock import FileLock
+
 from caltech.errors import InputError
 
 # As in torchvision.datasets.Caltech101.
@@ -32,12 +34,15 @@ def caltech101(images: Path, download: bool) -> None:
     folder = images.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        download_url(URL, str(folder), "caltech-101.zip", MD5)
+        with FileLock(folder / "download.lock"):
+            if images.is_dir():
+                return  # another process has fetched it while this one waited
+            download_url(URL, str(folder), "caltech-101.zip", MD5)
+            extract(folder / "caltech-101.zip", images)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise InputError(
             f"{images} does not exist, and {URL} could not be downloaded: {error}. {advice}"
         ) from error
-    extract(folder / "caltech-101.zip", images)
 
 
 def extract(archive: Path, images: Path) -> None:
@@ -46,6 +51,8 @@ def extract(archive: Path, images: Path) -> None:
     Raises:
         InputError: it holds a link, an absolute path, a `..`, a device or too much.
     """
+    for left in images.parent.glob(".extracting-*"):  # by a process that was killed
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=images.parent, prefix=".extracting-") as folder:
         try:
             with (

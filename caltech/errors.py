@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 
 
@@ -18,11 +19,29 @@ class DivergedError(CaltechError):
     """Training left the finite numbers."""
 
 
-def show(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None = None
-) -> None:
-    """sys.excepthook of the commands: one message for what a user can act on."""
-    if isinstance(error, CaltechError) and not os.environ.get("HYDRA_FULL_ERROR"):
-        print(f"error: {error}", file=sys.stderr)
-    else:
-        traceback.print_exception(kind, error, trace)
+class DiskError(CaltechError):
+    """Something cannot be written for lack of room: names the file and how much it needs."""
+
+
+class DamagedError(CaltechError):
+    """A file is not what was written there: names it."""
+
+
+def show_as_messages(begun: Sequence[object]) -> None:
+    """Make uncaught errors one message without a traceback where a user can act on them.
+
+    Args:
+        begun: what the command has begun to work on. While it is empty, any error can only be of
+            what was typed, in Hydra's words: a missing option, a value of another type.
+    """
+    wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        is_input = isinstance(error, CaltechError) or (not begun and isinstance(error, Exception))
+        if is_input and not wants_traceback:
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exception(kind, error, trace)
+
+    sys.excepthook = show

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from caltech import pixels
 from caltech.errors import InputError
+from caltech.files import replacing
 from caltech.model import Classifier
-from caltech.pixels import replacing
 from caltech.trained import Trained
 
 SUFFIX = ".gradcam.png"

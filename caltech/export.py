@@ -24,7 +24,8 @@ from caltech import arguments, trained
 from caltech.config import CONF, PACKAGE
 from caltech.errors import CaltechError, InputError
 from caltech.features import BATCH
-from caltech.run import PROVENANCE, RESULT, write_json
+from caltech.files import read_sealed_json, write_sealed_json
+from caltech.run import PROVENANCE, RESULT
 from caltech.trained import Trained
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def write_safetensors(run: Trained, folder: Path, images: Sample) -> None:
     cfg = OmegaConf.masked_copy(run.cfg, ["key", "study", "model", "augment", "precision"])
     cfg.data = {"resize": run.cfg.data.resize, "crop": run.cfg.data.crop}
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
-    provenance = json.loads((run.directory / PROVENANCE).read_text())
-    write_json(folder / PROVENANCE, provenance | {"classes": list(run.classes)})
+    provenance = read_sealed_json(run.directory / PROVENANCE)
+    write_sealed_json(folder / PROVENANCE, provenance | {"classes": list(run.classes)})
     for name in (RESULT, f"{run.weights}.safetensors"):
         shutil.copyfile(run.directory / name, folder / name)
 

@@ -6,14 +6,14 @@ trials of a sweep. It is computed for all images, kept on disk, and every run tr
 """
 
 import hashlib
-import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -21,9 +21,18 @@ from tqdm import tqdm
 
 from caltech.augment import VIEWS, Views, center_crop
 from caltech.data import Dataset
+from caltech.errors import DamagedError
+from caltech.files import (
+    explaining_full_disk,
+    read_sealed_json,
+    replacing,
+    require_room,
+    sum_of,
+    write_at,
+    write_sealed_json,
+)
 from caltech.freeze import digest
 from caltech.model import Classifier
-from caltech.pixels import replacing
 from caltech.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -31,7 +40,7 @@ log = logging.getLogger(__name__)
 # Images through the frozen part at a time, whatever a run's batch size. Small batches stay in a
 # CPU's cache: 16 was 1.18 times as fast as 64 (tests/bench/tried.py). A GPU wants large ones.
 BATCH = {"cpu": 16, "cuda": 256}
-ROWS_PER_NOTE = 1024  # how often progress is noted, so that an interrupted pass goes on
+ROWS_PER_BLOCK = 1024  # with a checksum; progress is noted after each, so that a pass can go on
 
 
 class Features:
@@ -66,11 +75,15 @@ def extract(
     """Outputs of `frozen` for every image and view, from the cache or computed into it.
 
     The name in the cache is a hash of all that decides the values, so another data set, model,
-    weight, boundary, crop, view or type is another name, and nothing stale is ever read.
+    weight, boundary, crop, view or type is another name, and nothing stale is ever read. Every byte
+    is compared with a checksum each time; what is damaged is named and computed again.
+
+    Raises:
+        DiskError: there is no room for the features.
     """
     common = (
         data.content,
-        str(tuple(data.pixels.shape)),
+        str((len(data.labels), data.side, data.side, 3)),
         str(data.crop),
         digest([frozen]),
         str(frozen),
@@ -92,25 +105,52 @@ def _cached(
     precision: Precision,
     device: torch.device,
 ) -> Tensor:
-    binary = path.with_suffix(".bin")
-    if _good_rows(binary)[0] < len(data.labels):
+    binary, total = path.with_suffix(".bin"), len(data.labels)
+    if (values := _read(binary, total)) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             # Another process may have computed them while this one waited.
-            if _good_rows(binary)[0] < len(data.labels):
+            if (values := _read(binary, total)) is None:
                 _extract_view(binary, frozen, data, view, precision, device)
-    kept = _good_rows(binary)[1]
-    shape, dtype = kept["shape"], getattr(torch, kept["dtype"])
+                values = _read(binary, total)
+    if values is None:
+        raise DamagedError(f"{binary} is not what was just written to it: look after this disk.")
+    return values
+
+
+def _read(binary: Path, total: int) -> Tensor | None:
+    """All features if they are there and whole."""
+    note = _noted(binary)
+    if note is None or sum(rows for rows, _ in note["blocks"]) < total:
+        return None
+    if _good_blocks(binary, note) < len(note["blocks"]):
+        log.warning("%s was cut short or changed. What is damaged is computed again.", binary)
+        return None
+    shape, dtype = note["shape"], getattr(torch, note["dtype"])
     return torch.from_file(str(binary), size=math.prod(shape), dtype=dtype).view(shape)
 
 
-def _good_rows(binary: Path) -> tuple[int, dict[str, Any]]:
-    """How many rows of the file are complete by its note and by its size, and the note."""
+def _noted(binary: Path) -> dict[str, Any] | None:
+    """Of what was computed: bytes a row, shape, type, and rows and checksum of every block."""
     note = binary.with_suffix(".json")
-    if not (note.is_file() and binary.is_file()):
-        return 0, {"row_bytes": 0}
-    kept = json.loads(note.read_text())
-    return min(kept["rows"], binary.stat().st_size // kept["row_bytes"]), kept
+    try:
+        return read_sealed_json(note) if note.is_file() and binary.is_file() else None
+    except DamagedError as error:
+        log.warning("%s The features are computed again.", error)
+        return None
+
+
+def _good_blocks(binary: Path, note: Mapping[str, Any]) -> int:
+    """How many of the file's leading blocks match their checksum."""
+    first, bytes_there = 0, binary.stat().st_size if binary.is_file() else 0
+    for good, (rows, checksum) in enumerate(note["blocks"]):
+        size = rows * note["row_bytes"]
+        if first + size > bytes_there:
+            return good
+        if sum_of(np.memmap(binary, np.uint8, "r", first, (size,))) != checksum:
+            return good
+        first += size
+    return len(note["blocks"])
 
 
 @torch.inference_mode()
@@ -122,35 +162,48 @@ def _extract_view(
     precision: Precision,
     device: torch.device,
 ) -> None:
-    """Append batch after batch to `path`; the note says how many rows of it are good."""
-    total, batch = len(data.labels), BATCH[device.type]
-    rows, kept = _good_rows(path)
-    log.info("computing the frozen part's outputs for %d images once (%s)", total - rows, view)
+    """Append block after block to `path`, after the good ones that are there; note each."""
+    note = _noted(path) or {"row_bytes": 0, "blocks": []}
+    blocks = note["blocks"][: _good_blocks(path, note)]
+    first, total = sum(rows for rows, _ in blocks), len(data.labels)
+    log.info("computing the frozen part's outputs for %d images once (%s)", total - first, view)
     frozen.eval()
-    with (
-        path.open("ab") as file,
-        tqdm(
-            total=total, initial=rows, desc=f"features ({view})", unit="image", disable=None
-        ) as bar,
-    ):
-        file.truncate(rows * kept["row_bytes"])
-        for indices in torch.arange(rows, total).split(batch):
-            images = center_crop(data.pixels, indices, data.crop).to(device)
-            with precision.autocast(device):
-                values = frozen(VIEWS[view](images)).cpu().contiguous()
-            file.write(values.view(torch.uint8).numpy())
-            rows += len(indices)
-            bar.update(len(indices))
-            if rows == total or rows % ROWS_PER_NOTE < batch:
-                file.flush()
+    _keep(path, first * note["row_bytes"])
+    bar = tqdm(total=total, initial=first, desc=f"features ({view})", unit="image", disable=None)
+    with bar, path.open("rb+") as file:
+        for rows in torch.arange(first, total).split(ROWS_PER_BLOCK):
+            values = torch.cat(list(_outputs(frozen, data, rows, view, precision, device, bar)))
+            data_bytes = values.view(torch.uint8).numpy()
+            size = (total - int(rows[0])) * values[0].nbytes
+            require_room(path, size)
+            with explaining_full_disk(path, size):
+                write_at(file.fileno(), data_bytes, int(rows[0]) * values[0].nbytes)
                 os.fsync(file.fileno())
-                _note(path.with_suffix(".json"), rows, total, values)
+            blocks.append((len(rows), sum_of(data_bytes)))
+            note = {"row_bytes": values[0].nbytes, "shape": [total, *values.shape[1:]]}
+            note |= {"dtype": str(values.dtype).removeprefix("torch."), "blocks": blocks}
+            write_sealed_json(path.with_suffix(".json"), note)
 
 
-def _note(note: Path, rows: int, total: int, values: Tensor) -> None:
-    row_bytes = values[0].numel() * values.element_size()
-    shape, dtype = [total, *values.shape[1:]], str(values.dtype).removeprefix("torch.")
-    with replacing(note) as partial:
-        partial.write_text(
-            json.dumps({"rows": rows, "row_bytes": row_bytes, "shape": shape, "dtype": dtype})
-        )
+def _outputs(
+    frozen: Classifier,
+    data: Dataset,
+    rows: Tensor,
+    view: str,
+    precision: Precision,
+    device: torch.device,
+    bar: tqdm,
+) -> Iterator[Tensor]:
+    """What `frozen` gives for the images at `rows`, a batch at a time, on the CPU."""
+    for indices in rows.split(BATCH[device.type]):
+        images = center_crop(data.pixels, indices, data.crop).to(device)
+        with precision.autocast(device):
+            yield frozen(VIEWS[view](images)).cpu().contiguous()
+        bar.update(len(indices))
+
+
+def _keep(path: Path, size: int) -> None:
+    """Cut the file to its good bytes, as another file: a process may have mapped the old one."""
+    with replacing(path, size) as fresh:
+        good = path.read_bytes()[:size] if path.is_file() else b""
+        fresh.write_bytes(good)

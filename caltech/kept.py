@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caltech.pixels import replacing
+from caltech.files import replacing
 from caltech.rows import FINISHED, Predictions, Run
 
 COLUMNS = ("index", "label", "last", "best", "confidence")

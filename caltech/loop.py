@@ -151,6 +151,9 @@ def evaluate(setup: Setup, indices: Tensor, name: str) -> Evaluation:
     """Loss and answers on the images at `indices` (n,), in that order.
 
     Logits are the average over the views that the inputs give of each image.
+
+    Raises:
+        DivergedError: the loss is not a finite number.
     """
     setup.network.eval()
     loss_sum = 0.0
@@ -166,6 +169,11 @@ def evaluate(setup: Setup, indices: Tensor, name: str) -> Evaluation:
             confidences.append(confidence.cpu())
             predictions.append(prediction.cpu())
             bar.update(len(part))
+    if not math.isfinite(loss_sum):
+        raise DivergedError(
+            f"The loss on the {name} images is {loss_sum}: the weights are beyond finite numbers. "
+            "Try a smaller learning rate, or precision=fp32."
+        )
     return Evaluation(
         loss=loss_sum / len(indices),
         labels=setup.labels.cpu()[indices],

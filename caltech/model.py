@@ -1,7 +1,10 @@
 """Classifiers: any torchvision or timm architecture, cut into backbone, hidden and linear."""
 
+import copy
 import difflib
 import hashlib
+import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from caltech.errors import InputError
+
+# torchvision has torch.hub load its files with Python's pickle, which executes what it reads.
+os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and std; the study's choice from scratch
 
@@ -65,7 +71,7 @@ def torchvision_model(
     From scratch, layers are initialised as the library does it. With weights, only the last
     layer is new, as torch.nn.Linear initialises itself; that is what the study did, and other
     hidden layers of the head (AlexNet's fc6 and fc7) stay pretrained. A download goes to torch's
-    hub directory and is verified by the hash in the file's name.
+    hub directory and is verified by the hash in the file's name, each time it is loaded.
 
     Raises:
         InputError: for an unknown name or weights, and for a download without a network.
@@ -83,6 +89,8 @@ def torchvision_model(
     options = torchvision.models.get_model_weights(name)
     _require_known("model.weights", weights, list(options.__members__))
     chosen = options[weights]
+    if load:
+        _require_hash(chosen.url)
     network = _build_pretrained(name, chosen) if load else _build_empty(name, chosen)
     head = _with_new_last(_take_last_child(network), num_classes)
     preset = chosen.transforms()
@@ -109,7 +117,7 @@ def timm_model(num_classes: int, name: str, weights: str | None, load: bool = Tr
         _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
     try:
         network = timm.create_model(tagged, pretrained=load)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise InputError(_cannot_load(tagged, "the Hugging Face hub's cache", error)) from error
     source = network.pretrained_cfg
     head = _with_new_last(_take_classifier(network), num_classes)
@@ -151,6 +159,19 @@ def require_fit(model: Classifier, size: int, num_classes: int) -> None:
             f"The model gives {shape} for one image instead of one logit for each of "
             f"{num_classes} classes: it cannot be cut into backbone and head. Type another model."
         )
+
+
+def require_batch_of_one(model: Classifier, size: int, batch_size: int) -> None:
+    """Raise InputError if the model cannot be trained on a single image, as BatchNorm may not."""
+    one = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(model).cpu().train()(one)
+    except ValueError as error:
+        raise InputError(
+            f"batch_size={batch_size} gives the model a batch of one image, and it cannot be "
+            f"trained on one: {error}. Type batch_size={batch_size + 1}."
+        ) from error
 
 
 def _cut(
@@ -208,8 +229,8 @@ def _build_pretrained(name: str, weights: object) -> nn.Module:
 
     try:
         network = torchvision.models.get_model(name, weights=weights)
-    except (URLError, OSError, RuntimeError) as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        place = _hub_file(weights.url)
         raise InputError(_cannot_load(f"{weights} from {weights.url}", place, error)) from error
     if name == "inception_v3":  # GoogLeNet's auxiliary heads are gone already
         network.aux_logits, network.AuxLogits = False, None
@@ -226,6 +247,29 @@ def _build_empty(name: str, weights: object) -> nn.Module:
     if name.startswith("vit_"):
         options = {"image_size": weights.meta["min_size"][0]}
     return torchvision.models.get_model(name, **options)
+
+
+def _hub_file(url: str) -> Path:
+    """Where torch keeps what it has downloaded from there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def _require_hash(url: str) -> None:
+    """Raise InputError if the file is there and does not match the hash in its own name.
+
+    torch verifies that while it downloads, and never again.
+    """
+    path = _hub_file(url)
+    expected = torch.hub.HASH_REGEX.search(path.name)
+    if expected is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(expected.group(1)):
+        raise InputError(
+            f"{path} has SHA-256 {found}, which does not begin with the {expected.group(1)} of its "
+            "name: it is damaged or another file. Delete it; the same command downloads it again."
+        )
 
 
 def _load_lite0(network: nn.Module) -> str:

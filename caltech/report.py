@@ -1,6 +1,5 @@
 """Make a study's tables and pictures from its runs: `python -m caltech.report study=course`."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,15 @@ from caltech import (
 )
 from caltech.config import CONF, HYDRA_TARGETS, build, register, require_study
 from caltech.errors import InputError
+from caltech.files import replacing
 from caltech.intervals import COLLAPSED_SHARE
-from caltech.pixels import replacing
 from caltech.rows import FINISHED, Published, Run, Table
 from caltech.tables import baselines, newest_end, sheet
 
 if TYPE_CHECKING:
     from caltech.data import Dataset
+
+begun: list[DictConfig] = []  # the config, once it is composed
 
 READING = (
     "The three numbers of a row are of the last epoch's weights; those of the best epoch by "
@@ -179,6 +180,7 @@ def save(path: Path, text: str) -> None:
 @hydra.main(config_path=str(CONF), config_name="report", execution_whitelist=list(HYDRA_TARGETS))
 def compose_and_report(cfg: DictConfig) -> None:
     """What Hydra calls."""
+    begun.append(cfg)
     print(report(cfg))
     folder = Path(cfg.output) / cfg.study
     for name in ("table.md", "table.csv", "report.html", GALLERY, "pictures", "kept"):
@@ -188,7 +190,7 @@ def compose_and_report(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
-    sys.excepthook = errors.show
+    errors.show_as_messages(begun)
     register()
     compose_and_report()
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -21,16 +22,18 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from caltech.checkpoint import previous_of
 from caltech.config import PACKAGE
 from caltech.data import Dataset
-from caltech.errors import InputError
+from caltech.errors import DamagedError, InputError
+from caltech.files import explaining_full_disk, read_sealed_json, replacing, write_sealed_json
 from caltech.freeze import digest
 from caltech.loop import Evaluation
 from caltech.model import Classifier
-from caltech.pixels import replacing
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT = "checkpoint.pt"
 RESULT = "result.json"
 PROVENANCE = "provenance.json"
 DATA = "data.json"
@@ -53,6 +56,7 @@ def claimed(directory: Path) -> Iterator[None]:
 
     Raises:
         InputError: another process holds it; names its pid and host.
+        DiskError: what a run writes has no room.
     """
     directory.mkdir(parents=True, exist_ok=True)
     holder = directory / "holder.json"
@@ -66,8 +70,9 @@ def claimed(directory: Path) -> Iterator[None]:
             "or type study=NAME to compute the same run in another place."
         ) from None
     try:
-        write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
-        yield
+        with explaining_full_disk(directory):  # MLflow's, for one, which may be elsewhere
+            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})
+            yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
@@ -99,7 +104,7 @@ def open_directory(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> Non
     """
     path = directory / PROVENANCE
     if path.is_file():
-        before = json.loads(path.read_text())
+        before = _provenance_before(path)
         for what in ("data", "weights"):
             if before[what] != now[what]:
                 raise InputError(
@@ -114,25 +119,53 @@ def open_directory(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> Non
             )  # fmt: skip
         return
     with replacing(directory / "config.yaml") as partial:
-        partial.write_text(OmegaConf.to_yaml(cfg, resolve=True))
-    write_json(path, now)
+        partial.write_text(without_passwords(OmegaConf.to_yaml(cfg, resolve=True)))
+    write_sealed_json(path, now)
+
+
+def without_passwords(text: str) -> str:
+    """A tracking server's address may hold user and password, often from the environment."""
+    return re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1***@", text)
+
+
+def _provenance_before(path: Path) -> dict[str, Any]:
+    try:
+        return read_sealed_json(path)
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error} What {path.parent} was made from cannot be told. Type rerun=true to compute "
+            "it again and keep the old files aside."
+        ) from None
 
 
 def recorded_result(directory: Path, pruned_too: bool) -> dict[str, Any] | None:
-    """The result of a finished run, or of a pruned one if nothing but a pruner would go on."""
+    """The result of a finished run, or of a pruned one if nothing but a pruner would go on.
+
+    A damaged one is told and computed again.
+    """
     path = directory / RESULT
-    result = json.loads(path.read_text()) if path.is_file() else None
+    try:
+        result = read_sealed_json(path) if path.is_file() else None
+    except DamagedError as error:
+        log.warning("%s It is computed again from the last checkpoint.", error)
+        return None
     return None if result and result["status"] == "pruned" and not pruned_too else result
 
 
+def record_result(directory: Path, result: Mapping[str, Any]) -> None:
+    """The run has ended: with a result, the checkpoint before the last is needed no more."""
+    write_sealed_json(directory / RESULT, result)
+    previous_of(directory / CHECKPOINT).unlink(missing_ok=True)
+
+
 def state(directories: Sequence[Path]) -> str:
-    """What typing a run's command would do: it is finished, pruned, resumable or new."""
+    """What typing a run's command would find: it is finished, pruned, resumable or new."""
     states = []
     for directory in directories:
-        if (directory / RESULT).is_file():
-            states.append(json.loads((directory / RESULT).read_text())["status"])
+        if result := recorded_result(directory, pruned_too=True):
+            states.append(result["status"])
         else:
-            states.append("resumable" if (directory / "checkpoint.pt").is_file() else "new")
+            states.append("resumable" if (directory / CHECKPOINT).is_file() else "new")
     counted = Counter(states)
     return states[0] if len(counted) == 1 else ", ".join(f"{n} {s}" for s, n in counted.items())
 

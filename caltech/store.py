@@ -12,6 +12,8 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from caltech.files import replacing
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -35,6 +37,7 @@ def open_store(uri: str, experiment: str, artifacts: str | None) -> tuple["Mlflo
     lock = Path(artifacts) if artifacts else Path.home() / ".cache" / "caltech" / "mlflow"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{lock}.lock"):
+        _make_database(uri)
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
@@ -46,6 +49,19 @@ def open_store(uri: str, experiment: str, artifacts: str | None) -> tuple["Mlflo
                 if found is None:
                     raise
     return client, found.experiment_id
+
+
+def _make_database(uri: str) -> None:
+    """Make a SQLite store whole or not at all.
+
+    MLflow makes its tables in some forty steps, and cannot open again what was left between two.
+    """
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        with replacing(path) as partial:
+            MlflowClient(f"sqlite:///{partial}").search_experiments()
 
 
 def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
@@ -91,23 +107,42 @@ def create_or_continue(
             return run_id, max((metric.step for metric in sent), default=0)
         except MlflowException:
             log.warning("MLflow no longer has run %s; its metrics go to a new one.", run_id)
-    run_id = create(client, experiment_id, description)
-    note.write_text(run_id)
+    run_id = _unnoted(client, experiment_id, description)
+    if run_id is None:
+        run_id = create(client, experiment_id, description)
+    with replacing(note) as partial:
+        partial.write_text(run_id)
     return run_id, 0
+
+
+def _unnoted(client: "MlflowClient", experiment_id: str, description: "Description") -> str | None:
+    """Id of this directory's run if its process was killed before it could write the note."""
+    own = f"tags.key = '{description.tags['key']}'"
+    for run in client.search_runs([experiment_id], own):
+        abandoned = run.info.status in ("RUNNING", "KILLED")
+        if abandoned and run.data.tags["directory"] == description.tags["directory"]:
+            client.update_run(run.info.run_id, status="RUNNING")
+            _describe(client, run.info.run_id, description)
+            return run.info.run_id
+    return None
 
 
 def create(client: "MlflowClient", experiment_id: str, description: "Description") -> str:
     """Make a run, complete with its description."""
-    from mlflow.entities import Param
-
     run_id = client.create_run(
         experiment_id, run_name=description.name, tags=dict(description.tags)
     ).info.run_id
+    _describe(client, run_id, description)
+    return run_id
+
+
+def _describe(client: "MlflowClient", run_id: str, description: "Description") -> None:
+    from mlflow.entities import Param
+
     params = [Param(name, str(value)) for name, value in description.params.items()]
     client.log_batch(run_id, params=params)
     if description.data is not None:
         _log_data(client, run_id, description.data)
-    return run_id
 
 
 def comparison(tracking: DictConfig, sweep: str) -> str | None:

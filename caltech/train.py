@@ -17,17 +17,25 @@ from torch import Tensor
 
 from caltech import checkpoint, errors, features, interruption, run, search, sweep
 from caltech.augment import Views
-from caltech.config import CONF, HYDRA_TARGETS, build, register, validate
+from caltech.config import (
+    CONF,
+    HYDRA_TARGETS,
+    build,
+    refuse_null_groups,
+    register,
+    validate,
+)
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
 from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
-from caltech.model import Classifier, require_fit
+from caltech.model import Classifier, require_batch_of_one, require_fit
 from caltech.search import NO_TRIAL, NoTrial, Trial
 from caltech.tracking import describe, refusal_recorded
 from caltech.trained import begin_from
 
 log = logging.getLogger(__name__)
+begun: list[DictConfig] = []  # configs of this process's jobs
 
 
 def train(
@@ -62,6 +70,8 @@ def train(
     if cfg.start is not None:
         begin_from(cfg.start, Path(cfg.output), model)
     build(cfg.freeze, model)
+    if 1 in (cfg.batch_size, len(data.train) % cfg.batch_size):
+        require_batch_of_one(model, data.crop, cfg.batch_size)
     model.to(device, memory_format=torch.channels_last)
     frozen, trained = split_frozen(model)
     loss = build(cfg.loss)
@@ -85,11 +95,12 @@ def train(
             run.report(result)
             return result
 
-        network, inputs = model, Images(data, augment, device)
         if len(frozen) and isinstance(augment, Views) and cfg.features == "auto":
             cache = Path(cfg.cache).expanduser()
             inputs = features.extract(frozen, data, augment, precision, device, cache)
             network = trained
+        else:
+            network, inputs = model, Images(data, augment, device)
         labels = data.labels.to(device)
         setup = Setup(network, inputs, labels, cfg.batch_size, loss, optimizer, scaler, precision)
 
@@ -106,7 +117,7 @@ def train(
             run.write_json(directory / run.TIMING, {"seconds": progress["seconds"]})
             metrics = run.final_metrics(result)
             tracker.log_result(result["status"], metrics, run.artifacts(directory))
-        run.write_json(directory / run.RESULT, result)
+        run.record_result(directory, result)
     run.report(result)
     return result
 
@@ -125,12 +136,12 @@ def fit(
     A checkpoint holds what training changes; what is frozen comes from the weights again.
     A pruned run's history is shorter than the epochs that were asked for.
     """
-    path = Path(cfg.directory) / "checkpoint.pt"
+    path = Path(cfg.directory) / run.CHECKPOINT
     parts = {"trained": trained, "schedule": schedule}
     parts |= {"optimizer": setup.optimizer, "scaler": setup.scaler}
     progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0, "inside": None}
-    if path.is_file():
-        progress = checkpoint.load(path, parts)
+    if (kept := checkpoint.load(path, parts)) is not None:
+        progress = kept
         log.info("resuming %s after epoch %d", cfg.directory, len(progress["history"]))
     history = progress["history"]
     for epoch in range(len(history) + 1, cfg.num_epochs + 1):
@@ -206,24 +217,32 @@ def test(
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=list(HYDRA_TARGETS))
 def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
+    begun.append(cfg)
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
     with sweep.recorded(cfg, overrides) as record:
         if cfg.dry_run:
+            validate(cfg)
             record.status = run.state([Path(each.directory) for each in repeated(cfg)])
             return None
-        with search.trial(cfg, record, sweep.folder()) as trial:
-            results = []
-            for each in repeated(cfg):
-                # The first seed stands for the point: if it is pruned, so are the others.
-                own = NO_TRIAL if results else trial
-                with refusal_recorded(each, choices, overrides, sweep.name()):
-                    results.append(train(each, choices, overrides, own))
-                if results[-1]["status"] == "pruned":
-                    break
-            record.status = results[-1]["status"]
-            record.value = statistics.fmean(map(run.objective, results))
+        with refusal_recorded(cfg, choices, overrides, sweep.name()):
+            validate(cfg)
+            with search.trial(cfg, record, sweep.folder()) as trial:
+                results = repeat(cfg, choices, overrides, trial)
+                record.status = results[-1]["status"]
+                record.value = statistics.fmean(map(run.objective, results))
     return record.value
+
+
+def repeat(
+    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], trial: Trial | NoTrial
+) -> list[dict[str, Any]]:
+    """Train with each seed. The first stands for the point: if it is pruned, so are the others."""
+    first, *others = repeated(cfg)
+    results = [train(first, choices, overrides, trial)]
+    if results[0]["status"] != "pruned":
+        results += [train(each, choices, overrides) for each in others]
+    return results
 
 
 def repeated(cfg: DictConfig) -> list[DictConfig]:
@@ -235,9 +254,12 @@ def repeated(cfg: DictConfig) -> list[DictConfig]:
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
-    sys.excepthook = errors.show
+    errors.show_as_messages(begun)
+    logging.raiseExceptions = False  # a log on a full disk: the run says it, not each line
     signal.signal(signal.SIGTERM, interruption.raise_at_once)
     register()
+    begun.clear()
+    refuse_null_groups(sys.argv[1:])
     if "--cfg" in sys.argv and "--resolve" not in sys.argv:
         sys.argv.append("--resolve")  # the key, and the values that groups take from the root
     try:

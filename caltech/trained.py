@@ -2,7 +2,6 @@
 
 import difflib
 import glob
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from caltech.config import build
 from caltech.data import Dataset
 from caltech.device import choose_device
 from caltech.errors import InputError
+from caltech.files import read_sealed_json
 from caltech.model import Classifier
 from caltech.precision import Precision
 from caltech.run import PROVENANCE, RESULT, recorded_result
@@ -241,7 +241,7 @@ def _best(directories: Sequence[Path], data: str | None, place: Path) -> Path:
 
 
 def _provenance(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / PROVENANCE).read_text())
+    return read_sealed_json(directory / PROVENANCE)
 
 
 def _class_names(directory: Path, cfg: DictConfig) -> tuple[str, ...]:

@@ -284,7 +284,7 @@ def test_an_interrupted_extraction_goes_on(configure, monkeypatch, tmp_path):
     expected = configure(*LITE0, "num_epochs=1", "study=expected")
     train(expected)
     monkeypatch.setitem(features.BATCH, "cpu", 10)
-    monkeypatch.setattr(features, "ROWS_PER_NOTE", 10)
+    monkeypatch.setattr(features, "ROWS_PER_BLOCK", 10)
     rows = []
 
     def crop(pixels, indices, size):

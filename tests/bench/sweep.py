@@ -148,7 +148,7 @@ def first(data: Dataset, count: int) -> Dataset:
     chosen = torch.arange(len(data.labels))[:: max(1, len(data.labels) // count)][:count]
     return dataclasses.replace(
         data,
-        pixels=data.pixels[chosen],
+        read_pixels=lambda: data.pixels[chosen],
         labels=data.labels[chosen],
         train=torch.arange(len(chosen)),
         content=f"{data.content} cut to {count}",

@@ -1,0 +1,190 @@
+"""Images, files and folders as they should not be: each works, or is one error that names it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from caltech import pixels
+from caltech.audit import audit, report
+from caltech.data import Dataset, caltech101
+from caltech.errors import InputError
+from tests.conftest import REPOSITORY
+
+GREY16 = (np.arange(80 * 80, dtype=np.uint16).reshape(80, 80) * 10).astype(np.uint16)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Two categories of eight small images, to be harmed."""
+    random = np.random.default_rng(0)
+    for category in ("ant", "bee"):
+        folder = tmp_path / "caltech101" / "101_ObjectCategories" / category
+        folder.mkdir(parents=True)
+        for number in range(1, 9):
+            noise = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            image = Image.fromarray(noise).resize((80, 90), Image.Resampling.BICUBIC)
+            image.save(folder / f"image_{number:04d}.jpg")
+    return tmp_path
+
+
+def load(root: Path) -> Dataset:
+    return caltech101(str(root), False, 40, 32, None, None, str(root / "cache"))
+
+
+def ant(root: Path, number: int = 2) -> Path:
+    return root / "caltech101" / "101_ObjectCategories" / "ant" / f"image_{number:04d}.jpg"
+
+
+def saved(path: Path, image: Image.Image, **how) -> None:
+    with path.open("wb") as file:
+        image.save(file, **how)
+
+
+RGB = Image.new("RGB", (80, 60), (200, 100, 50))
+WORKING = {
+    "greyscale": lambda path: saved(path, RGB.convert("L"), format="JPEG"),
+    "CMYK": lambda path: saved(path, RGB.convert("CMYK"), format="JPEG"),
+    "palette": lambda path: saved(path, RGB.convert("P"), format="PNG"),
+    "transparent": lambda path: saved(path, RGB.convert("RGBA"), format="PNG"),
+    "one bit": lambda path: saved(path, RGB.convert("1"), format="PNG"),
+    "16 bit": lambda path: saved(path, Image.fromarray(GREY16), format="PNG"),
+    "animated": lambda path: saved(
+        path, RGB, format="GIF", save_all=True, append_images=[Image.new("RGB", (80, 60))]
+    ),
+    "PNG called JPEG": lambda path: saved(path, RGB, format="PNG"),
+    "one pixel": lambda path: saved(path, RGB.resize((1, 1)), format="JPEG"),
+}
+REFUSED = {
+    "zero bytes": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("no image"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:600]),
+    "PostScript": lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+    "bomb": lambda path: saved(path, Image.new("1", (9000, 9000)), format="PNG"),
+    "strip": lambda path: saved(path, Image.new("1", (1, 50_000)), format="PNG"),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
+}
+
+
+@pytest.mark.parametrize("kind", WORKING)
+def test_images_that_work(root, kind):
+    WORKING[kind](ant(root))
+    data = load(root)
+    assert data.pixels.shape == (16, 40, 40, 3)
+    found = data.pixels[1].float()
+    if kind == "16 bit":
+        expected = np.linspace(GREY16[:, 0].min(), GREY16[:, 0].max(), 40) / 256
+        assert np.abs(found[:, 20, 0].numpy() - expected).max() < 5  # and not cut off at 255
+    elif kind not in ("greyscale", "one bit"):
+        assert (found.mean((0, 1)).numpy() - (200, 100, 50)).__abs__().max() < 12
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_images_that_are_refused(root, kind):
+    path = ant(root)
+    if path.exists():
+        REFUSED[kind](path)
+    with pytest.raises(InputError, match=rf"{path}.*(Restore|move)"):
+        load(root)
+    assert not list((root / "cache").rglob("*.bin"))
+    assert not list((root / "cache").rglob("*.partial"))
+
+
+def test_names_of_all_kinds(root):
+    folder = root / "caltech101" / "101_ObjectCategories"
+    for name in (b"\xc3\xa9t\xc3\xa9 \xe8\x99\xab", b"not \xff utf-8", b"a'b\"c;$(d)"):
+        renamed = (folder / "bee").rename(folder / os.fsdecode(name))
+        assert len(load(root).labels) == 16
+        renamed.rename(folder / "bee")
+
+
+def test_folders_of_all_kinds(root):
+    folder = root / "caltech101" / "101_ObjectCategories"
+    (folder / "empty").mkdir()
+    (folder / "single").mkdir()
+    saved(folder / "single" / "image_0001.jpg", RGB)
+    (folder / "loop").symlink_to(folder)
+    (folder / "itself").symlink_to("itself")
+    (folder / "ant" / "deeper").mkdir()
+    assert load(root).classes == ("ant", "bee", "single")
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[None]:
+    """Root may read everything."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        yield
+        os.seteuid(0)
+    else:
+        yield
+
+
+def test_a_folder_that_may_not_be_read(as_nobody):
+    with tempfile.TemporaryDirectory() as place:
+        closed = Path(place) / "caltech101" / "101_ObjectCategories" / "closed"
+        closed.mkdir(parents=True)
+        closed.chmod(0)
+        with pytest.raises(InputError, match=rf"{closed} cannot be read: Permission denied"):
+            load(Path(place))
+        closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("change", ["vanishes", "appears", "changes"])
+def test_files_that_change_while_they_are_read(root, monkeypatch, change):
+    decode = pixels.decode
+
+    def decode_and_harm(path: Path, resize: int) -> np.ndarray:
+        if change == "vanishes":
+            ant(root, 8).unlink(missing_ok=True)
+        else:
+            saved(ant(root, 9 if change == "appears" else 1), RGB)
+        return decode(path, resize)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pixels, "decode", decode_and_harm)
+        patched.setattr(pixels.torch, "get_num_threads", lambda: 1)
+        expected = ant(root, 8) if change == "vanishes" else "changed while it was read"
+        with pytest.raises(InputError, match=str(expected)):
+            load(root)
+    assert not list((root / "cache").rglob("*.bin"))
+    assert len(load(root).labels) == {"vanishes": 15, "appears": 17, "changes": 16}[change]
+
+
+def test_the_audit_finds_what_was_put_there(root):
+    folder = root / "caltech101" / "101_ObjectCategories"
+    (folder / "bee" / "image_0001.jpg").write_bytes(ant(root, 1).read_bytes())  # test, and 9: test
+    (folder / "bee" / "image_0003.jpg").write_bytes(ant(root, 1).read_bytes())  # 10: train
+    with Image.open(ant(root, 4)) as image:  # 3: test
+        saved(folder / "ant" / "image_0006.jpg", image, format="JPEG", quality=60)  # 5: train
+    ant(root, 7).write_bytes(b"\xff\xd8")
+    (folder / "notes.txt").write_text("x")
+    found = audit(folder)
+    assert (found.images, found.per_class) == (16, {"ant": 8, "bee": 8})
+    assert found.stray == ("notes.txt",)
+    assert [one.split(":")[0] for one in found.corrupt] == ["ant/image_0007.jpg"]
+    copies = ("ant/image_0001.jpg", "bee/image_0001.jpg", "bee/image_0003.jpg")
+    assert found.exact == (copies,)
+    assert all(pair[0] in copies and pair[1] in copies for pair in found.exact_across)
+    assert 1 <= len(found.exact_across) < 3
+    assert ("ant/image_0004.jpg", "ant/image_0006.jpg") in [p[:2] for p in found.near_across]
+    assert "1 stray files" in report(found)
+
+
+def test_the_audit_s_command(root):
+    ant(root).write_bytes(b"")
+    ended = subprocess.run(
+        [sys.executable, "-m", "caltech.data", "audit", f"data.root={root}"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "1 files that cannot be read as images\n    ant/image_0002.jpg" in ended.stdout
+    assert "Traceback" not in ended.stderr

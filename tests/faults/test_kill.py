@@ -1,0 +1,132 @@
+"""Killed at random moments and typed again: the same results, byte for byte, and nothing left over.
+
+pytest -m slow tests/faults/test_kill.py    40 kills and more
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from mlflow import MlflowClient
+
+from tests.faults.forks import Driver, driver, places
+
+SWEEP = ["--multirun", "freeze=none,backbone", "lr=0.05,0.02", "num_epochs=3", "batch_size=16"]
+SWEEP += ["model=timm", "model.name=test_resnet", "model.weights=null", "device=cpu"]
+SWEEP += ["data.resize=40", "data.crop=32", "checkpoint_minutes=1e-6"]
+FILES = ("result.json", "last.safetensors", "best.safetensors", "predictions_last.npz")
+
+
+@pytest.mark.parametrize(
+    ("kills", "seed", "tracking"),
+    [(3, 0, "none"), pytest.param(40, 1, "mlflow", marks=pytest.mark.slow)],
+)
+def test_kill_anywhere(tree, tmp_path, capsys, kills, seed, tracking):
+    random = np.random.default_rng(seed)
+    for name in ("undisturbed", "killed"):
+        (tmp_path / name).mkdir()
+    with driver(tmp_path, CALTECH101_ROOT=str(tree)) as started:
+        command = [*SWEEP, *places(tmp_path / "undisturbed", tracking)]
+        cold, warm = (started.run([*command, f"study={i}"])[0] for i in ("0", "1"))
+        assert (cold.code, warm.code) == (0, 0), cold.output + warm.output
+        survived = sweeps = attempts = 0
+        while survived < kills:
+            # The first sweep also makes the store and the caches, which takes most of its time.
+            longest = (warm if sweeps else cold).seconds
+            command = [*SWEEP, *places(tmp_path / "killed", tracking), f"study={sweeps}"]
+            moments = random.uniform(0.1, longest, 1000).tolist()
+            killed, last = until_it_ends(started, command, moments)
+            survived, sweeps, attempts = survived + killed, sweeps + 1, attempts + killed + 1
+            assert outcomes(last.output) == outcomes(cold.output)
+            one, other = (tmp_path / "undisturbed" / "multirun" / "0", tmp_path / "killed")
+            assert_same_runs(other / "multirun" / str(sweeps - 1), one)
+    assert_nothing_left_over(tmp_path / "killed")
+    if tracking == "mlflow":
+        assert_mlflow_agrees(tmp_path / "killed", runs=4 * sweeps)
+    with capsys.disabled():
+        print(f"\n{survived} kills survived in {attempts} attempts at {sweeps} sweeps of 4 runs")
+
+
+def until_it_ends(started: Driver, command: list[str], moments: list[float]):
+    """Type the command until it is not killed any more; how often it was, and its end."""
+    for killed, moment in enumerate(moments):
+        (ended,) = started.run(command, kill_after=[moment])
+        if ended.code != -9:
+            assert ended.code == 0, ended.output
+            return killed, ended
+    raise AssertionError("it never ends")
+
+
+def outcomes(output: str) -> list[tuple[str, ...]]:
+    """The final table without its seconds and places."""
+    lines = output[output.rindex("key  ") :].splitlines()[1:]
+    found = [re.match(r"(\w+)  (\w+)  ([\d.]+(?: best)?) +[\d.]+  ", line) for line in lines]
+    return [match.groups() for match in found if match]
+
+
+def assert_same_runs(found: Path, expected: Path) -> None:
+    keys = {path.parent.name for path in expected.glob("*/result.json")}
+    assert len(keys) == 4
+    assert {path.parent.name for path in found.glob("*/result.json")} == keys
+    for key in keys:
+        names = {path.name for path in (expected / key).iterdir()}
+        assert {path.name for path in (found / key).iterdir()} == names
+        for name in FILES:
+            assert (found / key / name).read_bytes() == (expected / key / name).read_bytes(), name
+        states = [
+            torch.load(folder / key / "checkpoint.pt", weights_only=True)
+            for folder in (found, expected)
+        ]
+        for state in states:
+            state["progress"].pop("seconds")
+            for epoch in state["progress"]["history"]:
+                epoch.pop("images_per_second")
+        assert_same(*states)
+
+
+def assert_same(one: object, other: object) -> None:
+    """Nested dicts and lists of tensors and plain values."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def assert_nothing_left_over(folder: Path) -> None:
+    assert not [path for path in folder.rglob("*") if path.name.endswith(".partial")]
+    assert not list(folder.rglob("holder.json"))
+    for path in folder.rglob("*.lock"):
+        with FileLock(path, timeout=0):
+            pass
+
+
+def assert_mlflow_agrees(folder: Path, runs: int) -> None:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("caltech")
+    found = client.search_runs([experiment.experiment_id], max_results=1000)
+    own = {}
+    for run in found:
+        directory = Path(run.data.tags["directory"])
+        if (directory / "mlflow_run_id").read_text() == run.info.run_id:
+            own[directory] = run
+    states = [run.info.status for run in found]
+    assert "RUNNING" not in states, states
+    assert len(own) == runs
+    for directory, run in own.items():
+        assert run.info.status == "FINISHED"
+        result = json.loads((directory / "result.json").read_text())
+        assert run.data.metrics["test/accuracy"] == result["last"]["test/accuracy"]
+        history = client.get_metric_history(run.info.run_id, "val/loss")
+        assert sorted(metric.step for metric in history) == [1, 2, 3]

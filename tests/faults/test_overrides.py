@@ -1,0 +1,169 @@
+"""Whatever is typed ends in a run or in one clear error before any work, never in a traceback."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import sys
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from caltech import run
+from caltech import train as training
+from caltech.config import CONF, Settings
+
+SCALARS = [
+    field.name
+    for field in dataclasses.fields(Settings)
+    if field.type not in (object,) and not (CONF / field.name).is_dir()
+]
+GROUPS = ["freeze", "augment", "optimizer", "schedule", "precision", "tracking", "model", "data"]
+GROUPS += ["experiment", "sweep"]
+VALUES = [
+    "1", "0", "-1", "0.5", "1e-3", "1e400", "nan", "inf", "-inf", "null", "true", "abc", "''", "",
+    "[1,2]", "[]", "{a: 1}", "${lr}", "${nope}", "${oc.env:NOPE}", "???", "1.5", "é", "'a b'",
+    "a/b", "..", "~", "x" * 300, "'\\n'", "2147483648", "99999999999999999999", "0x10", "1_000",
+    "--", "'a=b'", "a:b", "%s", "$HOME", "*",
+]  # fmt: skip
+
+
+def misspelt(name: str) -> st.SearchStrategy[str]:
+    places = st.integers(0, len(name) - 1)
+    return st.one_of(
+        places.map(lambda i: name[:i] + name[i + 1 :]),
+        places.map(lambda i: name[:i] + name[i] + name[i:]),
+        places.map(lambda i: name[:i] + "-" + name[i:]),
+    )
+
+
+def options(group: str) -> list[str]:
+    folder = CONF / group
+    return [str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml")]
+
+
+names = st.sampled_from(SCALARS).flatmap(lambda name: st.one_of(st.just(name), misspelt(name)))
+values = st.one_of(
+    st.sampled_from(VALUES), st.floats().map(repr), st.integers().map(str),
+    st.text("abc-_.:/\\#@é 0", max_size=8),
+)  # fmt: skip
+prefixes = st.sampled_from(["", "", "", "", "+", "++", "~"])
+scalars = st.builds("{}{}={}".format, prefixes, names, values)
+chosen = st.sampled_from(GROUPS).flatmap(
+    lambda group: st.builds(
+        "{}={}".format,
+        st.one_of(st.just(group), misspelt(group)),
+        st.one_of(st.sampled_from(options(group)), st.sampled_from(VALUES)),
+    )
+)
+inner = ["model.weights", "model.name", "data.crop", "data.resize", "data.train_files", "data.root"]
+inner += ["optimizer.lr", "schedule.step_size", "freeze.stages", "augment.train", "tracking.uri"]
+inner += [
+    "optimizer._target_",
+    "data.download",
+    "precision.dtype",
+    "hydra.run.dir",
+    "hydra.job.name",
+]
+nested = st.builds("{}{}={}".format, prefixes, st.sampled_from(inner), values)
+overrides = st.lists(st.one_of(scalars, chosen, nested), min_size=1, max_size=3)
+
+
+class Begun(BaseException):
+    """Everything was checked; the run would begin."""
+
+
+def outcome(arguments: list[str]) -> tuple[str, str]:
+    """What `python -m caltech.train ARGUMENTS` comes to, and what it says to the user."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        try:
+            os.environ.pop("HYDRA_FULL_ERROR", None)  # main sets it for its process
+            sys.argv = ["caltech.train", *arguments]
+            training.main()
+        except Begun:
+            return "run", said.getvalue()
+        except SystemExit as error:
+            return ("end" if not error.code else "error"), said.getvalue()
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            return "error", said.getvalue()
+    return "end", said.getvalue()
+
+
+@contextlib.contextmanager
+def beginning(directory):
+    raise Begun
+    yield
+
+
+@pytest.fixture
+def typed(tree, cache, tmp_path, monkeypatch):
+    """A function for it, with small data, nothing written and nothing fetched."""
+    monkeypatch.setattr(run, "claimed", beginning)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALTECH101_ROOT", str(tree))
+    monkeypatch.setenv("CALTECH_CACHE", str(cache))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    small = ["device=cpu", "data.download=false", f"output={tmp_path / 'multirun'}"]
+    small += ["model=timm", "model.name=test_resnet", "model.weights=null"]
+    yield lambda *arguments: outcome([*small, *arguments])
+    for name in ("CALTECH_SWEEP", "HYDRA_FULL_ERROR"):
+        os.environ.pop(name, None)
+
+
+def assert_clear(typed, arguments: list[str]) -> str:
+    kind, said = typed(*arguments)
+    assert "Traceback" not in said, (arguments, said)
+    if kind == "error":
+        lines = [line for line in said.splitlines() if line.strip()]
+        assert 1 <= len(lines) <= 25, (arguments, said)
+    return kind
+
+
+FOUND = [
+    ["experiment=null"], ["sweep=null"], ["study="], ["study='a b'"], ["lr=null"], ["lr=1e400"],
+    ["seed=99999999999999999999"], ["batch_size=2147483648"], ["model=null"], ["tracking=null"],
+    ["published=1"], ["directory=''"], ["cache=''"], ["output=???"], ["key=abc"], ["seeds=0"],
+    ["~lr"], ["data.resize=abc"], ["data.crop=null"], ["freeze.stages=abc"], ["augment.train=1"],
+    ["schedule.step_size=0"], ["optimizer.lr=-1"], ["optimizer._target_=os.getcwd"],
+    ["model.name=null"], ["hydra.run.dir=''"], ["data.root=null"],
+    ["num_epochs=99999999999999999999"], ["study=" + "x" * 300], ["study=a:b"],
+    ["study='*'"], ["data.resize=0", "data.crop=0"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", FOUND, ids=" ".join)
+def test_what_was_found_once(typed, arguments):
+    assert_clear(typed, arguments)
+
+
+@settings(
+    max_examples=25, deadline=None, derandomize=True, database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+@given(overrides)
+@example(["lr=0.1"])
+def test_whatever_is_typed(typed, arguments):
+    assert_clear(typed, arguments)
+
+
+@pytest.mark.slow
+def test_whatever_is_typed_a_thousand_times(typed, capsys):
+    counts = {"run": 0, "error": 0, "end": 0}
+
+    @settings(
+        max_examples=1000, deadline=None, database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )  # fmt: skip
+    @given(overrides)
+    def typing(arguments):
+        counts[assert_clear(typed, arguments)] += 1
+
+    typing()
+    with capsys.disabled():
+        print(f"\noverrides tried: {counts}")
