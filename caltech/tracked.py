@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
@@ -34,6 +35,9 @@ def read(tracking: DictConfig, study: str) -> list[Run]:
     if "uri" not in tracking or _is_absent(tracking.uri):
         return []
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # A person waits: MLflow would try for minutes. A training that outlasts a server may.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
@@ -166,10 +170,14 @@ class _Files:
             found = path.read_bytes() if path.is_file() else None
         return found if found is not None else self._read_directory(name)
 
+    @cached_property
+    def _names(self) -> set[str]:
+        return {item.path for item in self.client.list_artifacts(self.run_id)}
+
     def _download(self, name: str) -> bytes | None:
+        if name not in self._names:
+            return None
         with tempfile.TemporaryDirectory() as folder:
-            if name not in {item.path for item in self.client.list_artifacts(self.run_id)}:
-                return None
             return Path(self.client.download_artifacts(self.run_id, name, folder)).read_bytes()
 
     def _read_directory(self, name: str) -> bytes | None:
