@@ -134,7 +134,8 @@ def _noted(binary: Path) -> dict[str, Any] | None:
     """Of what was computed: bytes a row, shape, type, and rows and checksum of every block."""
     note = binary.with_suffix(".json")
     try:
-        return read_sealed_json(note) if note.is_file() and binary.is_file() else None
+        kept = read_sealed_json(note) if note.is_file() and binary.is_file() else {}
+        return kept if "blocks" in kept else None  # not that of an earlier version
     except DamagedError as error:
         log.warning("%s The features are computed again.", error)
         return None

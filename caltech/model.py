@@ -115,6 +115,7 @@ def timm_model(num_classes: int, name: str, weights: str | None, load: bool = Tr
     tagged = name if weights == "DEFAULT" else f"{name}.{weights}"
     if weights != "DEFAULT":
         _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
+    _require_blob(tagged)
     try:
         network = timm.create_model(tagged, pretrained=load)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
@@ -270,6 +271,32 @@ def _require_hash(url: str) -> None:
             f"{path} has SHA-256 {found}, which does not begin with the {expected.group(1)} of its "
             "name: it is damaged or another file. Delete it; the same command downloads it again."
         )
+
+
+def _require_blob(tagged: str) -> None:
+    """Raise InputError if a timm file in the Hugging Face cache does not match its blob's name.
+
+    Large files are kept there under their SHA-256, which is verified while they are downloaded.
+    """
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    source = timm.get_pretrained_cfg(tagged)
+    if source is None or not source.hf_hub_id:
+        return
+    repository = source.hf_hub_id + (tagged if source.hf_hub_id.endswith("/") else "")
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        kept = try_to_load_from_cache(repository, name)
+        blob = Path(kept).resolve() if isinstance(kept, str) else None
+        if blob is None or len(blob.name) != 64:
+            continue
+        with blob.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != blob.name:
+            raise InputError(
+                f"{blob} has SHA-256 {found}: it is damaged or another file. Delete it; the same "
+                "command downloads it again."
+            )
 
 
 def _load_lite0(network: nn.Module) -> str:

@@ -90,6 +90,24 @@ def test_a_hub_file_that_does_not_match_its_name_is_refused(tmp_path, monkeypatc
         models.torchvision_model(5, "resnet18", "DEFAULT")
 
 
+def test_a_timm_file_in_the_cache_that_was_changed_is_refused(tmp_path, monkeypatch):
+    """The Hugging Face cache as a download leaves it: a large file lies under its SHA-256."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--timm--resnet18.a1_in1k"
+    for name in ("blobs", "refs", "snapshots/abc"):
+        (folder / name).mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    blob = folder / "blobs" / hashlib.sha256(b"weights").hexdigest()
+    blob.write_bytes(b"weights")
+    (folder / "snapshots" / "abc" / "model.safetensors").symlink_to(blob)
+    models._require_blob("resnet18.a1_in1k")
+    blob.write_bytes(b"weighty")
+    with pytest.raises(InputError, match=rf"{blob} .*Delete it"):
+        models.timm_model(5, "resnet18", "a1_in1k")
+
+
 def test_every_torchvision_option_s_file_has_a_hash_in_its_name():
     import torchvision
 
