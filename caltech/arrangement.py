@@ -87,7 +87,8 @@ def own_table(points: Sequence[tuple[Run, ...]], title: str) -> Table:
     rows = []
     for runs, params in zip(points, described, strict=True):
         name = " ".join(f"{key}={value}" for key, value in params.items())
-        rows.append(Row(name or runs[0].params.get("model", runs[0].key), runs, params))
+        name = name or runs[0].params.get("model", runs[0].key)
+        rows.append(Row(name, runs, params or runs[0].params))
     rows.sort(key=lambda row: -(row.mean("val/best_accuracy") or -1.0))
     if columns:
         rows = [replace(row, name=f"{number}: {row.name}") for number, row in enumerate(rows, 1)]

@@ -150,7 +150,7 @@ def class_name(run: Run, number: int) -> str:
 
 
 def _values(table: Table, row: Row) -> dict[str, str]:
-    if not table.is_published:
+    if table.columns:
         return {name: show_parameter(name, row.params[name]) for name in table.columns}
     return {
         title: show_parameter(name, row.params[name])

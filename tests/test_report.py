@@ -273,6 +273,7 @@ def test_of_runs_with_one_key_the_newest_finished_one_counts(store, make):
     store.add("study=again", status="FAILED")
     (line,) = table(make("again")[1], "Runs")
     assert line["TESTING ACC"] == "0.4000"
+    assert line["Model"] == "efficientnet_lite0" and line["LR"] == "1e-1"
 
 
 def test_other_code_and_other_data_are_marked(store, make):
