@@ -219,11 +219,11 @@ def test(
 def compose_and_train(cfg: DictConfig) -> float:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
     begun.append(cfg)
-    validate(cfg)
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
     seeds = [cfg.seed] if cfg.seeds is None else range(cfg.seeds)
     with sweep.recorded(cfg, overrides) as record:
+        validate(cfg)
         record.value = statistics.fmean(train(seeded(cfg, s), choices, overrides) for s in seeds)
     return record.value
 
