@@ -1,7 +1,6 @@
 """Eight processes at once, on an empty cache and an empty store; and one of them is killed."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -79,14 +78,18 @@ def test_different_runs(started: Driver, tmp_path):
 
 
 def test_a_killed_holder_blocks_nobody(started: Driver, tmp_path):
-    """It holds the run, or builds a cache or the store: another process goes on at once."""
-    command = [*SMALL, *places(tmp_path), "num_epochs=100000"]
-    for moment in (0.5, 2.0, 6.0):
-        start = time.monotonic()
-        (killed,) = started.run(command, kill_after=[moment])
-        assert killed.code == -9
-        second = started.run([*command[:-1], "num_epochs=3", f"seed={int(10 * moment)}"])[0]
-        assert second.code == 0, second.output
-        assert time.monotonic() - start < moment + second.seconds + RELEASE_SECONDS
-    (same,) = started.run(command, kill_after=[8.0])
-    assert "is being computed by another process" not in same.output
+    """It builds the store or a cache, or computes: another that waits goes on, and so does it."""
+    (alone,) = started.run([*SMALL, *places(tmp_path / "alone")])
+    for share in (0.2, 0.5, 0.8):
+        command = [*SMALL, *places(tmp_path / f"{share}")]
+        moment = share * alone.seconds
+        killed, waiting = started.run(
+            command, [*command, "seed=1"], kill_after=[moment, 300.0]
+        )  # fmt: skip
+        (again,) = started.run(command)
+        assert (killed.code, waiting.code, again.code) == (-9, 0, 0), waiting.output + again.output
+        # Both computed at the same time, so each may have had half of the machine.
+        assert waiting.seconds < moment + 2 * alone.seconds + RELEASE_SECONDS
+        assert again.seconds < alone.seconds + RELEASE_SECONDS
+        assert statuses(tmp_path / f"{share}") == ["FINISHED"] * 2
+        assert_nothing_left_over(tmp_path / f"{share}")
