@@ -3,7 +3,6 @@
 import copy
 import difflib
 import hashlib
-import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -13,10 +12,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
+from caltech import hub
 from caltech.errors import InputError
-
-# torchvision has torch.hub load its files with Python's pickle, which executes what it reads.
-os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and std; the study's choice from scratch
 
@@ -89,9 +86,14 @@ def torchvision_model(
     options = torchvision.models.get_model_weights(name)
     _require_known("model.weights", weights, list(options.__members__))
     chosen = options[weights]
+<<<<<<< HEAD
     if load:
         _require_hash(chosen.url)
     network = _build_pretrained(name, chosen) if load else _build_empty(name, chosen)
+=======
+    hub.require_hash(chosen.url)
+    network = _build_pretrained(name, chosen)
+>>>>>>> faults
     head = _with_new_last(_take_last_child(network), num_classes)
     preset = chosen.transforms()
     identity = f"{chosen} {Path(chosen.url).name}"
@@ -115,7 +117,7 @@ def timm_model(num_classes: int, name: str, weights: str | None, load: bool = Tr
     tagged = name if weights == "DEFAULT" else f"{name}.{weights}"
     if weights != "DEFAULT":
         _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
-    _require_blob(tagged)
+    hub.require_blob(tagged)
     try:
         network = timm.create_model(tagged, pretrained=load)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
@@ -231,7 +233,7 @@ def _build_pretrained(name: str, weights: object) -> nn.Module:
     try:
         network = torchvision.models.get_model(name, weights=weights)
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        place = _hub_file(weights.url)
+        place = hub.file_of(weights.url)
         raise InputError(_cannot_load(f"{weights} from {weights.url}", place, error)) from error
     if name == "inception_v3":  # GoogLeNet's auxiliary heads are gone already
         network.aux_logits, network.AuxLogits = False, None
@@ -248,55 +250,6 @@ def _build_empty(name: str, weights: object) -> nn.Module:
     if name.startswith("vit_"):
         options = {"image_size": weights.meta["min_size"][0]}
     return torchvision.models.get_model(name, **options)
-
-
-def _hub_file(url: str) -> Path:
-    """Where torch keeps what it has downloaded from there."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-
-
-def _require_hash(url: str) -> None:
-    """Raise InputError if the file is there and does not match the hash in its own name.
-
-    torch verifies that while it downloads, and never again.
-    """
-    path = _hub_file(url)
-    expected = torch.hub.HASH_REGEX.search(path.name)
-    if expected is None or not path.is_file():
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(expected.group(1)):
-        raise InputError(
-            f"{path} has SHA-256 {found}, which does not begin with the {expected.group(1)} of its "
-            "name: it is damaged or another file. Delete it; the same command downloads it again."
-        )
-
-
-def _require_blob(tagged: str) -> None:
-    """Raise InputError if a timm file in the Hugging Face cache does not match its blob's name.
-
-    Large files are kept there under their SHA-256, which is verified while they are downloaded.
-    """
-    import timm
-    from huggingface_hub import try_to_load_from_cache
-
-    source = timm.get_pretrained_cfg(tagged)
-    if source is None or not source.hf_hub_id:
-        return
-    repository = source.hf_hub_id + (tagged if source.hf_hub_id.endswith("/") else "")
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        kept = try_to_load_from_cache(repository, name)
-        blob = Path(kept).resolve() if isinstance(kept, str) else None
-        if blob is None or len(blob.name) != 64:
-            continue
-        with blob.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != blob.name:
-            raise InputError(
-                f"{blob} has SHA-256 {found}: it is damaged or another file. Delete it; the same "
-                "command downloads it again."
-            )
 
 
 def _load_lite0(network: nn.Module) -> str:

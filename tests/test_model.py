@@ -93,7 +93,7 @@ def downloaded(tmp_path, monkeypatch):
         path = tmp_path / "hub" / "checkpoints" / file
         path.parent.mkdir(parents=True)
         torch.save(network.state_dict(), path)
-        monkeypatch.setattr(models, "_require_hash", lambda url: None)  # it cannot match
+        monkeypatch.setattr(models.hub, "require_hash", lambda url: None)  # it cannot match
         return network
 
     return place

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from caltech import checkpoint, download
+from caltech import checkpoint, download, hub
 from caltech import model as models
 from caltech.errors import InputError
 from caltech.run import open_directory, without_passwords
@@ -62,7 +62,7 @@ def test_a_malicious_checkpoint_with_a_checksum_is_refused(tmp_path):
 def test_malicious_weights_from_a_hub_are_refused(tmp_path, monkeypatch):
     proof = tmp_path / "proof"
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(models, "_require_hash", lambda url: None)
+    monkeypatch.setattr(models.hub, "require_hash", lambda url: None)
     path = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
     path.parent.mkdir(parents=True)
     torch.save({"fc.weight": Evil(proof)}, path)
@@ -80,11 +80,11 @@ def test_a_hub_file_that_does_not_match_its_name_is_refused(tmp_path, monkeypatc
     content = bytearray(b"weights")
     name = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     (folder / name).write_bytes(content)
-    models._require_hash(f"https://elsewhere/{name}")
+    hub.require_hash(f"https://elsewhere/{name}")
     content[0] ^= 1 if harm == "one bit" else 99
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{folder}/{name} .*Delete it"):
-        models._require_hash(f"https://elsewhere/{name}")
+        hub.require_hash(f"https://elsewhere/{name}")
     (folder / "resnet18-f37072fd.pth").write_bytes(b"not the weights")
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth has SHA-256 .*f37072fd"):
         models.torchvision_model(5, "resnet18", "DEFAULT")
@@ -102,7 +102,7 @@ def test_a_timm_file_in_the_cache_that_was_changed_is_refused(tmp_path, monkeypa
     blob = folder / "blobs" / hashlib.sha256(b"weights").hexdigest()
     blob.write_bytes(b"weights")
     (folder / "snapshots" / "abc" / "model.safetensors").symlink_to(blob)
-    models._require_blob("resnet18.a1_in1k")
+    hub.require_blob("resnet18.a1_in1k")
     blob.write_bytes(b"weighty")
     with pytest.raises(InputError, match=rf"{blob} .*Delete it"):
         models.timm_model(5, "resnet18", "a1_in1k")
