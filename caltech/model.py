@@ -86,14 +86,7 @@ def torchvision_model(
     options = torchvision.models.get_model_weights(name)
     _require_known("model.weights", weights, list(options.__members__))
     chosen = options[weights]
-<<<<<<< HEAD
-    if load:
-        _require_hash(chosen.url)
     network = _build_pretrained(name, chosen) if load else _build_empty(name, chosen)
-=======
-    hub.require_hash(chosen.url)
-    network = _build_pretrained(name, chosen)
->>>>>>> faults
     head = _with_new_last(_take_last_child(network), num_classes)
     preset = chosen.transforms()
     identity = f"{chosen} {Path(chosen.url).name}"
@@ -117,7 +110,8 @@ def timm_model(num_classes: int, name: str, weights: str | None, load: bool = Tr
     tagged = name if weights == "DEFAULT" else f"{name}.{weights}"
     if weights != "DEFAULT":
         _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
-    hub.require_blob(tagged)
+    if load:
+        hub.require_blob(tagged)
     try:
         network = timm.create_model(tagged, pretrained=load)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
@@ -230,6 +224,7 @@ def _with_new_last(head: nn.Module, num_classes: int) -> nn.Module:
 def _build_pretrained(name: str, weights: object) -> nn.Module:
     import torchvision
 
+    hub.require_hash(weights.url)
     try:
         network = torchvision.models.get_model(name, weights=weights)
     except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
