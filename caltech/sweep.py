@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from caltech.errors import CaltechError
+from caltech.files import remove_leftovers
 from caltech.run import write_json
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,11 @@ class NameSweep(Callback):
     """Hydra's callback at the start of a multirun: gives the sweep a folder for its records."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        sweeps = Path(config.output) / config.study / "sweeps"
+        for earlier in sweeps.glob("*"):
+            remove_leftovers(earlier)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        os.environ[VARIABLE] = str(Path(config.output) / config.study / "sweeps" / name)
+        os.environ[VARIABLE] = str(sweeps / name)
 
 
 @contextmanager
