@@ -115,6 +115,8 @@ def typed(tree, cache, tmp_path, monkeypatch):
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level  # Hydra sets its own
     yield lambda *arguments: outcome([*small, *arguments])
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = True
