@@ -237,7 +237,8 @@ def validate(cfg: DictConfig) -> None:
     for name, options in (("device", ("auto", "cpu", "cuda")), ("features", ("auto", "off"))):
         require(name, cfg[name] in options, f"it is one of {', '.join(options)}", f"{name}=auto")
     is_key = cfg.start is None or re.fullmatch("[0-9a-f]{10}", cfg.start) is not None
-    require("start", is_key, "it is a finished run's key", "start=6ba21d19c4, or start=null")
+    rule = "it is a finished run's key, quoted if it reads as a number (start=\"'1234567e89'\")"
+    require("start", is_key, rule, "start=6ba21d19c4, or start=null")
     require_study(cfg.study)
 
 

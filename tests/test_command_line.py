@@ -64,7 +64,8 @@ def test_a_run_a_sweep_over_it_and_the_answer_of_what_is_finished(command, tmp_p
     for path in results:
         directory, result = path.parent, json.loads(path.read_text())
         assert result["key"] == directory.name
-        assert f"key: {directory.name}" in (directory / "config.yaml").read_text()
+        kept = (directory / "config.yaml").read_text()
+        assert re.search(rf"^key: '?{directory.name}'?$", kept, re.MULTILINE)
 
 
 def test_a_failed_job_ends_neither_the_sweep_nor_silently(command, tmp_path):

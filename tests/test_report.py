@@ -83,7 +83,7 @@ class Store:
             "code": code,
             "environment": ENVIRONMENT,
         }
-        told = describe(cfg, choices, overrides, provenance)
+        told = describe(cfg, choices, overrides, None, provenance)
         run = self.client.create_run(self.experiment, run_name=told.name).info
         epochs = cfg.num_epochs if status == "FINISHED" else 3
         metrics = [
@@ -342,7 +342,7 @@ def test_the_command_line(tmp_path):
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert shown.returncode == 0, shown.stderr
     assert shown.stderr == ""
-    assert shown.stdout.count("\npython -m caltech.train experiment=") == 9
+    assert shown.stdout.count("\npython -m caltech.train experiment=") == 11
     assert f"{tmp_path}/out/course/report.html" in shown.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     written = sorted(path.name for path in (tmp_path / "out" / "course").iterdir())

@@ -230,10 +230,12 @@ def test_a_run_that_another_process_computes_is_refused(configure):
 
 def test_other_data_is_refused(configure, tmp_path, cache):
     image = tmp_path / "caltech101" / "101_ObjectCategories" / "a" / "image_0001.jpg"
-    image.parent.mkdir(parents=True)
-    for number in range(1, 25):
-        place = image.with_name(f"image_{number:04d}.jpg")
-        Image.new("RGB", (80, 80), (number, 0, 0)).save(place)
+    for category in ("a", "b"):
+        folder = image.parent.with_name(category)
+        folder.mkdir(parents=True)
+        for number in range(1, 13):
+            place = folder / f"image_{number:04d}.jpg"
+            Image.new("RGB", (80, 80), (number, 0, 0)).save(place)
     overrides = [*LITE0, f"data.root={tmp_path}", "num_epochs=1"]
     cfg = configure(*overrides)
     train(cfg)

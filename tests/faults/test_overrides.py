@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import logging
 import os
 import sys
 
@@ -111,7 +112,14 @@ def typed(tree, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     small = ["device=cpu", "data.download=false", f"output={tmp_path / 'multirun'}"]
     small += ["model=timm", "model.name=test_resnet", "model.weights=null"]
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level  # Hydra sets its own
     yield lambda *arguments: outcome([*small, *arguments])
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.raiseExceptions = True
     for name in ("CALTECH_SWEEP", "HYDRA_FULL_ERROR"):
         os.environ.pop(name, None)
 
