@@ -22,13 +22,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
-<<<<<<< HEAD
 from caltech import search
 from caltech.errors import CaltechError, InputError
-=======
-from caltech.errors import CaltechError
 from caltech.files import remove_leftovers
->>>>>>> faults
 from caltech.run import write_json
 from caltech.store import comparison
 
@@ -100,7 +96,6 @@ class NameSweep(Callback):
     tracking: DictConfig
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-<<<<<<< HEAD
         try:
             path = str(_prepare(config).absolute())
         except CaltechError as error:  # of any other, Hydra would make a warning and go on
@@ -133,17 +128,13 @@ def _prepare(config: DictConfig) -> Path:
             config.hydra.sweep.dir = path  # Hydra writes its multirun.yaml there
         return Path(path)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-    path = Path(config.output) / config.study / "sweeps" / name
+    sweeps = Path(config.output) / config.study / "sweeps"
+    for earlier in sweeps.glob("*"):  # killed while it wrote a record
+        remove_leftovers(earlier)
+    path = sweeps / name
     if searches or choices["pruner"] != "none":
         search.prepare(config, path)
     return path
-=======
-        sweeps = Path(config.output) / config.study / "sweeps"
-        for earlier in sweeps.glob("*"):
-            remove_leftovers(earlier)
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        os.environ[VARIABLE] = str(sweeps / name)
->>>>>>> faults
 
 
 @contextmanager
