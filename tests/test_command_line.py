@@ -78,6 +78,7 @@ def test_a_failed_job_ends_neither_the_sweep_nor_silently(command, tmp_path):
     assert len(list((tmp_path / "multirun" / "default").glob("*/result.json"))) == 2
 
 
+@pytest.mark.slow  # 12 s each
 @pytest.mark.parametrize(
     ("launcher", "threads"),
     [
@@ -157,6 +158,7 @@ def test_a_killed_search_goes_on_to_the_same_trials(start, tmp_path):
     assert len(list(study.glob("*/result.json"))) == 4
 
 
+@pytest.mark.slow  # tests/faults/test_processes.py has eight of them
 def test_processes_share_one_build_of_the_caches(start, tmp_path):
     both = [start(f"lr={lr}", CALTECH_CACHE=str(tmp_path / "cache")) for lr in (0.1, 0.2)]
     outputs = [process.communicate(timeout=120)[0] for process in both]

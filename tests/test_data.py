@@ -98,9 +98,10 @@ def test_cache_is_read_and_not_rebuilt(tree, tmp_path, monkeypatch):
 def test_changed_bytes_are_another_data_set(tree, tmp_path):
     image = tmp_path / "caltech101" / "101_ObjectCategories" / "a" / "image_0001.jpg"
     other = image.parent.with_name("b") / "image_0001.jpg"
-    for path in (image, other):  # one class alone is refused
+    for path in (image, other):  # one class alone is refused, and parts without images
         path.parent.mkdir(parents=True)
-        Image.new("RGB", (80, 80), "red").save(path)
+        for number in range(1, 4):
+            Image.new("RGB", (80, 80), "red").save(path.with_name(f"image_{number:04d}.jpg"))
     before = load(tmp_path, tmp_path / "cache")
     Image.new("RGB", (80, 80), "blue").save(image)
     after = load(tmp_path, tmp_path / "cache")
@@ -112,7 +113,8 @@ def test_an_unreadable_image_is_named_and_leaves_no_cache(tmp_path):
     folder = tmp_path / "caltech101" / "101_ObjectCategories" / "a"
     for path in (folder, folder.with_name("b")):  # one class alone is refused
         path.mkdir(parents=True)
-        Image.new("RGB", (80, 80)).save(path / "image_0001.jpg")
+        for number in (1, 3, 4):
+            Image.new("RGB", (80, 80)).save(path / f"image_{number:04d}.jpg")
     (folder / "image_0002.jpg").write_bytes(b"\xff\xd8 not a JPEG")
     with pytest.raises(InputError, match=r"a/image_0002\.jpg.*Restore it"):
         load(tmp_path, tmp_path / "cache")

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from caltech import arguments, explain, hub, predict, trained
 from caltech import model as models
 from caltech.data import list_images
-from caltech.errors import InputError
+from caltech.errors import DamagedError, InputError
+from caltech.files import read_sealed_json
 from caltech.model import torchvision_model
 from caltech.pixels import decode, enlarge
 from caltech.run import write_json
@@ -217,7 +218,9 @@ def store(tmp_path):
         write_json(directory / "provenance.json", {"data": {"name": data, "sha256": data[::-1]}})
         if finished:
             measured = {"val/accuracy": validation, "val/loss": 1.0, "test/accuracy": test}
-            write_json(directory / "result.json", {"key": key, "best": measured})
+            write_json(
+                directory / "result.json", {"key": key, "status": "finished", "best": measured}
+            )
         return directory
 
     return put
@@ -259,7 +262,7 @@ def test_what_cannot_be_loaded(finished, store, tmp_path):
 
     damaged = shutil.copytree(finished, tmp_path / "damaged")
     (damaged / "best.safetensors").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"best\.safetensors does not fit the model"):
+    with pytest.raises(DamagedError, match=r"best\.safetensors was cut short or changed"):
         trained.load(damaged, "best", "cpu")
 
     malicious = shutil.copytree(finished, tmp_path / "malicious")
@@ -273,7 +276,7 @@ def test_what_cannot_be_loaded(finished, store, tmp_path):
 
 def test_runs_that_did_not_keep_class_names_take_them_from_their_data(finished, tmp_path):
     old = shutil.copytree(finished, tmp_path / "old")
-    provenance = json.loads((old / "provenance.json").read_text())
+    provenance = read_sealed_json(old / "provenance.json")
     classes = provenance.pop("classes")
     write_json(old / "provenance.json", provenance)
     assert list(trained.load(old, "best", "cpu").classes) == classes
