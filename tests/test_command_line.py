@@ -30,6 +30,8 @@ def start(tree: Path, cache: Path, tmp_path: Path):
         return subprocess.Popen(
             [sys.executable, "-m", "caltech.train", *own, *small, *arguments],
             cwd=tmp_path, env=os.environ | places | {"PYTHONWARNINGS": "default"} | environment,
+            # A background job of a shell ignores SIGINT, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
