@@ -10,15 +10,6 @@ import numpy as np
 from caltech import intervals
 
 FINISHED = "finished"
-# Metrics of an epoch that a report shows.
-EPOCH_METRICS = (
-    "train/loss",
-    "train/loss_last_step",
-    "train/accuracy",
-    "val/loss",
-    "val/accuracy",
-    "lr",
-)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from caltech.config import DECISIVE, decisive, point_key
 from caltech.errors import InputError
-from caltech.rows import EPOCH_METRICS, FINISHED, Predictions, Run, flat
-from caltech.tracking import ENVIRONMENT
+from caltech.rows import FINISHED, Predictions, Run, flat
+from caltech.tracking import ENVIRONMENT, EPOCH_METRICS, METRICS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -93,9 +93,7 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
         started=run.info.start_time,
         params=dict(run.data.params),
         config=flat(known),
-        metrics={
-            k: v for k, v in metrics.items() if k not in (*EPOCH_METRICS, "images_per_second")
-        },
+        metrics={k: v for k, v in metrics.items() if k not in METRICS},
         history={name: _history(client, run.info.run_id, name) for name in EPOCH_METRICS},
         seconds=json.loads(folder.read("timing.json") or b"{}").get("seconds"),
         environment=_environment(tags, provenance),

@@ -19,16 +19,16 @@ from caltech.config import INDIFFERENT, build, point_key
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0
-# Numbers of an epoch that are told about, in the design's names.
-METRICS = (
+# Numbers of an epoch that a report shows, and all that the tracker is told.
+EPOCH_METRICS = (
     "train/loss",
     "train/loss_last_step",
     "train/accuracy",
     "val/loss",
     "val/accuracy",
     "lr",
-    "images_per_second",
 )
+METRICS = (*EPOCH_METRICS, "images_per_second")
 # Of a run's provenance, as tags of the same names.
 ENVIRONMENT = ("device", "threads", "torch", "python")
 

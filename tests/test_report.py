@@ -37,7 +37,7 @@ from caltech.config import CONF, register
 from caltech.errors import InputError
 from caltech.report import report
 from caltech.rows import Predictions
-from caltech.tracking import describe
+from caltech.tracking import EPOCH_METRICS, describe
 
 CLASSES = ["ant", "bass|<b>", "=cup", "$dog$"]
 IMAGES = 400
@@ -90,7 +90,7 @@ class Store:
             Metric(name, value + 0.001 * (epoch - epochs) * (name == "val/accuracy"), 0, epoch)
             for epoch in range(1, epochs + 1)
             for name, value in zip(
-                rows.EPOCH_METRICS, (1.5, 1.25, 0.6, 1.4, accuracy, cfg.lr), strict=True
+                EPOCH_METRICS, (1.5, 1.25, 0.6, 1.4, accuracy, cfg.lr), strict=True
             )
         ]
         given = answers(accuracy) if given is None else given
@@ -396,7 +396,7 @@ def made_up_row(accuracy: float, **params: str) -> rows.Row:
     run = rows.Run(
         key=str(params), point=str(params), status="finished", reason="", started=0,
         params={"seed": "0", **params}, config={}, metrics={"val/best_accuracy": accuracy},
-        history={name: [0.4, 0.5] for name in rows.EPOCH_METRICS}, seconds=1.0, environment={},
+        history={name: [0.4, 0.5] for name in EPOCH_METRICS}, seconds=1.0, environment={},
         code=CODE, data=DATA, experiment=None,
         predictions=Predictions(np.arange(IMAGES), LABELS, given, given, np.full(IMAGES, 0.7)),
     )  # fmt: skip
