@@ -1,7 +1,7 @@
 """How runs become rows, and rows tables: the study's own, and one of what a user varied."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +32,7 @@ def is_of(run: Run, experiment: Published) -> bool:
     if run.point == experiment.point:
         return True
     if not run.config:  # its file is gone
-        return run.experiment == experiment.experiment and not variation(run, experiment)
+        return run.experiment == experiment.experiment and not changes(run, experiment)
     shared = (run.config.keys() & experiment.config.keys()) - {"seed"}
     return all(run.config[key] == experiment.config[key] for key in shared)
 
@@ -43,7 +43,8 @@ def study_tables(
     """The tables that the study or a run claims, in their order, and the points of no table.
 
     An experiment with another model, or with other values, is a further row below the study's and
-    is not compared with its numbers.
+    is not compared with its numbers. Precision is how a row is computed and not what it is: in
+    another one it is named so, and compared, and stands where the study's own row was not run.
     """
     rows = {
         experiment.experiment: [experiment_row(experiment, study)] for experiment in experiments
@@ -61,9 +62,14 @@ def study_tables(
         if same:
             row = experiment_row(experiment, study, runs)
             rows[experiment.experiment][0] = row
-        else:
-            name = f"{experiment.name} ({variation(runs[0], experiment)})"
-            rows[experiment.experiment].append(Row(name, runs, runs[0].params))
+            continue
+        changed = changes(runs[0], experiment)
+        name = f"{experiment.name} ({in_words(changed)})"
+        numbers = experiment if changed.keys() == {"precision"} else None
+        rows[experiment.experiment].append(Row(name, runs, runs[0].params, numbers))
+    for group in rows.values():
+        if not group[0].runs and any(row.published and row.finished for row in group[1:]):
+            del group[0]
     tables = []
     for title in dict.fromkeys(e.table for e in experiments if e.table in claimed):
         own = [rows[e.experiment] for e in experiments if e.table == title]
@@ -116,19 +122,25 @@ def describe(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     return [{name: flat.get(name, "") for name in chosen} for flat in flats]
 
 
-def variation(run: Run, experiment: Published) -> str:
-    """What a run changes of an experiment, in as few words as tell it."""
-    changed = [
-        value if name == "model" else f"{name}={value}"
+def changes(run: Run, experiment: Published) -> dict[str, str]:
+    """What a run changes of an experiment: parameters, and config keys that these do not tell."""
+    changed = {
+        name: value
         for name, value in run.params.items()
         if name not in NOT_SHOWN and experiment.params.get(name, value) != value
-    ]
-    deeper = [
-        f"{name}={shown(value)}"
-        for name, value in run.config.items()
-        if name != "seed" and experiment.config.get(name, value) != value
-    ]
-    return ", ".join(sorted(changed, key=lambda word: "=" in word) or deeper)
+    }
+    for name, value in run.config.items():
+        group, _, leaf = name.partition(".")
+        told = {"seed", *changed} & {group, leaf}  # model=resnet50 tells of model.name
+        if not told and experiment.config.get(name, value) != value:
+            changed[name] = shown(value)
+    return changed
+
+
+def in_words(changed: Mapping[str, str]) -> str:
+    """As few words as tell it, the model's name first."""
+    words = [value if name == "model" else f"{name}={value}" for name, value in changed.items()]
+    return ", ".join(sorted(words, key=lambda word: "=" in word))
 
 
 def shown(value: Any) -> str:

@@ -56,7 +56,7 @@ READING_BESIDE_PUBLISHED = (
     "The test images are the study's own. Its validation images were drawn in an unknown way; "
     "ours are as many, but not the same.",
     "A row with another model's name, or with values of its own, is not compared with the "
-    "published numbers.",
+    "published numbers; one in another precision is.",
 )
 READING_OF_RUNS = ("Runs are in the order of their best epoch's validation accuracy.",)
 GALLERY = "gallery.html"

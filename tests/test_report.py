@@ -214,6 +214,27 @@ def test_the_golden_table(course, make):
     assert convolutional["TESTING ACC"] == "not run (published 0.5620)"
 
 
+def test_a_row_tells_what_it_changes_and_another_precision_is_still_compared(store, make):
+    study = "study=variants"
+    store.add(study, "experiment=scratch/model1", "precision=bf16", accuracy=0.3)
+    smaller = ("data.resize=128", "data.crop=112")
+    store.add(study, "experiment=scratch/model2", "model=efficientnet_lite0", *smaller)
+    store.add(study, "experiment=scratch/model2", "precision=bf16", "lr=0.05")
+    store.add(study, "experiment=scratch/model3", accuracy=0.29)
+    store.add(study, "experiment=scratch/model3", "precision=bf16", accuracy=0.31)
+    lines = table(make("variants")[1], "Training from Scratch")
+    told = {line["Model"]: line["TESTING ACC"] for line in lines}
+    assert told == {
+        "Base": "not run (published 0.0919)",
+        "Model 1 (precision=bf16)": "0.3000 (published 0.2454, +0.0546, better)",
+        "Model 2": "not run (published 0.2745)",
+        "Model 3": "0.2900 (published 0.2969, -0.0069, agrees)",
+        "Model 2 (efficientnet_lite0, data.resize=128, data.crop=112)": "0.5000",
+        "Model 2 (lr=0.05, precision=bf16)": "0.5000",
+        "Model 3 (precision=bf16)": "0.3100 (published 0.2969, +0.0131, agrees)",
+    }
+
+
 def test_a_report_is_remade_from_kept_results(store, make):
     for seed in (0, 1):
         store.add("study=kept", "experiment=scratch/model1", f"seed={seed}", accuracy=0.3)
