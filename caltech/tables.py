@@ -152,11 +152,14 @@ def class_name(run: Run, number: int) -> str:
 def _values(table: Table, row: Row) -> dict[str, str]:
     if table.columns:
         return {name: show_parameter(name, row.params[name]) for name in table.columns}
-    return {
+    values = {
         title: show_parameter(name, row.params[name])
         for title, name in HYPERPARAMETERS.items()
         if name in row.params
     }
+    if row.params.get("schedule") not in ("step", None):  # the others have neither
+        values |= {"STEP_SIZE": row.params["schedule"], "GAMMA": ""}
+    return values
 
 
 def _statistics(row: Row) -> dict[str, str]:

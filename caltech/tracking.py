@@ -58,7 +58,7 @@ def describe(
         choices: option of each config group.
         overrides: as typed.
         sweep: name of the sweep that the run is a job of, or None.
-        provenance: run.provenance's answer; None for a run that was refused before.
+        provenance: what caltech.provenance collects; None for a run that was refused before.
     """
     groups = chosen(choices)
     named = ("model", "freeze", "lr")

@@ -4,8 +4,7 @@ import logging
 import signal
 import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,18 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from caltech import checkpoint, errors, features, interruption, run, search, sweep
+from caltech import (
+    checkpoint,
+    epochs,
+    errors,
+    features,
+    interruption,
+    provenance,
+    run,
+    search,
+    sweep,
+)
 from caltech.augment import Views
 from caltech.config import (
     CONF,
@@ -28,7 +36,7 @@ from caltech.config import (
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
 from caltech.freeze import frozen_digest, split_frozen
-from caltech.loop import Setup, Totals, epoch_seed, evaluate, train_epoch
+from caltech.loop import Setup, evaluate
 from caltech.model import Classifier, require_batch_of_one, require_fit
 from caltech.search import NO_TRIAL, NoTrial, Trial
 from caltech.tracking import describe, refusal_recorded
@@ -85,9 +93,9 @@ def train(
     with run.claimed(directory):
         if cfg.rerun:
             run.set_aside(directory)
-        provenance = run.provenance(data, model, device)
-        run.open_directory(directory, cfg, provenance)
-        description = describe(cfg, choices or {}, overrides, sweep.name(), provenance)
+        made_from = provenance.collect(data, model, device)
+        provenance.record(directory, cfg, made_from)
+        description = describe(cfg, choices or {}, overrides, sweep.name(), made_from)
         if result := run.recorded_result(directory, trial.prunes):
             log.info("%s is %s already; rerun=true computes it again.", directory, result["status"])
             if sweep.name() is not None:
@@ -106,7 +114,7 @@ def train(
 
         with build(cfg.tracking, description) as tracker:
             frozen_before = frozen_digest(model)
-            progress = fit(cfg, setup, data, trained, schedule, tracker, trial)
+            progress = epochs.fit(cfg, setup, data, trained, schedule, tracker, trial)
             if frozen_digest(model) != frozen_before:
                 raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
             if len(progress["history"]) < cfg.num_epochs:
@@ -120,71 +128,6 @@ def train(
         run.record_result(directory, result)
     run.report(result)
     return result
-
-
-def fit(
-    cfg: DictConfig,
-    setup: Setup,
-    data: Dataset,
-    trained: Classifier,
-    schedule: Any,
-    tracker: Any,
-    trial: Trial | NoTrial,
-) -> dict[str, Any]:
-    """Train the epochs that are left, with a checkpoint after each; return the run's progress.
-
-    A checkpoint holds what training changes; what is frozen comes from the weights again.
-    A pruned run's history is shorter than the epochs that were asked for.
-    """
-    path = Path(cfg.directory) / run.CHECKPOINT
-    parts = {"trained": trained, "schedule": schedule}
-    parts |= {"optimizer": setup.optimizer, "scaler": setup.scaler}
-    progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0, "inside": None}
-    if (kept := checkpoint.load(path, parts)) is not None:
-        progress = kept
-        log.info("resuming %s after epoch %d", cfg.directory, len(progress["history"]))
-    history = progress["history"]
-    for epoch in range(len(history) + 1, cfg.num_epochs + 1):
-        if trial.report(history):  # before an epoch, so that a resumed run asks again
-            break
-        start = time.perf_counter()
-        metrics = {"epoch": epoch, "lr": schedule.get_last_lr()[0]}
-        with interruption.deferred() as interrupted:
-            keep = checkpoint.keeper(
-                path, parts, progress, 60 * cfg.checkpoint_minutes, interrupted
-            )
-            metrics |= fit_epoch(setup, data.train, cfg.seed, epoch, progress["inside"], keep)
-        metrics |= evaluate(setup, data.validation, "validation").measures("val")
-        schedule.step()
-
-        if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
-            progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
-        history.append(metrics)
-        progress |= {"seconds": progress["seconds"] + time.perf_counter() - start, "inside": None}
-        checkpoint.save(path, parts, progress)
-        tracker.log_epochs(history)
-        run.log_epoch(metrics, cfg.num_epochs)
-    trial.report(history)
-    tracker.log_epochs(history)
-    return progress
-
-
-def fit_epoch(
-    setup: Setup,
-    indices: Tensor,
-    seed: int,
-    epoch: int,
-    inside: Mapping[str, Any] | None,
-    keep: Callable[[Totals], None],
-) -> dict[str, float]:
-    """Train one epoch in its own random order, or what is left of it after a checkpoint inside."""
-    torch.manual_seed(epoch_seed(seed, epoch))
-    order = indices[torch.randperm(len(indices))]
-    totals = Totals()
-    if inside is not None:
-        totals = Totals(**inside["totals"])
-        checkpoint.set_generator_states(inside["generators"])
-    return train_epoch(setup, order, epoch, totals, keep)
 
 
 def test(
@@ -202,13 +145,13 @@ def test(
     directory = Path(cfg.directory)
     result = {"key": cfg.key, "status": "finished"}
     states = {"last": checkpoint.copy_of(trained), "best": progress["best_state"]}
-    epochs = {"last": len(progress["history"]), "best": progress["best_epoch"]}
+    ends = {"last": len(progress["history"]), "best": progress["best_epoch"]}
     for name, state in states.items():
         trained.load_state_dict(state)
         evaluation = evaluate(setup, data.test, f"test ({name})")
         checkpoint.save_weights(directory / f"{name}.safetensors", model)
         run.save_predictions(directory / f"predictions_{name}.npz", data.test, evaluation)
-        result[name] = progress["history"][epochs[name] - 1] | evaluation.measures("test")
+        result[name] = progress["history"][ends[name] - 1] | evaluation.measures("test")
         result[name].pop("images_per_second")  # all else is equal when a run is repeated
     result["majority/accuracy"] = data.majority_accuracy
     return result

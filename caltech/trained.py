@@ -21,7 +21,8 @@ from caltech.errors import InputError
 from caltech.files import read_sealed_json
 from caltech.model import Classifier
 from caltech.precision import Precision
-from caltech.run import PROVENANCE, RESULT, recorded_result
+from caltech.provenance import PROVENANCE
+from caltech.run import RESULT, recorded_result
 
 WEIGHTS = ("best", "last")
 

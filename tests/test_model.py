@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.transforms import functional as vision
 
 from caltech import model as models
+from caltech import pretrained
 from caltech.augment import center_crop
 from caltech.config import build
 from caltech.data import list_images
@@ -123,7 +124,7 @@ def test_pretrained_hidden_layers_stay(downloaded):
 
 def test_without_a_network_the_error_says_where_to_place_which_file(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
-        raise models.URLError("no network")
+        raise pretrained.URLError("no network")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)

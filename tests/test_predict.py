@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
-from caltech import arguments, explain, hub, predict, trained
+from caltech import arguments, explain, hub, predict, pretrained, trained
 from caltech import model as models
 from caltech.data import list_images
 from caltech.errors import DamagedError, InputError
@@ -58,7 +58,7 @@ def test_a_run_s_own_test_files_get_its_stored_answers(finished, images, weights
 
 def test_a_model_is_rebuilt_from_the_run_s_files_alone(finished, monkeypatch, tmp_path):
     """Neither the pretrained weights nor the data are touched; the normalisation comes back."""
-    monkeypatch.setattr(models, "_load_lite0", lambda network: pytest.fail("weights were read"))
+    monkeypatch.setattr(pretrained, "load_lite0", lambda network: pytest.fail("weights were read"))
     alone = shutil.copytree(finished, tmp_path / "alone")
     cfg = OmegaConf.load(alone / "config.yaml")
     cfg.data.root = cfg.data.cache = "/nowhere"

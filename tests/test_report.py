@@ -175,6 +175,7 @@ GOLDEN = """
 | Model 1 | 1e-1 | 0.9 | 5e-5 | 30 | 10 | 0.1 | not run (published 3.465) | not run (published 0.2483) | not run (published 0.2454) |
 | Model 2 | 1e-1 | 0.9 | 5e-5 | 40 | 10 | 0.01 | 1.250 (published 3.139, -1.9) | 0.1500 (published 0.2773, -0.1273, worse) | 0.1500 (published 0.2745, -0.1245, worse) |
 | Model 3 (b) | 1e-2 | 0.9 | 5e-5 | 30 | 15 | 0.01 | 1.250 ± 0.000 (published 2.808, -1.6, better) | 0.3000 ± 0.0141 (published 0.2932, +0.0068, agrees) | 0.3000 ± 0.0141 (published 0.2969, +0.0031, agrees) |
+| Best (ours) | 4e-2 | 0.9 | 5e-4 | 60 | cosine |  | not run | not run | not run |
 | Model 3 (efficientnet_lite0) | 1e-2 | 0.9 | 5e-5 | 30 | 15 | 0.01 | 1.250 | 0.9000 | 0.9000 |
 
 (a) collapsed: 100.0% of the answers are ant.
@@ -185,6 +186,7 @@ Not run or not finished; to run them:
 
 ```sh
 python -m caltech.train experiment=scratch/model1
+python -m caltech.train experiment=scratch/best
 ```
 """  # noqa: E501
 
@@ -229,6 +231,7 @@ def test_a_row_tells_what_it_changes_and_another_precision_is_still_compared(sto
         "Model 1 (precision=bf16)": "0.3000 (published 0.2454, +0.0546, better)",
         "Model 2": "not run (published 0.2745)",
         "Model 3": "0.2900 (published 0.2969, -0.0069, agrees)",
+        "Best (ours)": "not run",
         "Model 2 (efficientnet_lite0, data.resize=128, data.crop=112)": "0.5000",
         "Model 2 (lr=0.05, precision=bf16)": "0.5000",
         "Model 3 (precision=bf16)": "0.3100 (published 0.2969, +0.0131, agrees)",
@@ -363,7 +366,9 @@ def test_the_command_line(tmp_path):
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert shown.returncode == 0, shown.stderr
     assert shown.stderr == ""
-    assert shown.stdout.count("\npython -m caltech.train experiment=") == 11
+    named = re.findall(r"^python -m caltech.train experiment=(\S+)$", shown.stdout, re.MULTILINE)
+    files = Path(__file__).parents[1].glob("conf/experiment/*/*.yaml")
+    assert sorted(named) == sorted(f"{path.parent.name}/{path.stem}" for path in files)
     assert f"{tmp_path}/out/course/report.html" in shown.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     written = sorted(path.name for path in (tmp_path / "out" / "course").iterdir())

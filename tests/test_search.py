@@ -115,7 +115,7 @@ def test_without_a_pruner_trials_are_kept_once_ended(sweep, tmp_path, monkeypatc
         (0, "COMPLETE", first.value, {"lr": 0.3}, {1: pytest.approx(first.value)})
     ]
     with monkeypatch.context() as patched:
-        patched.setattr(training, "fit", lambda *_: 1 / 0)
+        patched.setattr(training.epochs, "fit", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             job(RATES[1])
     assert [trial[1] for trial in kept(folder)] == ["COMPLETE", "FAIL"]

@@ -14,8 +14,7 @@ from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-from caltech import sweep
-from caltech import train as training
+from caltech import epochs, sweep
 from caltech.config import CONF, build, point_key, register
 from caltech.errors import DivergedError, InputError
 from caltech.run import ARTIFACTS, claimed
@@ -78,19 +77,19 @@ def test_a_run_is_tracked(tracked):
 
 def test_a_resumed_run_is_the_same_run_and_tells_every_epoch_once(tracked, monkeypatch):
     cfg, client = tracked("lr=0.04")
-    train_epoch = training.train_epoch
+    train_epoch = epochs.train_epoch
 
     def interrupt(setup, order, epoch, *rest):
         if epoch == 3:
             raise KeyboardInterrupt
         return train_epoch(setup, order, epoch, *rest)
 
-    monkeypatch.setattr(training, "train_epoch", interrupt)
+    monkeypatch.setattr(epochs, "train_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(cfg)
     (run,) = runs(client, cfg.key)
     assert run.info.status == "KILLED"
-    monkeypatch.setattr(training, "train_epoch", train_epoch)
+    monkeypatch.setattr(epochs, "train_epoch", train_epoch)
     train(cfg)
     (same,) = runs(client, cfg.key)
     assert (same.info.run_id, same.info.status) == (run.info.run_id, "FINISHED")
@@ -110,7 +109,7 @@ def test_a_failed_run_says_why(tracked):
 
 def test_a_run_that_was_deleted_in_mlflow_is_tracked_anew(tracked, monkeypatch):
     cfg, client = tracked("lr=0.05")
-    monkeypatch.setattr(training, "evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr(epochs, "evaluate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(cfg)
     monkeypatch.undo()
@@ -163,14 +162,14 @@ def test_eight_processes_that_start_together_on_an_empty_store(context, tmp_path
 
 def die_in_training(overrides: list[str]) -> None:
     """Body of a process: killed in the second epoch, as by the kernel when memory is short."""
-    epoch = training.fit_epoch
+    epoch = epochs.fit_epoch
 
     def killed(setup, order, seed, number, *rest):
         if number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return epoch(setup, order, seed, number, *rest)
 
-    training.fit_epoch = killed
+    epochs.fit_epoch = killed
     register()
     with initialize_config_dir(config_dir=str(CONF)):
         train(compose("train", overrides))

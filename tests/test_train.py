@@ -215,7 +215,7 @@ def test_a_finished_run_is_answered_and_rerun_keeps_the_old_result(configure, mo
     first = train(cfg)
     before = outcome(cfg)
     with monkeypatch.context() as patched:
-        patched.setattr(training, "train_epoch", lambda *_: pytest.fail("trained again"))
+        patched.setattr(training.epochs, "train_epoch", lambda *_: pytest.fail("trained again"))
         assert train(cfg) == first
     assert train(configure(*LITE0, "rerun=true")) == first
     assert_equal(outcome(cfg), before)
@@ -345,12 +345,12 @@ def test_device(configure):
 
 
 def test_a_change_of_a_frozen_part_would_be_noticed(configure, monkeypatch):
-    train_epoch = training.train_epoch
+    train_epoch = training.epochs.train_epoch
 
     def spoil(setup, *rest):
         setup.network.backbone.network.bn1.running_mean += 1
         return train_epoch(setup, *rest)
 
-    monkeypatch.setattr(training, "train_epoch", spoil)
+    monkeypatch.setattr(training.epochs, "train_epoch", spoil)
     with pytest.raises(RuntimeError, match="frozen parameter or buffer has changed"):
         train(configure(*RESNET, "features=off"))

@@ -164,7 +164,7 @@ def head(title: str) -> None:
     """Say what is measured, where, and with what."""
     import torchvision
 
-    from caltech.run import code_version
+    from caltech.provenance import code_version
 
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []

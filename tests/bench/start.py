@@ -46,6 +46,7 @@ def product(began: float, arguments: list[str]) -> dict[str, float]:
 
     start = time.time()
     import caltech.train as entry
+    from caltech import epochs
 
     seconds["imports"] = time.time() - start
 
@@ -70,10 +71,11 @@ def product(began: float, arguments: list[str]) -> dict[str, float]:
         seconds["total"] = time.time() - began
         raise Reached
 
-    step = entry.train_epoch
-    entry.build, entry.train, entry.train_epoch = build, train_marked, first_step
+    step = epochs.train_epoch
+    entry.build, entry.train = build, train_marked
+    epochs.train_epoch = first_step
     entry.require_fit = timed("model", entry.require_fit)
-    entry.run.provenance = timed("provenance", entry.run.provenance)
+    entry.provenance.collect = timed("provenance", entry.provenance.collect)
     entry.features.extract = timed("features", entry.features.extract)
     sys.argv = ["caltech.train", *arguments]
     with contextlib.suppress(Reached), contextlib.redirect_stdout(io.StringIO()):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from caltech import train as training
+from caltech import epochs
 from caltech.errors import DivergedError, InputError
 from caltech.run import objective
 from caltech.train import train
@@ -19,14 +19,14 @@ from tests.faults.test_damage import SMALL
 def test_weights_that_are_no_numbers(configure, monkeypatch, value, moment):
     cfg = configure(*SMALL, "freeze=none", "num_epochs=1")
     name = "train_epoch" if moment == "before training" else "evaluate"
-    usual = getattr(training, name)
+    usual = getattr(epochs, name)
 
     def spoiled(setup, *rest, **named):
         with torch.no_grad():
             next(iter(setup.network.linear.parameters())).fill_(value)
         return usual(setup, *rest, **named)
 
-    monkeypatch.setattr(training, name, spoiled)
+    monkeypatch.setattr(epochs, name, spoiled)
     said = "epoch 1, step 1" if moment == "before training" else "loss on the validation images"
     with pytest.raises(DivergedError, match=said):
         train(cfg)

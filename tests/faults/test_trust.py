@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from caltech import checkpoint, download, hub
+from caltech import checkpoint, download, hub, provenance
 from caltech import model as models
 from caltech.errors import InputError
-from caltech.run import open_directory, without_passwords
+from caltech.provenance import without_passwords
 from caltech.train import train
 from tests.conftest import REPOSITORY
 from tests.faults.test_damage import SMALL
@@ -162,7 +162,7 @@ def test_a_password_in_the_store_s_address_is_not_written(configure, tmp_path, m
     address = "https://user:${oc.env:CALTECH_PASSWORD}@tracker.example:5000/x"
     cfg = configure("tracking=mlflow", f"tracking.uri={address}")
     assert SECRET in cfg.tracking.uri
-    open_directory(tmp_path, cfg, {"data": {}, "weights": {}, "code": {}})
+    provenance.record(tmp_path, cfg, {"data": {}, "weights": {}, "code": {}})
     written = (tmp_path / "config.yaml").read_text()
     assert SECRET not in written
     assert "uri: https://***@tracker.example:5000/x" in written
