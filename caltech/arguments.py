@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from caltech import trained
+from caltech import finished, trained
 from caltech.config import project_root
 from caltech.errors import CaltechError
 from caltech.trained import Trained
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 def load(given: argparse.Namespace) -> Trained:
     """The run that the command line names; says on stderr which one it is."""
-    directory = trained.find(given.run, given.study, given.data, Path(given.output).expanduser())
+    directory = finished.find(given.run, given.study, given.data, Path(given.output).expanduser())
     run = trained.load(directory, given.weights, given.device)
     told = run.summary()
     print(

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import get_num_threads
 from tqdm import tqdm
 
-from caltech import data, pixels
+from caltech import data, pixels, split
 from caltech.config import CONF, register
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash: images that differ in more are not called near
@@ -47,7 +47,7 @@ def audit(images: Path) -> Findings:
     """
     files = data.list_images(images)
     part = np.empty(len(files), dtype=object)
-    for name, indices in data.split_by_rule(len(files)).items():
+    for name, indices in split.by_rule(len(files)).items():
         part[indices.numpy()] = name
     with ThreadPoolExecutor(get_num_threads()) as pool:
         read = pool.map(_digests, [images / file for file in files])

@@ -29,6 +29,7 @@ TARGETS = (
     "caltech.data.caltech101",
     "caltech.data.digits",
     "caltech.model.efficientnet_lite0",
+    "caltech.model.efficientnet_lite2",
     "caltech.model.torchvision_model",
     "caltech.model.timm_model",
     "caltech.freeze.freeze",

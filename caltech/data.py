@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from caltech import download as downloads
-from caltech import pixels
+from caltech import pixels, split
 from caltech.augment import VIEWS, center_crop
 from caltech.errors import InputError
 
@@ -114,12 +113,12 @@ def caltech101(
     if not images.is_dir():
         downloads.caltech101(images, download)
     files = list_images(images)
-    split = split_by_rule(len(files))
+    parts = split.by_rule(len(files))
     if train_files or test_files:
-        split = _split_by_files(files, train_files, test_files)
+        parts = split.by_files(files, train_files, test_files)
     names = [file.split("/")[0] for file in files]
     classes = tuple(dict.fromkeys(names))
-    _require_parts(images, classes, split)
+    split.require_parts(images, classes, parts)
     number = {name: index for index, name in enumerate(classes)}
     content = pixels.content_digest(images, files, Path(cache).expanduser())
     path = pixels.place(content, resize, Path(cache).expanduser())
@@ -136,7 +135,7 @@ def caltech101(
         labels=torch.tensor([number[name] for name in names]),
         classes=classes,
         files=tuple(files),
-        **split,
+        **parts,
         crop=crop,
         content=content,
     )
@@ -162,7 +161,7 @@ def digits(resize: int, crop: int) -> Dataset:
         labels=torch.from_numpy(bunch.target[order].astype(np.int64)),
         classes=tuple(str(name) for name in bunch.target_names),
         files=tuple(f"{bunch.target[i]}/{i:04d}" for i in order),
-        **split_by_rule(len(order)),
+        **split.by_rule(len(order)),
         crop=crop,
         content=content,
     )
@@ -184,70 +183,6 @@ def list_images(images: Path) -> list[str]:
             "holds caltech101/101_ObjectCategories."
         )
     return files
-
-
-def split_by_rule(count: int) -> dict[str, Tensor]:
-    """Every third of the ordered images is for test, every fourth of the others for validation.
-
-    The test part is, file by file, that of the course the study was made in (8677 images: 2893);
-    how the study drew its validation part of the same size (1446 of 5784) is unknown.
-    """
-    indices = torch.arange(count)
-    is_test = indices % 3 == 0
-    return _with_validation(indices[~is_test], indices[is_test])
-
-
-def _with_validation(rest: Tensor, test: Tensor) -> dict[str, Tensor]:
-    is_validation = torch.arange(len(rest)) % 4 == 0
-    return {"train": rest[~is_validation], "validation": rest[is_validation], "test": test}
-
-
-def _split_by_files(
-    files: list[str], train_files: str | None, test_files: str | None
-) -> dict[str, Tensor]:
-    if not (train_files and test_files):
-        missing = "data.test_files" if train_files else "data.train_files"
-        raise InputError(f"{missing} is missing: data.train_files and data.test_files go together.")
-    index = {file: position for position, file in enumerate(files)}
-    parts = []
-    for key, path in (("data.train_files", train_files), ("data.test_files", test_files)):
-        if not Path(path).is_file():
-            raise InputError(
-                f"{key}={path} does not exist: a text file with a category/image.jpg a line."
-            )
-        lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
-        listed = [line for line in lines if line]
-        if unknown := [line for line in listed if line not in index]:
-            raise InputError(f"{key}={path} lists {unknown[0]}, which is not in the data set.")
-        if repeated := [file for file, times in Counter(listed).items() if times > 1]:
-            raise InputError(
-                f"{key}={path} lists {repeated[0]} more than once. Remove the repetition."
-            )
-        parts.append(listed)
-    train, test = parts
-    if overlap := sorted(set(train) & set(test)):
-        raise InputError(
-            f"{len(overlap)} files are in both data.train_files and data.test_files, "
-            f"{overlap[0]} for one. Remove them from one of the two."
-        )
-    return _with_validation(
-        torch.tensor([index[file] for file in train]), torch.tensor([index[file] for file in test])
-    )
-
-
-def _require_parts(images: Path, classes: tuple[str, ...], split: dict[str, Tensor]) -> None:
-    if len(classes) < 2:
-        raise InputError(
-            f"{images} has images in one category folder only, {classes[0]}: there is nothing to "
-            "tell apart. Type data.root= with a folder of at least two."
-        )
-    for part, indices in split.items():
-        if not len(indices):
-            raise InputError(
-                f"The {part} part of {images} is empty: {sum(map(len, split.values()))} images are "
-                "too few. Every third is for test and every fourth of the others for validation; "
-                "data.train_files and data.test_files name others."
-            )
 
 
 def _require_crop(crop: int, resize: int) -> None:

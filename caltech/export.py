@@ -1,36 +1,20 @@
 """Take a trained run elsewhere: `python -m caltech.export run=KEY|best format=onnx to=FOLDER`."""
 
-import copy
-import importlib.util
-import json
-import logging
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
-from PIL import Image
 from torch import Tensor
 
 from caltech import arguments, trained
-from caltech.config import CONF, PACKAGE
 from caltech.errors import CaltechError, InputError
 from caltech.features import BATCH
-from caltech.files import read_sealed_json, write_sealed_json
-from caltech.provenance import PROVENANCE
-from caltech.run import RESULT
+from caltech.formats import FORMATS
 from caltech.trained import Trained
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 USAGE = "python -m caltech.export [run=KEY|best] format=safetensors|onnx|mlflow to=FOLDER"
 DESCRIPTION = """\
@@ -75,7 +59,7 @@ def export(run: Trained, form: str, to: Path, tolerance: float) -> str:
     with TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as temporary:
         folder = Path(temporary) / to.name
         images = sample(run)
-        write(run, folder, images)
+        write(run, folder, images.pixels)
         found = compare(run, images, read(run, folder), tolerance)
         shutil.move(folder, to)
     return found
@@ -129,108 +113,6 @@ def sample(run: Trained) -> Sample:
     )
 
 
-def write_safetensors(run: Trained, folder: Path, images: Sample) -> None:
-    """A run's directory with no more than an answer needs, and without this machine's paths."""
-    folder.mkdir()
-    cfg = OmegaConf.masked_copy(run.cfg, ["key", "study", "model", "augment", "precision"])
-    cfg.data = {"resize": run.cfg.data.resize, "crop": run.cfg.data.crop}
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
-    provenance = read_sealed_json(run.directory / PROVENANCE)
-    write_sealed_json(folder / PROVENANCE, provenance | {"classes": list(run.classes)})
-    for name in (RESULT, f"{run.weights}.safetensors"):
-        shutil.copyfile(run.directory / name, folder / name)
-
-
-def read_safetensors(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
-    """The folder's model: decoded pixels (n, resize, resize, 3) uint8 to (n, classes)."""
-    return trained.load(folder, run.weights, run.device.type).probabilities
-
-
-def write_onnx(run: Trained, folder: Path, images: Sample) -> None:
-    """One file; views are averaged inside, so that nobody has to know of them."""
-    _require("onnx", "onnxscript", "onnxruntime")
-    folder.mkdir()
-    answers = copy.deepcopy(run.answers).cpu().to(memory_format=torch.contiguous_format)
-    program = torch.onnx.export(
-        answers,
-        (run.crop(images.pixels[:2]),),
-        input_names=["images"],
-        output_names=["probabilities"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        verbose=False,
-    )
-    about = {"classes": run.classes, "resize": run.resize, "crop": run.cfg.data.crop}
-    about |= {"run": run.summary() | {"directory": None}}
-    program.model.metadata_props.update({name: json.dumps(v) for name, v in about.items()})
-    program.save(folder / "model.onnx", external_data=False)
-
-
-def read_onnx(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
-    """As read_safetensors, by onnxruntime on the CPU."""
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-
-    def answer(pixels: Tensor) -> Tensor:
-        images = run.crop(pixels).contiguous().numpy()
-        return torch.from_numpy(session.run(["probabilities"], {"images": images})[0])
-
-    return answer
-
-
-def write_mlflow(run: Trained, folder: Path, images: Sample) -> None:
-    """A pyfunc model of code, this package's own (serving.py), around a safetensors export.
-
-    Its serving_input_example.json is a request that can be sent to a server as it is.
-    """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow.models import ModelSignature
-    from mlflow.pyfunc import save_model
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    with TemporaryDirectory() as temporary:
-        write_safetensors(run, Path(temporary) / "run", images)
-        # In a checkout conf/ is beside the package, which looks for it there.
-        code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
-        save_model(
-            folder,
-            python_model=str(PACKAGE / "serving.py"),
-            artifacts={"run": str(Path(temporary) / "run")},
-            model_config={"weights": run.weights},
-            code_paths=[str(path) for path in code],
-            signature=ModelSignature(
-                inputs=Schema([ColSpec("binary", "image")]),
-                params=ParamSchema([ParamSpec("top", "long", 5)]),
-            ),
-            input_example=_table(images.pixels[:1]),
-            pip_requirements=[r for r in metadata.requires("caltech") if "extra ==" not in r],
-        )
-
-
-def read_mlflow(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
-    """As read_safetensors, by the pyfunc model."""
-    from mlflow.pyfunc import load_model
-
-    model = load_model(str(folder))
-
-    def answer(pixels: Tensor) -> Tensor:
-        rows = model.predict(_table(pixels), params={"top": len(run.classes)})
-        named = [{top["class"]: top["probability"] for top in row["top"]} for row in rows]
-        return torch.tensor([[row[name] for name in run.classes] for row in named])
-
-    return answer
-
-
-FORMATS = {
-    "safetensors": (write_safetensors, read_safetensors),
-    "onnx": (write_onnx, read_onnx),
-    "mlflow": (write_mlflow, read_mlflow),
-}
-
-
 def main(words: Sequence[str]) -> int:
     """The command; 0, or an error."""
     parser = arguments.Parser(USAGE, DESCRIPTION)
@@ -245,22 +127,6 @@ def main(words: Sequence[str]) -> int:
     tolerance = usual if given.tolerance is None else given.tolerance
     print(f"{given.to}: {export(run, given.format, given.to.expanduser(), tolerance)}")
     return 0
-
-
-def _require(*libraries: str) -> None:
-    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"format=onnx needs more libraries. Type: pip install {' '.join(missing)}")
-
-
-def _table(pixels: Tensor) -> "DataFrame":
-    """Pixels as the bytes of PNG files, which keep them exactly."""
-    import pandas
-
-    files = [BytesIO() for _ in pixels]
-    for image, file in zip(pixels, files, strict=True):
-        Image.fromarray(image.numpy()).save(file, format="PNG")
-    return pandas.DataFrame({"image": [file.getvalue() for file in files]})
 
 
 if __name__ == "__main__":

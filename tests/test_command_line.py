@@ -172,7 +172,7 @@ def test_processes_share_one_build_of_the_caches(start, tmp_path):
 def test_help_is_readable(command):
     shown = command("--help").stdout
     for line in (
-        "model: alexnet, efficientnet_lite0",
+        "model: alexnet, efficientnet_lite0, efficientnet_lite2",
         "freeze: backbone, head, linear, none",
         "lr: 0.1",
     ):

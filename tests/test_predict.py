@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
-from caltech import arguments, explain, hub, predict, pretrained, trained
+from caltech import arguments, explain, finished, hub, predict, pretrained, trained
 from caltech import model as models
 from caltech.data import list_images
 from caltech.errors import DamagedError, InputError
@@ -58,7 +58,7 @@ def test_a_run_s_own_test_files_get_its_stored_answers(finished, images, weights
 
 def test_a_model_is_rebuilt_from_the_run_s_files_alone(finished, monkeypatch, tmp_path):
     """Neither the pretrained weights nor the data are touched; the normalisation comes back."""
-    monkeypatch.setattr(pretrained, "load_lite0", lambda network: pytest.fail("weights were read"))
+    monkeypatch.setattr(pretrained, "load_lite", lambda *_: pytest.fail("weights were read"))
     alone = shutil.copytree(finished, tmp_path / "alone")
     cfg = OmegaConf.load(alone / "config.yaml")
     cfg.data.root = cfg.data.cache = "/nowhere"
@@ -230,30 +230,30 @@ def test_the_best_run_is_that_of_highest_validation_accuracy(store, tmp_path):
     store("first", "aaa", validation=0.7, test=0.9)
     best = store("second", "bbb", validation=0.8, test=0.6)
     store("second", "ccc", finished=False)
-    assert trained.find("best", None, None, tmp_path) == best
-    assert trained.find("best", "first", None, tmp_path).name == "aaa"
+    assert finished.find("best", None, None, tmp_path) == best
+    assert finished.find("best", "first", None, tmp_path).name == "aaa"
     other = store("second", "ddd", validation=0.99, data="digits")
     with pytest.raises(InputError, match=r"data=caltech101 \(bbb, 0\.8000\); data=digits \(ddd"):
-        trained.find("best", None, None, tmp_path)
-    assert trained.find("best", None, "digits", tmp_path) == other
+        finished.find("best", None, None, tmp_path)
+    assert finished.find("best", None, "digits", tmp_path) == other
     with pytest.raises(InputError, match="no finished run on data=mnist"):
-        trained.find("best", None, "mnist", tmp_path)
+        finished.find("best", None, "mnist", tmp_path)
 
 
 def test_a_run_is_found_by_key_or_directory(store, tmp_path):
     with pytest.raises(InputError, match=r"has no runs.*caltech\.train"):
-        trained.find("best", None, None, tmp_path)
+        finished.find("best", None, None, tmp_path)
     first = store("first", "aaaa1", validation=0.7)
-    assert trained.find("aaaa1", None, None, tmp_path) == first
-    assert trained.find(str(first), None, None, Path("/nowhere")) == first
+    assert finished.find("aaaa1", None, None, tmp_path) == first
+    assert finished.find(str(first), None, None, Path("/nowhere")) == first
     with pytest.raises(InputError, match=r"run=aaaa2 is neither.*aaaa1.*run=best"):
-        trained.find("aaaa2", None, None, tmp_path)
+        finished.find("aaaa2", None, None, tmp_path)
     store("second", "aaaa1", validation=0.7)
-    assert trained.find("aaaa1", None, None, tmp_path) == first  # the same result: either will do
+    assert finished.find("aaaa1", None, None, tmp_path) == first  # the same result: either will do
     third = store("third", "aaaa1", validation=0.6)
     with pytest.raises(InputError, match="study=first, study=second, study=third"):
-        trained.find("aaaa1", None, None, tmp_path)
-    assert trained.find("aaaa1", "third", None, tmp_path) == third
+        finished.find("aaaa1", None, None, tmp_path)
+    assert finished.find("aaaa1", "third", None, tmp_path) == third
 
 
 def test_what_cannot_be_loaded(finished, store, tmp_path):
