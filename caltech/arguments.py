@@ -1,6 +1,7 @@
 """Command lines of the commands beside training: run=KEY as Hydra writes it, or --run KEY."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -63,6 +64,9 @@ def load(given: argparse.Namespace) -> Trained:
 
 def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a command to an exit code; what a user can act on is one line without a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # file names may be of any bytes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
         code = command(sys.argv[1:])
         sys.stdout.flush()

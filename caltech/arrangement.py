@@ -7,8 +7,9 @@ from typing import Any
 
 from caltech.rows import FINISHED, Published, Row, Run, Table
 
-# Parameters that do not describe a row: seeds are together in it, others repeat or only name.
-NOT_SHOWN = ("seed", "log10_lr", "experiment", "sweep", "tracking")
+# Parameters that do not describe a row: seeds are together in it, others repeat, only name, or
+# decide no result that counts.
+NOT_SHOWN = ("seed", "log10_lr", "experiment", "sweep", "tracking", "pruner")
 
 
 def newest(runs: Iterable[Run]) -> list[Run]:
@@ -28,13 +29,19 @@ def by_point(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
 
 
 def is_of(run: Run, experiment: Published) -> bool:
-    """Whether a run's config is the experiment's; keys that only newer code knows do not count."""
+    """Whether a run's config is the experiment's.
+
+    Keys that only newer code knows do not count; one that only the run has was added to it.
+    """
     if run.point == experiment.point:
         return True
     if not run.config:  # its file is gone
         return run.experiment == experiment.experiment and not changes(run, experiment)
-    shared = (run.config.keys() & experiment.config.keys()) - {"seed"}
-    return all(run.config[key] == experiment.config[key] for key in shared)
+    return all(
+        key in experiment.config and experiment.config[key] == value
+        for key, value in run.config.items()
+        if key != "seed"
+    )
 
 
 def study_tables(
@@ -60,7 +67,8 @@ def study_tables(
         experiment = (same or named)[0]
         claimed.add(experiment.table)
         if same:
-            row = experiment_row(experiment, study, runs)
+            known = rows[experiment.experiment][0].runs  # by code that had fewer keys
+            row = experiment_row(experiment, study, one_per_seed((*known, *runs)))
             rows[experiment.experiment][0] = row
             continue
         changed = changes(runs[0], experiment)
@@ -74,8 +82,30 @@ def study_tables(
     for title in dict.fromkeys(e.table for e in experiments if e.table in claimed):
         own = [rows[e.experiment] for e in experiments if e.table == title]
         ordered = [group[0] for group in own] + [row for group in own for row in group[1:]]
-        tables.append(Table(title, tuple(ordered), (), True))
+        tables.append(Table(title, tuple(told_apart(ordered)), (), True))
     return tables, rest
+
+
+def one_per_seed(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """The newest finished run of each seed, or else the newest."""
+    by_seed: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.status == FINISHED, run.started)):
+        by_seed[run.seed] = run
+    return tuple(by_seed[seed] for seed in sorted(by_seed))
+
+
+def told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one name with the values behind it in which they differ."""
+    alike = defaultdict(list)
+    for row in rows:
+        alike[row.name].append(row)
+    names = {}
+    for name, group in alike.items():
+        if len(group) > 1 and all(row.runs for row in group):
+            described = describe([row.runs for row in group])
+            for row, values in zip(group, described, strict=True):
+                names[id(row)] = f"{name}: {in_words(values)}"
+    return [replace(row, name=names.get(id(row), row.name)) for row in rows]
 
 
 def experiment_row(experiment: Published, study: str, runs: tuple[Run, ...] = ()) -> Row:
@@ -131,8 +161,10 @@ def changes(run: Run, experiment: Published) -> dict[str, str]:
     }
     for name, value in run.config.items():
         group, _, leaf = name.partition(".")
-        told = {"seed", *changed} & {group, leaf}  # model=resnet50 tells of model.name
-        if not told and experiment.config.get(name, value) != value:
+        told = bool({"seed", *changed} & {group, leaf})  # model=resnet50 tells of model.name,
+        if name == "model.name":  # but model=timm does not
+            told = value == changed.get("model")
+        if not told and (name not in experiment.config or experiment.config[name] != value):
             changed[name] = shown(value)
     return changed
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import imagehash
 import numpy as np
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from PIL import Image
 from torch import get_num_threads
 from tqdm import tqdm
 
-from caltech import data, pixels, split
+from caltech import data, errors, pixels, split
 from caltech.config import CONF, register
+from caltech.errors import InputError
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash: images that differ in more are not called near
 SIDE = 256  # as training sees them: short side of the images that are compared
@@ -39,15 +41,23 @@ class Findings:
     near_across: tuple[tuple[str, str, int], ...]  # and the bits that differ
 
 
-def audit(images: Path) -> Findings:
+def audit(images: Path, train_files: str | None = None, test_files: str | None = None) -> Findings:
     """Read every image below `images` (.../101_ObjectCategories).
+
+    Args:
+        train_files: as data.train_files; with test_files, the split is theirs and not the rule's.
 
     Raises:
         InputError: there is none, or a folder cannot be read.
     """
+    if not images.is_dir():
+        raise InputError(f"{images} is no folder. Type data.root= with the folder of caltech101/.")
     files = data.list_images(images)
     part = np.empty(len(files), dtype=object)
-    for name, indices in split.by_rule(len(files)).items():
+    parts = split.by_rule(len(files))
+    if train_files or test_files:
+        parts = split.by_files(files, train_files, test_files)
+    for name, indices in parts.items():
         part[indices.numpy()] = name
     with ThreadPoolExecutor(get_num_threads()) as pool:
         read = pool.map(_digests, [images / file for file in files])
@@ -108,10 +118,16 @@ def main() -> None:
     parser.add_argument("command", choices=["audit"])
     parser.add_argument("overrides", nargs="*", help="as for caltech.train: data.root=FOLDER")
     arguments = parser.parse_args()
+    begun: list[DictConfig] = []
+    errors.show_as_messages(begun)
     register()
     with initialize_config_dir(config_dir=str(CONF)):
-        cfg = compose("train", arguments.overrides)
-    findings = audit(Path(cfg.data.root).expanduser() / "caltech101" / "101_ObjectCategories")
+        given = compose("train", arguments.overrides).data
+    if "root" not in given:
+        raise InputError("An audit reads image files, and this data set has none. Type data.root=.")
+    begun.append(given)
+    images = Path(given.root).expanduser() / "caltech101" / "101_ObjectCategories"
+    findings = audit(images, given.train_files, given.test_files)
     print(report(findings))
     raise SystemExit(1 if findings.corrupt else 0)
 

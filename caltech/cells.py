@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from caltech.intervals import Interval
 from caltech.rows import Row, Run
 
+INCOMPARABLE = ("erratum", "other images")
 SMALL_NUMBERS = ("lr", "weight_decay")  # the study writes these as 1e-3
 
 
@@ -16,12 +17,13 @@ class Cell:
     deviation: float | None  # over seeds
     published: float | None
     status: str  # why there is no number of ours: not run, running, pruned, failed
-    verdict: str  # agrees, better, worse, erratum, or the status; empty without both numbers
+    # agrees, better, worse, erratum, other images, or the status; empty without both numbers
+    verdict: str
     is_loss: bool
 
     @property
     def difference(self) -> float | None:
-        if self.ours is None or self.published is None or self.verdict == "erratum":
+        if self.ours is None or self.published is None or self.verdict in INCOMPARABLE:
             return None
         return self.ours - self.published
 
@@ -56,6 +58,8 @@ def cell(row: Row, metric: str) -> Cell:
     verdict = status
     if published is not None and metric in row.published.errata:
         verdict = "erratum"
+    elif published is not None and not row.is_comparable:
+        verdict = "other images"
     elif published is not None and ours is not None:
         verdict = _verdict(ours, row.interval(metric), published, is_loss)
     return Cell(ours, row.deviation(metric), published, status, verdict, is_loss)
@@ -87,6 +91,8 @@ def state(run: Run) -> str:
 
 def show_parameter(name: str, value: str) -> str:
     """As the study writes it: 1e-3 and 5e-5, but 0.1 for gamma."""
+    if name == "start":  # a key, though it may read as a number
+        return value
     try:
         number = float(value)
     except ValueError:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from caltech.errors import DamagedError
@@ -108,8 +108,10 @@ def save_weights(path: Path, model: nn.Module) -> None:
         DiskError: there is no room for them.
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path, sum(tensor.nbytes for tensor in tensors.values())) as partial:
-        save_file(tensors, partial, metadata={CHECKSUM: _sum_of(tensors)})
+    # Not safetensors' save_file: killed, it leaves a temporary file of its own behind.
+    content = serialized(tensors, metadata={CHECKSUM: _sum_of(tensors)})
+    with replacing(path, len(content)) as partial:
+        partial.write_bytes(content)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -137,14 +139,16 @@ def copy_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def generator_states() -> dict[str, Any]:
-    """States of torch's global generators, on the CPU and on every GPU."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    """States of torch's global generators, on the CPU and on the GPU that this process uses."""
+    uses_gpu = torch.cuda.is_initialized()
+    return {"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state()] if uses_gpu else []}
 
 
 def set_generator_states(states: Mapping[str, Any]) -> None:
-    """Go on with what generator_states gave."""
+    """Go on with what generator_states gave, be it on another GPU of this machine."""
     torch.set_rng_state(states["cpu"])
-    torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["cuda"][0])
 
 
 def _read(path: Path) -> dict[str, Any]:

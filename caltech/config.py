@@ -218,6 +218,8 @@ def validate(cfg: DictConfig) -> None:
             close = difflib.get_close_matches(name, Settings.__dataclass_fields__, n=3, cutoff=0.0)
             raise InputError(f"{name} is no key of the config. Did you mean {', '.join(close)}?")
 
+    require_resolved(cfg)
+
     def require(name: str, allowed: bool, rule: str, example: str) -> None:
         if not allowed:
             raise InputError(f"{name}={cfg[name]} is not allowed: {rule}, for example {example}.")
@@ -233,6 +235,11 @@ def validate(cfg: DictConfig) -> None:
     require("batch_size", cfg.batch_size >= 1, "a batch has images", "batch_size=256")
     require("seed", 0 <= cfg.seed < 2**32, "it must be from 0 to 4294967295", "seed=0")
     require("seeds", cfg.seeds is None or cfg.seeds >= 1, "it is how many seeds", "seeds=5")
+    if cfg.seeds is not None and cfg.seed != 0:
+        raise InputError(
+            f"seeds={cfg.seeds} repeats the run with seeds 0 to {cfg.seeds - 1}, and "
+            f"seed={cfg.seed} asks for one. Type seeds={cfg.seeds} or seed={cfg.seed}."
+        )
     minutes = cfg.checkpoint_minutes
     require("checkpoint_minutes", minutes > 0, "it must be positive", "checkpoint_minutes=10")
     for name, options in (("device", ("auto", "cpu", "cuda")), ("features", ("auto", "off"))):
@@ -241,6 +248,14 @@ def validate(cfg: DictConfig) -> None:
     rule = "it is a finished run's key, quoted if it reads as a number (start=\"'1234567e89'\")"
     require("start", is_key, rule, "start=6ba21d19c4, or start=null")
     require_study(cfg.study)
+
+
+def require_resolved(cfg: DictConfig) -> None:
+    """Raise InputError if a value refers to another (${name}) that is not there."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"The config refers to what is not there: {error}") from error
 
 
 def require_study(study: str) -> None:

@@ -51,16 +51,18 @@ def fit(
                 path, parts, progress, 60 * cfg.checkpoint_minutes, interrupted
             )
             metrics |= fit_epoch(setup, data.train, cfg.seed, epoch, progress["inside"], keep)
-        metrics |= evaluate(setup, data.validation, "validation").measures("val")
-        schedule.step()
+            # A signal waits for the validation, too: a trained epoch is worth more than seconds.
+            metrics |= evaluate(setup, data.validation, "validation").measures("val")
+            schedule.step()
 
-        if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
-            progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
-        history.append(metrics)
-        progress |= {"seconds": progress["seconds"] + time.perf_counter() - start, "inside": None}
-        checkpoint.save(path, parts, progress)
+            if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
+                progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
+            history.append(metrics)
+            seconds = progress["seconds"] + time.perf_counter() - start
+            progress |= {"seconds": seconds, "inside": None}
+            checkpoint.save(path, parts, progress)
+            run.log_epoch(metrics, cfg.num_epochs)
         tracker.log_epochs(history)
-        run.log_epoch(metrics, cfg.num_epochs)
     trial.report(history)
     tracker.log_epochs(history)
     return progress

@@ -15,6 +15,10 @@ class InputError(CaltechError):
     """Something given is wrong: the text has what was given, what is allowed, what to type."""
 
 
+class HeldError(InputError):
+    """Another process computes the same run: no failure of that run."""
+
+
 class DivergedError(CaltechError):
     """Training left the finite numbers."""
 

@@ -28,8 +28,10 @@ def names(images: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
     """
     targets = {image: image.with_name(image.name + SUFFIX) for image in images}
     if folder is not None and images:
-        common = os.path.commonpath([image.absolute().parent for image in images])
-        targets = {i: folder / t.absolute().relative_to(common) for i, t in targets.items()}
+        # Without `..`, and without following links, which could make two names one.
+        whole = {image: Path(os.path.abspath(t)) for image, t in targets.items()}  # noqa: PTH100
+        common = os.path.commonpath([target.parent for target in whole.values()])
+        targets = {image: folder / target.relative_to(common) for image, target in whole.items()}
     if existing := [path for path in targets.values() if path.exists()]:
         raise InputError(
             f"{existing[0]} exists already, as one of {len(existing)}; overlays are not "

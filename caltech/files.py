@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import zlib
@@ -88,7 +89,7 @@ def full_disk(error: BaseException | None) -> str | None:
         text = str(error).splitlines()[0] if str(error) else ""
         if getattr(error, "errno", None) in FULL:
             return os.strerror(error.errno)
-        # safetensors (Rust) and SQLite give no errno.
+        # SQLite gives no errno, nor do libraries in Rust.
         if any(said in text for said in ("No space left", "os error 28", "disk is full")):
             return text
         if "os error 27" in text or "File too large" in text:
@@ -172,6 +173,11 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     elif found != _sum_of(value):
         raise DamagedError(f"{path} does not match its checksum.")
     return value
+
+
+def without_passwords(text: str) -> str:
+    """An address of a server may hold user and password, often from the environment."""
+    return re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1***@", text)
 
 
 def sum_of(data: Any) -> str:

@@ -58,6 +58,13 @@ def over_seeds(values: Sequence[float]) -> Interval:
     return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
 
 
+def of_one_more(values: Sequence[float]) -> Interval:
+    """Student's prediction interval: where one further seed is expected, after at least two."""
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1)
+    half = float(half) * (1 + 1 / len(values)) ** 0.5
+    return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
+
+
 def of_accuracy(values: Sequence[float], count: int) -> Interval:
     """Of the mean accuracy over seeds, each measured on the same `count` images.
 
@@ -70,8 +77,8 @@ def of_accuracy(values: Sequence[float], count: int) -> Interval:
         return images
     seeds = over_seeds(values)
     return Interval(
-        mean - float(np.hypot(mean - images.low, mean - seeds.low)),
-        mean + float(np.hypot(images.high - mean, seeds.high - mean)),
+        max(0.0, mean - float(np.hypot(mean - images.low, mean - seeds.low))),
+        min(1.0, mean + float(np.hypot(images.high - mean, seeds.high - mean))),
     )
 
 

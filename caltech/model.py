@@ -153,7 +153,7 @@ def require_fit(model: Classifier, size: int, num_classes: int) -> None:
     """Raise InputError unless one image (1, 3, size, size) gives logits (1, num_classes)."""
     try:
         shape = tuple(model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise InputError(
             f"The model cannot take images of {size} x {size}: {error}. Type another model, or "
             "other data.resize and data.crop."

@@ -92,7 +92,8 @@ def _mistake(run: Run, index: int, label: int, answer: int, confidence: float) -
 
 def _matrix(sheet: Sheet) -> list[tuple[str, list[tuple[str, bool] | None]]]:
     """Adjusted p values and whether they are below 0.05, of each row with the rows before it."""
-    names = list(dict.fromkeys(name for pair in sheet.pairs for name in (pair.first, pair.second)))
+    paired = {name for pair in sheet.pairs for name in (pair.first, pair.second)}
+    names = [row.name for row in sheet.table.rows if row.name in paired]
     if len(names) > MOST_ROWS_IN_PAIRS:
         return []
     known = {(pair.second, pair.first): pair for pair in sheet.pairs}

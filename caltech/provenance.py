@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import platform
-import re
 import socket
 import subprocess
 from pathlib import Path
@@ -15,7 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from caltech.config import PACKAGE
 from caltech.data import Dataset
 from caltech.errors import DamagedError, InputError
-from caltech.files import read_sealed_json, replacing, write_sealed_json
+from caltech.files import (
+    read_sealed_json,
+    replacing,
+    without_passwords,
+    write_sealed_json,
+)
 from caltech.freeze import digest
 from caltech.model import Classifier
 
@@ -42,8 +46,10 @@ def collect(data: Dataset, model: Classifier, device: torch.device) -> dict[str,
     }
 
 
-def record(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> None:
+def record(directory: Path, cfg: DictConfig, now: dict[str, Any], goes_on: bool) -> None:
     """Write config and provenance, or compare with what an earlier process wrote here.
+
+    A run that goes on by other code or on another machine has those listed as "continued_by".
 
     Raises:
         InputError: the directory's run was made from other data or other weights.
@@ -63,15 +69,29 @@ def record(directory: Path, cfg: DictConfig, now: dict[str, Any]) -> None:
                 "%s was made by other code: %s, and now there is %s. Type rerun=true to compute "
                 "it again.", directory, before["code"], now["code"],
             )  # fmt: skip
+        makers = [_maker(before), *before.get("continued_by", [])]
+        if goes_on and _maker(now) not in makers:
+            write_sealed_json(path, before | {"continued_by": [*makers[1:], _maker(now)]})
         return
     with replacing(directory / "config.yaml") as partial:
         partial.write_text(without_passwords(OmegaConf.to_yaml(cfg, resolve=True)))
     write_sealed_json(path, now)
 
 
-def without_passwords(text: str) -> str:
-    """A tracking server's address may hold user and password, often from the environment."""
-    return re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1***@", text)
+def is_begun(directory: Path, now: dict[str, Any]) -> bool:
+    """Whether an earlier process began the very run: from the same data, weights and code."""
+    path = directory / PROVENANCE
+    try:
+        before = read_sealed_json(path) if path.is_file() else None
+    except DamagedError:
+        return False
+    decisive = ("data", "weights", "code")
+    return before is not None and all(before[what] == now[what] for what in decisive)
+
+
+def _maker(made_from: dict[str, Any]) -> dict[str, Any]:
+    """What may change when a run goes on, and be told of it."""
+    return {"code": made_from["code"], "environment": made_from["environment"]}
 
 
 def _provenance_before(path: Path) -> dict[str, Any]:

@@ -51,8 +51,8 @@ READING_BESIDE_PUBLISHED = (
     "agrees: the published number is inside our 95 % interval; better and worse: it is outside "
     "(of a loss, less is better). "
     "The published accuracy is itself one run on as many images, and its own chance is not in our "
-    "interval: a verdict near the edge says little. The training loss of a single run has no "
-    "interval and gets no verdict.",
+    "interval: a verdict near the edge says little. The interval of a training loss is where one "
+    "further run is expected by those of our seeds; that of a single run has none, and no verdict.",
     "The test images are the study's own. Its validation images were drawn in an unknown way; "
     "ours are as many, but not the same.",
     "A row with another model's name, or with values of its own, is not compared with the "
@@ -98,8 +98,15 @@ def report(cfg: DictConfig) -> str:
 
 
 def combine(stored: Sequence[Run], retained: Sequence[Run]) -> list[Run]:
-    """One run a key: the store's newest finished one, else the kept one, else one unfinished."""
-    newest = arrangement.newest(stored)
+    """One run a key: the store's newest finished one, else the kept one, else one unfinished.
+
+    Where the store no longer has a run's files, what was kept of the very run is more.
+    """
+    whole = {(run.key, run.started): run for run in retained}
+    newest = [
+        whole.get((run.key, run.started), run) if run.predictions is None else run
+        for run in arrangement.newest(stored)
+    ]
     finished = {run.key for run in newest if run.status == FINISHED}
     return arrangement.newest([*newest, *(run for run in retained if run.key not in finished)])
 

@@ -10,6 +10,7 @@ import numpy as np
 from caltech import intervals
 
 FINISHED = "finished"
+TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,11 @@ class Row:
         """The finished run of the smallest seed: predictions shown are its."""
         return self.finished[0]
 
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the published numbers are of as many test images as ours."""
+        return not self.finished or self.first.images("test") in (None, TEST_IMAGES)
+
     @cached_property
     def predictions(self) -> Predictions | None:
         return self.first.predictions if self.finished else None
@@ -135,12 +141,12 @@ class Row:
         return float(np.mean(seconds)) if seconds else None
 
     def interval(self, name: str) -> intervals.Interval | None:
-        """Of an accuracy, from images and seeds; of a loss, from seeds alone."""
+        """Of an accuracy, from images and seeds; of a loss, of one further run by the seeds'."""
         values = self.values(name)
         if not values:
             return None
         if "accuracy" not in name:
-            return intervals.over_seeds(values) if len(values) > 1 else None
+            return intervals.of_one_more(values) if len(values) > 1 else None
         part = "test" if name.startswith("test/") else "validation"
         count = self.first.images(part)
         return intervals.of_accuracy(values, count) if count else None

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from caltech.checkpoint import previous_of
-from caltech.errors import DamagedError, InputError
+from caltech.errors import DamagedError, HeldError
 from caltech.files import explaining_full_disk, read_sealed_json, replacing, write_sealed_json
 from caltech.loop import Evaluation
 from caltech.provenance import PROVENANCE
@@ -41,11 +41,15 @@ ARTIFACTS = (
 
 
 @contextmanager
-def claimed(directory: Path) -> Iterator[None]:
+def claimed(directory: Path, waits: bool) -> Iterator[None]:
     """Hold `directory` for this process; the operating system lets go of it if the process dies.
 
+    Args:
+        waits: while another process computes the same run, as another job of a sweep does whose
+            values come to the same key.
+
     Raises:
-        InputError: another process holds it; names its pid and host.
+        HeldError: another process holds it, and this one does not wait; names its pid and host.
         DiskError: what a run writes has no room.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -54,11 +58,14 @@ def claimed(directory: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=2)  # closing a dead run in MLflow takes the lock for a moment
     except Timeout:
-        who = holder.read_text() if holder.is_file() else "starting just now"
-        raise InputError(
-            f"{directory} is being computed by another process ({who}). Wait for it, "
-            "or type study=NAME to compute the same run in another place."
-        ) from None
+        who = " ".join(holder.read_text().split()) if holder.is_file() else "starting just now"
+        held = f"{directory} is being computed by another process ({who})."
+        if not waits:
+            raise HeldError(
+                f"{held} Wait for it, or type study=NAME to compute the same run in another place."
+            ) from None
+        log.info("%s This job waits for its result.", held)
+        lock.acquire()
     try:
         with explaining_full_disk(directory):  # MLflow's, for one, which may be elsewhere
             write_json(holder, {"pid": os.getpid(), "host": socket.gethostname()})

@@ -1,8 +1,10 @@
 """Learning-rate schedules, stepped once per epoch. `schedule=step` is torch's own StepLR."""
 
 import math
+from collections.abc import Callable
 
-from torch.optim import Optimizer
+import torch
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from caltech.errors import InputError
@@ -32,3 +34,22 @@ def cosine(optimizer: Optimizer, num_epochs: int, warmup_epochs: int) -> LambdaL
         return 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)
+
+
+def require_steps(build: Callable[[Optimizer], LambdaLR], num_epochs: int) -> None:
+    """Walk a schedule of a throwaway optimizer through the epochs (1000 at most) before any work.
+
+    Raises:
+        InputError: a step fails, which a run would only find out after that epoch.
+    """
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.5)
+    schedule = build(optimizer)
+    try:
+        for _ in range(min(num_epochs, 1000)):
+            optimizer.step()
+            schedule.step()
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise InputError(
+            f"The schedule cannot be stepped once per epoch: {error}. Type schedule=step, "
+            "schedule=cosine or schedule=constant, or --cfg job to see its values."
+        ) from error

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from caltech.config import build
 from caltech.errors import InputError
+from caltech.files import without_passwords
 from caltech.run import write_json
 
 if TYPE_CHECKING:
@@ -104,22 +105,30 @@ def prepare(config: DictConfig, folder: Path) -> None:
 
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}  # a grid has none
     overrides = [f"{name}={space}" for name, space in params.items()]
-    distributions, fixed, _ = create_params_from_overrides(
-        [*overrides, *config.hydra.overrides.task]
-    )
+    try:
+        distributions, fixed, _ = create_params_from_overrides(
+            [*overrides, *config.hydra.overrides.task]
+        )
+    except (AssertionError, NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"Optuna cannot take what is swept over: {error}. Type values, for example "
+            "lr=1e-1,1e-2, or a search space of its own, for example lr=interval(0.01, 0.1)."
+        ) from error
     space = {
         name: distribution_to_json(d) for name, d in distributions.items() if name not in fixed
     }
     identity = json.dumps([config.key, config.seeds, space], sort_keys=True)
     name = f"{config.study}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     Path(config.output, config.study).mkdir(parents=True, exist_ok=True)  # the default's place
-    note = {"name": name, "storage": config.storage, "space": space}
-    _open(note, None)
-    write_json(folder / NOTE, note)
+    _open(name, config.storage, None)
+    # The storage's address may hold a password: every job has it in its own config.
+    write_json(folder / NOTE, {"name": name, "space": space})
 
 
 @contextmanager
-def trial(cfg: DictConfig, record: Any, folder: Path | None) -> Iterator[Trial | NoTrial]:
+def trial(
+    cfg: DictConfig, record: Any, overrides: Sequence[str], folder: Path | None
+) -> Iterator[Trial | NoTrial]:
     """The trial of a job of the sweep in `folder`; it ends as the job's record says by then.
 
     An interrupted job's trial stays open, for the same job to go on with.
@@ -137,8 +146,8 @@ def trial(cfg: DictConfig, record: Any, folder: Path | None) -> Iterator[Trial |
         yield NO_TRIAL
         return
     kept = json.loads(note.read_text())
-    point = _point(kept["space"], record.overrides.split(" "))
-    job = Trial(_open(kept, build(cfg.pruner)), point, cfg.key)
+    study = _open(kept["name"], cfg.storage, build(cfg.pruner))
+    job = Trial(study, _point(kept["space"], overrides), cfg.key)
     try:
         yield job
     except Exception:
@@ -147,14 +156,14 @@ def trial(cfg: DictConfig, record: Any, folder: Path | None) -> Iterator[Trial |
     job.end(record.status, record.value)
 
 
-def plot(folder: Path) -> list[Path]:
+def plot(folder: Path, storage: str) -> list[Path]:
     """Optuna's own plots of a sweep's study as PNG files in its folder; none for a plain grid."""
     note = folder / NOTE
     if not note.is_file():
         return []
     from optuna.trial import TrialState
 
-    study = _open(json.loads(note.read_text()), None)
+    study = _open(json.loads(note.read_text())["name"], storage, None)
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     if len({trial.value for trial in finished}) < 2:
         return []  # nothing varies, so nothing has an importance
@@ -176,22 +185,22 @@ def plot(folder: Path) -> list[Path]:
     return made
 
 
-def _open(note: Mapping[str, Any], pruner: Any) -> "optuna.Study":
+def _open(name: str, storage: str, pruner: Any) -> "optuna.Study":
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.create_study(
-            study_name=note["name"],
-            storage=note["storage"],
+            study_name=name,
+            storage=storage,
             pruner=pruner,
             direction="maximize",
             load_if_exists=True,
         )
     except Exception as error:  # of any database driver
         raise InputError(
-            f"Cannot open Optuna's storage {note['storage']}: {error}. Type storage= with an URL "
-            "that Optuna takes, for example sqlite:////tmp/optuna.db."
+            f"Cannot open Optuna's storage {without_passwords(storage)}: {error}. Type storage= "
+            "with an URL that Optuna takes, for example sqlite:////tmp/optuna.db."
         ) from error
 
 
@@ -199,7 +208,7 @@ def _point(space: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]
     """A job's place in the space that is swept over, as Optuna's create_trial takes it."""
     from optuna.distributions import CategoricalDistribution, json_to_distribution
 
-    given = dict(override.lstrip("+").split("=", 1) for override in overrides)
+    given = dict(o.split("=", 1) for o in overrides if "=" in o)  # ~key has none
     distributions = {name: json_to_distribution(text) for name, text in space.items()}
     params = {}
     for name, distribution in distributions.items():

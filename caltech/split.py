@@ -20,14 +20,14 @@ def by_rule(count: int) -> dict[str, Tensor]:
     return _with_validation(indices[~is_test], indices[is_test])
 
 
-def _with_validation(rest: Tensor, test: Tensor) -> dict[str, Tensor]:
-    is_validation = torch.arange(len(rest)) % 4 == 0
-    return {"train": rest[~is_validation], "validation": rest[is_validation], "test": test}
-
-
 def by_files(
     files: list[str], train_files: str | None, test_files: str | None
 ) -> dict[str, Tensor]:
+    """Images named in two text files, a category/image.jpg a line; a fourth of train validates.
+
+    Raises:
+        InputError: one file is missing, or lists an unknown image, one twice, or one of the other.
+    """
     if not (train_files and test_files):
         missing = "data.test_files" if train_files else "data.train_files"
         raise InputError(f"{missing} is missing: data.train_files and data.test_files go together.")
@@ -59,6 +59,7 @@ def by_files(
 
 
 def require_parts(images: Path, classes: tuple[str, ...], split: dict[str, Tensor]) -> None:
+    """Raise InputError unless there are two classes or more, and images in every part."""
     if len(classes) < 2:
         raise InputError(
             f"{images} has images in one category folder only, {classes[0]}: there is nothing to "
@@ -71,3 +72,8 @@ def require_parts(images: Path, classes: tuple[str, ...], split: dict[str, Tenso
                 "too few. Every third is for test and every fourth of the others for validation; "
                 "data.train_files and data.test_files name others."
             )
+
+
+def _with_validation(rest: Tensor, test: Tensor) -> dict[str, Tensor]:
+    is_validation = torch.arange(len(rest)) % 4 == 0
+    return {"train": rest[~is_validation], "validation": rest[is_validation], "test": test}

@@ -99,8 +99,8 @@ def create_or_continue(
         run_id = note.read_text()
         try:
             client.update_run(run_id, status="RUNNING")
-            if "failure" in client.get_run(run_id).data.tags:
-                client.delete_tag(run_id, "failure")
+            for tag in {"failure", "status"} & set(client.get_run(run_id).data.tags):
+                client.delete_tag(run_id, tag)
             now = [RunTag(k, v) for k, v in description.tags.items() if k in ("host", "sweep")]
             client.log_batch(run_id, tags=now)
             sent = client.get_metric_history(run_id, "images_per_second")
@@ -116,11 +116,20 @@ def create_or_continue(
 
 
 def _unnoted(client: "MlflowClient", experiment_id: str, description: "Description") -> str | None:
-    """Id of this directory's run if its process was killed before it could write the note."""
+    """Id of this directory's run if its process was killed before it could write the note.
+
+    Such a run has no metrics yet. One that has some lost its note to rerun=true or to whoever
+    removed the directory, and stays what it was; so does one of other code or other parameters.
+    """
     own = f"tags.key = '{description.tags['key']}'"
     for run in client.search_runs([experiment_id], own):
-        abandoned = run.info.status in ("RUNNING", "KILLED")
-        if abandoned and run.data.tags["directory"] == description.tags["directory"]:
+        abandoned = run.info.status in ("RUNNING", "KILLED") and not run.data.metrics
+        told = {k: str(v) for k, v in description.params.items()}
+        agrees = run.data.params.items() <= told.items() and all(
+            run.data.tags.get(name) == description.tags.get(name)
+            for name in ("directory", "code", "data", "weights", "device")
+        )
+        if abandoned and agrees:
             client.update_run(run.info.run_id, status="RUNNING")
             _describe(client, run.info.run_id, description)
             return run.info.run_id

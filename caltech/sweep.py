@@ -23,8 +23,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
 from caltech import search
+from caltech.config import require_resolved
 from caltech.errors import CaltechError, InputError
-from caltech.files import remove_leftovers
+from caltech.files import remove_leftovers, without_passwords
 from caltech.run import write_json
 from caltech.store import comparison
 
@@ -48,9 +49,12 @@ class Record:
 
 
 @contextmanager
-def recorded(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[Record]:
-    """Time a job and keep how it ended; a failure is told at once, with its directory."""
-    record = Record(cfg.key, cfg.directory, " ".join(overrides))
+def recorded(cfg: DictConfig, overrides: Sequence[str], job: DictConfig) -> Iterator[Record]:
+    """Time a job and keep how it ended; a failure is told at once, with its directory.
+
+    `job` is Hydra's: two jobs of a sweep may come to one key and have a record each.
+    """
+    record = Record(cfg.key, cfg.directory, without_passwords(" ".join(overrides)))
     start = time.perf_counter()
     try:
         yield record
@@ -69,7 +73,7 @@ def recorded(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[Record]:
         if cfg.dry_run:
             _remove_empty(Path(cfg.directory))
         if path := folder():
-            write_json(path / f"{record.key}.json", asdict(record))
+            write_json(path / f"{record.key}-{job.num}.json", asdict(record))
 
 
 def _remove_empty(directory: Path) -> None:
@@ -93,7 +97,7 @@ def name() -> str | None:
 class NameSweep(Callback):
     """Hydra's callback at the start of a multirun: gives the sweep a folder and a study."""
 
-    tracking: DictConfig
+    config: DictConfig  # of the sweep, without the values that are swept over
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -101,7 +105,7 @@ class NameSweep(Callback):
         except CaltechError as error:  # of any other, Hydra would make a warning and go on
             raise SystemExit(f"error: {error}") from error
         os.environ[VARIABLE] = path
-        NameSweep.tracking = config.tracking
+        NameSweep.config = config
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
         value = QuotedString(path, Quote.single).with_quotes()
         overrides = config.hydra.overrides.hydra
@@ -115,6 +119,8 @@ def _prepare(config: DictConfig) -> Path:
     Raises:
         InputError: a dry run of a search, whose points are not known beforehand.
     """
+    for node in (config.tracking, config.pruner):
+        require_resolved(node)
     choices = config.hydra.runtime.choices
     searches = choices["hydra/sweeper"] == "optuna"
     if config.dry_run:
@@ -155,9 +161,9 @@ def summarised() -> Iterator[None]:
                 shutil.rmtree(path)
             else:
                 (path / "table.txt").write_text(lines + "\n")
-                if plots := search.plot(path):
+                if plots := search.plot(path, NameSweep.config.storage):
                     print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
-                if link := comparison(NameSweep.tracking, path.name):
+                if link := comparison(NameSweep.config.tracking, path.name):
                     print(f"compare in MLflow: {link}")
 
 

@@ -1,14 +1,14 @@
 """A study's tables: cells beside the published numbers, and what is to be known of each row."""
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from caltech import intervals
 from caltech.cells import Cell, cell, show_parameter, show_seconds, state
-from caltech.rows import FINISHED, Row, Run, Table
+from caltech.rows import FINISHED, TEST_IMAGES, Row, Run, Table
 
 # The study's columns, in its order.
 HYPERPARAMETERS = {
@@ -119,6 +119,11 @@ def _remarks(row: Row, usual: Mapping[str, str]) -> list[str]:
             named = f"{run.data['name']} {run.data['sha256'][:8]}"
             remarks.append(f"made from other data than most runs: {named}")
             break
+    if row.published is not None and not row.is_comparable:
+        remarks.append(
+            f"tested on {row.first.images('test')} images and not on the study's {TEST_IMAGES}: "
+            "not compared with its numbers"
+        )
     if row.runs and not row.finished:
         reason = f" ({row.runs[0].reason.splitlines()[0]})" if row.runs[0].reason else ""
         remarks.append(f"{state(row.runs[0])}{reason}: does not count")
@@ -204,13 +209,17 @@ def _code(run: Run) -> str:
 
 def _pairs(table: Table) -> list[intervals.Pair]:
     """McNemar's test between rows that answered for the same images; the first seed of each."""
-    rows = [row for row in table.finished if row.predictions is not None]
-    if len(rows) > MOST_ROWS_IN_PAIRS:
-        best = table.best
-        couples = [(best, row) for row in rows if row is not best]
-    else:
-        couples = list(itertools.combinations(rows, 2))
-    couples = [(a, b) for a, b in couples if a.first.data["sha256"] == b.first.data["sha256"]]
+    by_data = defaultdict(list)
+    for row in table.finished:
+        if row.predictions is not None:
+            by_data[row.first.data["sha256"]].append(row)
+    couples = []
+    for rows in by_data.values():
+        if sum(map(len, by_data.values())) > MOST_ROWS_IN_PAIRS:
+            best = max(rows, key=lambda row: row.mean("val/best_accuracy"))
+            couples += [(best, row) for row in rows if row is not best]
+        else:
+            couples += itertools.combinations(rows, 2)
     tests = [intervals.mcnemar(a.predictions.correct, b.predictions.correct) for a, b in couples]
     adjusted = intervals.holm([p_value for _, _, p_value in tests])
     return [

@@ -82,7 +82,9 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
     tags, folder = run.data.tags, _Files(client, run)
     config = OmegaConf.create((folder.read("config.yaml") or b"{}").decode())
     provenance = json.loads(folder.read("provenance.json") or b"{}")
-    status = tags.get("status", run.info.status.lower())
+    status = run.info.status.lower()
+    if status == FINISHED:  # as MLflow has it, which knows no pruned ones
+        status = tags.get("status", status)
     known = {name: decisive(config, name) for name in DECISIVE if name in config}
     metrics = dict(run.data.metrics) if status == FINISHED else {}
     return Run(
@@ -97,7 +99,7 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
         history={name: _history(client, run.info.run_id, name) for name in EPOCH_METRICS},
         seconds=json.loads(folder.read("timing.json") or b"{}").get("seconds"),
         environment=_environment(tags, provenance),
-        code={"git": tags.get("mlflow.source.git.commit", ""), "sha256": tags.get("code", "")},
+        code=_code(tags, provenance),
         data=_data(folder, provenance, tags),
         experiment=tags.get("experiment") or run.data.params.get("experiment"),
         predictions=_predictions(folder) if status == FINISHED else None,
@@ -119,6 +121,16 @@ def _history(client: "MlflowClient", run_id: str, name: str) -> list[float]:
 def _environment(tags: Mapping[str, str], provenance: Mapping[str, Any]) -> dict[str, str]:
     known = provenance.get("environment", {}) | dict(tags)
     return {name: str(known[name]) for name in ENVIRONMENT if name in known}
+
+
+def _code(tags: Mapping[str, str], provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Of a run that went on by other code, all versions: it equals none of them."""
+    versions = [{"git": tags.get("mlflow.source.git.commit", ""), "sha256": tags.get("code", "")}]
+    versions += [maker["code"] for maker in provenance.get("continued_by", ())]
+    return {
+        name: ", then ".join(dict.fromkeys(version[name] for version in versions))
+        for name in ("git", "sha256")
+    }
 
 
 def _data(folder: "_Files", provenance: Mapping[str, Any], tags: Mapping[str, str]) -> dict:

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from caltech import store
 from caltech.config import INDIFFERENT, build, point_key
+from caltech.errors import HeldError
+from caltech.files import without_passwords
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def describe(
         "study": cfg.study,
         "key": cfg.key,
         "point": point_key(cfg),
-        "overrides": " ".join(overrides),
+        "overrides": without_passwords(" ".join(overrides)),
         "directory": str(Path(cfg.directory).absolute()),
         "host": socket.gethostname(),
         "mlflow.source.name": "caltech.train",
@@ -126,6 +128,8 @@ def refusal_recorded(
     """Have the tracker told of a sweep's job that fails before it has a tracker of its own."""
     try:
         yield
+    except HeldError:  # the run is well, in another process
+        raise
     except Exception as error:
         if sweep is not None:
             description = describe(cfg, choices, overrides, sweep, None)

@@ -5,6 +5,7 @@ import signal
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from caltech.device import choose_device
 from caltech.freeze import frozen_digest, split_frozen
 from caltech.loop import Setup, evaluate
 from caltech.model import Classifier, require_batch_of_one, require_fit
+from caltech.schedule import require_steps
 from caltech.search import NO_TRIAL, NoTrial, Trial
 from caltech.tracking import describe, refusal_recorded
 from caltech.trained import begin_from
@@ -76,7 +78,7 @@ def train(
     model = build(cfg.model, num_classes=len(data.classes))
     require_fit(model, data.crop, len(data.classes))
     if cfg.start is not None:
-        begin_from(cfg.start, Path(cfg.output), model)
+        begin_from(cfg.start, Path(cfg.output), model, data)
     build(cfg.freeze, model)
     if 1 in (cfg.batch_size, len(data.train) % cfg.batch_size):
         require_batch_of_one(model, data.crop, cfg.batch_size)
@@ -85,16 +87,19 @@ def train(
     loss = build(cfg.loss)
     optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
     schedule = build(cfg.schedule, optimizer)
+    require_steps(partial(build, cfg.schedule), cfg.num_epochs)
     precision = build(cfg.precision)
     precision.warn_if_slow(device)
     scaler = precision.scaler(device)
 
     directory = Path(cfg.directory)
-    with run.claimed(directory):
-        if cfg.rerun:
-            run.set_aside(directory)
+    with run.claimed(directory, waits=sweep.name() is not None):
         made_from = provenance.collect(data, model, device)
-        provenance.record(directory, cfg, made_from)
+        ended = run.recorded_result(directory, pruned_too=True)
+        if cfg.rerun and (ended or not provenance.is_begun(directory, made_from)):
+            run.set_aside(directory)
+        goes_on = ended is None or (ended["status"] == "pruned" and not trial.prunes)
+        provenance.record(directory, cfg, made_from, goes_on)
         description = describe(cfg, choices or {}, overrides, sweep.name(), made_from)
         if result := run.recorded_result(directory, trial.prunes):
             log.info("%s is %s already; rerun=true computes it again.", directory, result["status"])
@@ -163,14 +168,14 @@ def compose_and_train(cfg: DictConfig) -> float | None:
     begun.append(cfg)
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
-    with sweep.recorded(cfg, overrides) as record:
+    with sweep.recorded(cfg, overrides, hydra_cfg.job) as record:
         if cfg.dry_run:
             validate(cfg)
             record.status = run.state([Path(each.directory) for each in repeated(cfg)])
             return None
         with refusal_recorded(cfg, choices, overrides, sweep.name()):
             validate(cfg)
-            with search.trial(cfg, record, sweep.folder()) as trial:
+            with search.trial(cfg, record, overrides, sweep.folder()) as trial:
                 results = repeat(cfg, choices, overrides, trial)
                 record.status = results[-1]["status"]
                 record.value = statistics.fmean(map(run.objective, results))
@@ -192,7 +197,7 @@ def repeated(cfg: DictConfig) -> list[DictConfig]:
     """The config once for each of its seeds, each with its own key and directory."""
     if cfg.seeds is None:
         return [cfg]
-    return [OmegaConf.merge(cfg, {"seed": seed}) for seed in range(cfg.seeds)]
+    return [OmegaConf.merge(cfg, {"seed": seed, "seeds": None}) for seed in range(cfg.seeds)]
 
 
 def main() -> None:

@@ -111,6 +111,11 @@ def load(directory: Path, weights: str, device: str) -> Trained:
                 f"{directory} has no {needed.name}: the run is not finished. Type its training "
                 "command again to go on with it, or choose another with run=."
             )
+    if recorded_result(directory, pruned_too=False) is None:
+        raise InputError(
+            f"{directory} has no result of a finished run. Type its training command again, or "
+            "choose another run with run=."
+        )
     cfg = OmegaConf.load(directory / "config.yaml")
     classes = _class_names(directory, cfg)
     where = choose_device(device)
@@ -134,16 +139,24 @@ def load(directory: Path, weights: str, device: str) -> Trained:
     )
 
 
-def begin_from(run: str, output: Path, model: Classifier) -> None:
+def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None:
     """Put the best weights of a finished run into a model that is about to be trained.
 
     A head that was trained on a frozen backbone is a better start for the whole network than a
     random one (Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022).
 
     Raises:
-        InputError: there is no such run, or its model is another.
+        InputError: there is no such run, its model is another, or it saw other data: what it was
+            trained on may be tested on here.
     """
     path = finished.find(run, None, None, output) / "best.safetensors"
+    seen = read_sealed_json(path.parent / PROVENANCE)["data"]
+    if seen["sha256"] != data.digest:
+        raise InputError(
+            f"start={run} was trained on other data or another split of them ({seen['name']} "
+            f"{seen['sha256'][:8]}, and here is {data.name} {data.digest[:8]}): its training "
+            "images may be test images here. Type the key of a run on the same data, or start=null."
+        )
     try:
         checkpoint.load_weights(path, model)
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -170,11 +183,11 @@ def _class_names(directory: Path, cfg: DictConfig) -> tuple[str, ...]:
 
 
 def _data(directory: Path, cfg: DictConfig) -> Dataset:
+    if "_target_" not in cfg.data:
+        raise InputError(f"{directory} is an export, which does not say where its data are.")
     offline = {"download": False} if "download" in cfg.data else {}
-    data, expected = (
-        build(cfg.data, **offline),
-        read_sealed_json(directory / PROVENANCE)["data"]["sha256"],
-    )
+    data = build(cfg.data, **offline)
+    expected = read_sealed_json(directory / PROVENANCE)["data"]["sha256"]
     if data.digest != expected:
         raise InputError(
             f"The data set has changed since {directory} was made: SHA-256 {data.digest}, "

@@ -5,8 +5,10 @@ import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -29,6 +31,7 @@ from caltech import (
     published,
     rows,
     spreadsheet,
+    tables,
     tracked,
 )
 from caltech import train as training
@@ -82,6 +85,7 @@ class Store:
             "weights": {"name": "none", "sha256": "w"},
             "code": code,
             "environment": ENVIRONMENT,
+            "continued_by": changes.get("continued_by", []),
         }
         told = describe(cfg, choices, overrides, None, provenance)
         run = self.client.create_run(self.experiment, run_name=told.name).info
@@ -144,6 +148,7 @@ def experiments():
 def make(store, tmp_path, monkeypatch, experiments):
     """Write a study's report into tmp_path; returns the folder and the text."""
     monkeypatch.setattr(published, "experiments", lambda order: experiments)
+    monkeypatch.setattr(rows, "TEST_IMAGES", IMAGES)  # else nothing here would be compared
 
     def made(
         study: str, *overrides: str, tracking: str = "mlflow", draws: bool = False
@@ -175,7 +180,7 @@ GOLDEN = """
 | Model 1 | 1e-1 | 0.9 | 5e-5 | 30 | 10 | 0.1 | not run (published 3.465) | not run (published 0.2483) | not run (published 0.2454) |
 | Model 2 | 1e-1 | 0.9 | 5e-5 | 40 | 10 | 0.01 | 1.250 (published 3.139, -1.9) | 0.1500 (published 0.2773, -0.1273, worse) | 0.1500 (published 0.2745, -0.1245, worse) |
 | Model 3 (b) | 1e-2 | 0.9 | 5e-5 | 30 | 15 | 0.01 | 1.250 ± 0.000 (published 2.808, -1.6, better) | 0.3000 ± 0.0141 (published 0.2932, +0.0068, agrees) | 0.3000 ± 0.0141 (published 0.2969, +0.0031, agrees) |
-| Best (ours) | 4e-2 | 0.9 | 5e-4 | 60 | cosine |  | not run | not run | not run |
+| Best (ours) | 4e-2 | 0.9 | 5e-4 | 40 | cosine |  | not run | not run | not run |
 | Model 3 (efficientnet_lite0) | 1e-2 | 0.9 | 5e-5 | 30 | 15 | 0.01 | 1.250 | 0.9000 | 0.9000 |
 
 (a) collapsed: 100.0% of the answers are ant.
@@ -236,6 +241,101 @@ def test_a_row_tells_what_it_changes_and_another_precision_is_still_compared(sto
         "Model 2 (lr=0.05, precision=bf16)": "0.5000",
         "Model 3 (precision=bf16)": "0.3100 (published 0.2969, +0.0131, agrees)",
     }
+
+
+def test_a_key_that_was_added_makes_another_row(store, make):
+    """It is not the study's row, does not take its place, and rows of one name are told apart."""
+    study = "study=added"
+    store.add(study, "experiment=scratch/model3", accuracy=0.3)
+    store.add(study, "experiment=scratch/model3", "+optimizer.nesterov=true", accuracy=0.4)
+    store.add(study, "experiment=scratch/model2", "pruner=median", accuracy=0.28)
+    timm = ("experiment=scratch/base", "model=timm")
+    store.add(study, *timm, "model.name=test_resnet", accuracy=0.1)
+    store.add(study, *timm, "model.name=test_vit", accuracy=0.2)
+    resnet = ("experiment=scratch/model1", "model=resnet50")
+    store.add(study, *resnet, accuracy=0.5)
+    store.add(study, *resnet, "model.weights=IMAGENET1K_V2", accuracy=0.6)
+    lines = table(make("added")[1], "Training from Scratch")
+    told = {line["Model"]: line["TESTING ACC"] for line in lines}
+    assert told == {
+        "Base": "not run (published 0.0919)",
+        "Model 1": "not run (published 0.2454)",
+        "Model 2": "0.2800 (published 0.2745, +0.0055, agrees)",
+        "Model 3": "0.3000 (published 0.2969, +0.0031, agrees)",
+        "Best (ours)": "not run",
+        "Base (timm, model.name=test_resnet)": "0.1000",
+        "Base (timm, model.name=test_vit)": "0.2000",
+        "Model 1 (resnet50): model.weights=null": "0.5000",
+        "Model 1 (resnet50): model.weights=IMAGENET1K_V2": "0.6000",
+        "Model 3 (optimizer.nesterov=true)": "0.4000",
+    }
+
+
+def test_a_seed_of_older_code_joins_its_row_and_hides_none(experiments):
+    """Such a run lacks a key, so its point is another."""
+    experiment = next(e for e in experiments if e.experiment == "scratch/model3")
+    older = {key: value for key, value in experiment.config.items() if key != "optimizer.momentum"}
+    base = made_up_row(0.3).runs[0]
+    now = {"experiment": "scratch/model3", "params": {"seed": "0"}, "config": experiment.config}
+    was = now | {"params": {"seed": "1"}, "config": older, "point": "older"}
+    runs = [
+        replace(base, key="a", point=experiment.point, started=1, **now),
+        replace(base, key="b", point=experiment.point, started=3, status="killed", **now),
+        replace(base, key="c", started=2, **was),
+    ]
+    points = arrangement.by_point(runs)
+    (found,), rest = arrangement.study_tables([experiment], points, experiment.study)
+    assert [run.key for run in found.rows[0].runs] == ["a", "c"] and not rest
+
+
+def test_other_images_than_the_study_s_are_not_compared(store, make, monkeypatch):
+    monkeypatch.setattr(rows, "TEST_IMAGES", 2893)
+    store.add("study=mine", "experiment=scratch/model3", accuracy=0.3)
+    _, text = make("mine")
+    line = table(text, "Training from Scratch")[3]
+    assert line["Model"] == "Model 3 (a)"
+    assert line["TESTING ACC"] == "0.3000 (published 0.2969, other images)"
+    assert "(a) tested on 400 images and not on the study's 2893: not compared" in text
+
+
+def test_what_mlflow_calls_failed_is_not_finished(store, make):
+    """Its tag says finished, but its files could not be written."""
+    store.add("study=full", "lr=0.1", accuracy=0.3)
+    cfg = store.add("study=full", "lr=0.2", accuracy=0.9, tags={"status": "finished"})
+    found = store.client.search_runs([store.experiment], f"tags.key = '{cfg.key}'")
+    store.client.set_terminated(found[0].info.run_id, "FAILED")
+    told = [line["TESTING ACC"] for line in table(make("full")[1], "Runs")]
+    assert told == ["0.3000", "failed"]
+
+
+def test_code_that_went_on_with_a_run_is_told(store, make):
+    store.add(
+        "study=mixture", "lr=0.1", continued_by=[{"code": {"git": "def", "sha256": "e" * 16}}]
+    )
+    store.add("study=mixture", "lr=0.2")
+    text = make("mixture")[1]
+    assert "made by other code than the newest run: abc1234, then def (cccccccc)" in text
+
+
+def test_kept_results_outlive_the_store_s_files(store, make):
+    cfg = store.add("study=cleaned", accuracy=0.3)
+    folder, before = make("cleaned")
+    found = store.client.search_runs([store.experiment], f"tags.key = '{cfg.key}'")
+    shutil.rmtree(found[0].info.artifact_uri.removeprefix("file://"))
+    kept_before = {path.name: path.read_bytes() for path in (folder / "kept").iterdir()}
+    assert make("cleaned")[1] == before
+    assert {path.name: path.read_bytes() for path in (folder / "kept").iterdir()} == kept_before
+
+
+def test_paired_tests_stay_within_a_data_set(monkeypatch):
+    """Of many rows, each data set's best is compared with the others on the same images."""
+    mine = [made_up_row(0.5 + 0.01 * i, lr=str(i)) for i in range(12)]
+    other = DATA | {"sha256": "o" * 64, "name": "other"}
+    runs = [replace(made_up_row(0.9 + 0.01 * i).runs[0], data=other) for i in range(3)]
+    others = [rows.Row(f"other {i}", (run,), {}) for i, run in enumerate(runs)]
+    pairs = tables._pairs(rows.Table("Runs", (*mine, *others), (), False))
+    assert {pair.first for pair in pairs} == {mine[-1].name, "other 2"}
+    assert len(pairs) == 11 + 2
 
 
 def test_a_report_is_remade_from_kept_results(store, make):
@@ -462,6 +562,15 @@ def test_seeds_widen_the_interval_of_images():
     seeds = intervals.over_seeds([0.48, 0.5, 0.52])  # t(2) = 4.3027
     assert seeds.high - 0.5 == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=1e-4)
     assert 0.5 in together and 0.6 not in together
+    assert intervals.of_accuracy([0.97, 0.99], 599).high == 1.0
+    assert intervals.of_accuracy([0.02, 0.05], 599).low == 0.0
+
+
+def test_where_one_more_seed_is_expected():
+    """As Student's interval of the mean, and wider by the one's own chance."""
+    interval = intervals.of_one_more([2.0, 3.0, 4.0])
+    assert interval.high - 3 == pytest.approx(4.3027 * (1 + 1 / 3) ** 0.5, rel=1e-4)
+    assert 3 - interval.low == pytest.approx(interval.high - 3)
 
 
 def test_mcnemar_s_test():
@@ -503,7 +612,8 @@ def test_a_collapsed_run_is_known_by_its_answers():
 @pytest.mark.parametrize(
     ("name", "value", "shown"),
     [("lr", "0.001", "1e-3"), ("lr", "0.05", "5e-2"), ("weight_decay", "5e-05", "5e-5"),
-     ("gamma", "0.01", "0.01"), ("weight_decay", "0.0", "0"), ("model", "alexnet", "alexnet")],
+     ("gamma", "0.01", "0.01"), ("weight_decay", "0.0", "0"), ("model", "alexnet", "alexnet"),
+     ("start", "1234567e89", "1234567e89")],
 )  # fmt: skip
 def test_parameters_are_written_as_in_the_study(name, value, shown):
     assert show_parameter(name, value) == shown

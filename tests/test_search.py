@@ -37,8 +37,8 @@ def sweep(configure):
 
         def job(rate: str) -> Record:
             cfg = configure(*OWN, *overrides, f"lr={rate}")
-            record = Record(cfg.key, cfg.directory, f"lr={float(rate)}")
-            with search.trial(cfg, record, folder) as trial:
+            record = Record(cfg.key, cfg.directory, "")
+            with search.trial(cfg, record, [f"lr={float(rate)}"], folder) as trial:
                 result = train(cfg, trial=trial)
                 record.status, record.value = result["status"], run.objective(result)
             return record
@@ -48,9 +48,14 @@ def sweep(configure):
     return prepared
 
 
-def kept(folder: Path) -> list[tuple]:
+def storage(folder: Path, output: str = "multirun") -> str:
+    """The default one, of a sweep whose jobs are in `output` beside its folder."""
+    return f"sqlite:///{folder.parent}/{output}/default/optuna.db"
+
+
+def kept(folder: Path, output: str = "multirun") -> list[tuple]:
     note = json.loads((folder / search.NOTE).read_text())
-    study = optuna.load_study(study_name=note["name"], storage=note["storage"])
+    study = optuna.load_study(study_name=note["name"], storage=storage(folder, output))
     return [
         (t.number, t.state.name, t.value, t.params, t.intermediate_values) for t in study.trials
     ]
@@ -98,18 +103,18 @@ def test_an_interrupted_sweep_prunes_as_if_undisturbed(sweep, tmp_path, monkeypa
         try:
             found.append(job(RATES[len(found)]))
         except KeyboardInterrupt:
-            assert kept(tmp_path / "other")[-1][1] == "RUNNING"
+            assert kept(tmp_path / "other", "elsewhere")[-1][1] == "RUNNING"
     assert len(interrupted) == 7
     assert [(r.key, r.status, r.value) for r in found] == [
         (r.key, r.status, r.value) for r in expected
     ]
-    assert kept(tmp_path / "other") == kept(tmp_path / "folder")
+    assert kept(tmp_path / "other", "elsewhere") == kept(tmp_path / "folder")
 
 
 def test_without_a_pruner_trials_are_kept_once_ended(sweep, tmp_path, monkeypatch):
     folder = tmp_path / "folder"
     job = sweep(folder, "num_epochs=1")
-    assert search.plot(folder) == []
+    assert search.plot(folder, storage(folder)) == []
     first = job(RATES[0])
     assert kept(folder) == [
         (0, "COMPLETE", first.value, {"lr": 0.3}, {1: pytest.approx(first.value)})
@@ -120,7 +125,7 @@ def test_without_a_pruner_trials_are_kept_once_ended(sweep, tmp_path, monkeypatc
             job(RATES[1])
     assert [trial[1] for trial in kept(folder)] == ["COMPLETE", "FAIL"]
     job(RATES[3])
-    assert {path.name for path in search.plot(folder)} == {
+    assert {path.name for path in search.plot(folder, storage(folder))} == {
         "optimization_history.png",
         "param_importances.png",
         "slice.png",
@@ -134,7 +139,7 @@ def test_a_pruner_needs_a_sweep(configure):
     record = Record(cfg.key, cfg.directory, "")
     with (
         pytest.raises(InputError, match=r"single run\. Type pruner=none, or --multirun"),
-        search.trial(cfg, record, None),
+        search.trial(cfg, record, [], None),
     ):
         pass
 
@@ -145,6 +150,24 @@ def test_hyperband_stops_jobs_in_brackets(sweep, tmp_path):
     statuses = [job(rate).status for rate in RATES]
     assert statuses[0] == "finished"
     assert "pruned" in statuses
+
+
+def test_a_point_is_read_from_overrides_of_any_kind():
+    space = {
+        name: json.dumps({"name": "CategoricalDistribution", "attributes": {"choices": choices}})
+        for name, choices in {"lr": [0.1, 0.2], "+optimizer.nesterov": [True, False]}.items()
+    }
+    typed = ["study='my study'", "~augment", "lr=0.2", "+optimizer.nesterov=True"]
+    assert search._point(space, typed)["params"] == {"lr": 0.2, "+optimizer.nesterov": True}
+
+
+def test_a_sweep_that_optuna_cannot_take(sweep, configure, tmp_path):
+    base = configure(*OWN)
+    with open_dict(base):
+        swept = {"task": ["experiment=glob(scratch/*)"]}
+        base.hydra = OmegaConf.create({"sweeper": None, "overrides": swept})
+    with pytest.raises(InputError, match="Optuna cannot take what is swept over"):
+        search.prepare(base, tmp_path)
 
 
 def test_storage_that_cannot_be_opened(sweep, tmp_path):

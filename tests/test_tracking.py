@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -15,8 +16,9 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
 from caltech import epochs, sweep
+from caltech import train as training
 from caltech.config import CONF, build, point_key, register
-from caltech.errors import DivergedError, InputError
+from caltech.errors import DivergedError, HeldError, InputError
 from caltech.run import ARTIFACTS, claimed
 from caltech.store import comparison
 from caltech.tracking import METRICS, Description, MlflowRun, describe, refusal_recorded
@@ -132,7 +134,7 @@ def context():
 def open_together(barrier, folder: str, number: int) -> None:
     """Body of a process: as training opens the store, at the same moment as the others."""
     own = Path(folder) / str(number)
-    with claimed(own):
+    with claimed(own, waits=False):
         tags = {"key": str(number), "directory": str(own), "host": socket.gethostname()}
         data = {"name": "d", "sha256": "0" * 64}
         description = Description(own, str(number), {"lr": number}, tags, data)
@@ -265,6 +267,39 @@ def test_a_refused_job_of_a_sweep_is_recorded_once_and_a_single_run_is_not(track
     assert (run.info.status, run.data.tags["sweep"]) == ("FAILED", "refused")
     assert run.info.run_name == "lr=-2 alexnet"
     assert "lr=-2.0 is not allowed" in run.data.tags["failure"]
+
+
+def test_a_job_whose_run_another_process_computes_is_no_failure_of_the_run(
+    tracked, sweep_named, monkeypatch
+):
+    cfg, client = tracked("lr=0.09")
+    sweep_named("shared")
+    monkeypatch.setattr(training.run, "claimed", raising(HeldError("held")))
+    with pytest.raises(HeldError):
+        attempt(cfg, {}, [])
+    assert runs(client, cfg.key) == []
+
+
+def raising(error):
+    def raises(*_, **__):
+        raise error
+
+    return raises
+
+
+def test_a_new_run_leaves_an_old_one_that_has_metrics_alone(tracked, monkeypatch):
+    """Its directory was removed after it was interrupted; other code begins it anew."""
+    cfg, client = tracked("lr=0.11")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training.run, "log_epoch", raising(KeyboardInterrupt()))
+        train(cfg)
+    (old,) = runs(client, cfg.key)
+    client.log_metric(old.info.run_id, "val/accuracy", 0.5, step=1)  # what was pending, perhaps
+    shutil.rmtree(cfg.directory)
+    train(cfg)
+    status = {run.info.run_id: run.info.status for run in runs(client, cfg.key)}
+    assert sorted(status.values()) == ["FINISHED", "KILLED"]
+    assert status[old.info.run_id] == "KILLED"
 
 
 def test_a_job_that_fails_in_training_has_one_run_in_its_sweep(tracked, sweep_named):

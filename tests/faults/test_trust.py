@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from caltech import checkpoint, download, hub, provenance
+from caltech import checkpoint, download, hub, provenance, sweep
 from caltech import model as models
 from caltech.errors import InputError
-from caltech.provenance import without_passwords
+from caltech.files import without_passwords
+from caltech.tracking import describe
 from caltech.train import train
 from tests.conftest import REPOSITORY
 from tests.faults.test_damage import SMALL
@@ -162,10 +164,17 @@ def test_a_password_in_the_store_s_address_is_not_written(configure, tmp_path, m
     address = "https://user:${oc.env:CALTECH_PASSWORD}@tracker.example:5000/x"
     cfg = configure("tracking=mlflow", f"tracking.uri={address}")
     assert SECRET in cfg.tracking.uri
-    provenance.record(tmp_path, cfg, {"data": {}, "weights": {}, "code": {}})
+    provenance.record(tmp_path, cfg, {"data": {}, "weights": {}, "code": {}}, goes_on=True)
     written = (tmp_path / "config.yaml").read_text()
     assert SECRET not in written
     assert "uri: https://***@tracker.example:5000/x" in written
+    typed = [f"tracking.uri=https://user:{SECRET}@tracker.example/x"]
+    assert SECRET not in str(describe(cfg, {}, typed, None, None).tags)
+    monkeypatch.setenv(sweep.VARIABLE, str(tmp_path / "sweep"))
+    with sweep.recorded(cfg, typed, OmegaConf.create({"num": 0})):
+        pass
+    (record,) = (tmp_path / "sweep").iterdir()
+    assert SECRET not in record.read_text() and "https://***@tracker" in record.read_text()
     assert without_passwords("sqlite:////a/b@c.db http://host:1/") == (
         "sqlite:////a/b@c.db http://host:1/"
     )
