@@ -19,12 +19,13 @@ from caltech import (
     spreadsheet,
     tracked,
 )
-from caltech.config import CONF, HYDRA_TARGETS, build, register, require_study
+from caltech.config import CONF, HYDRA_TARGETS, build, register
 from caltech.errors import InputError
 from caltech.files import replacing
 from caltech.intervals import COLLAPSED_SHARE
 from caltech.rows import FINISHED, Published, Run, Table
 from caltech.tables import baselines, newest_end, sheet
+from caltech.validation import require_study
 
 if TYPE_CHECKING:
     from caltech.data import Dataset

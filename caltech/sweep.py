@@ -23,11 +23,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
 from caltech import search
-from caltech.config import require_resolved
 from caltech.errors import CaltechError, InputError
 from caltech.files import remove_leftovers, without_passwords
 from caltech.run import write_json
 from caltech.store import comparison
+from caltech.validation import require_resolved
 
 log = logging.getLogger(__name__)
 

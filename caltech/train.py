@@ -26,14 +26,7 @@ from caltech import (
     sweep,
 )
 from caltech.augment import Views
-from caltech.config import (
-    CONF,
-    HYDRA_TARGETS,
-    build,
-    refuse_null_groups,
-    register,
-    validate,
-)
+from caltech.config import CONF, HYDRA_TARGETS, build, register
 from caltech.data import Dataset, Images
 from caltech.device import choose_device
 from caltech.freeze import frozen_digest, split_frozen
@@ -43,6 +36,7 @@ from caltech.schedule import require_steps
 from caltech.search import NO_TRIAL, NoTrial, Trial
 from caltech.tracking import describe, refusal_recorded
 from caltech.trained import begin_from
+from caltech.validation import refuse_null_groups, require_resolved, validate
 
 log = logging.getLogger(__name__)
 begun: list[DictConfig] = []  # configs of this process's jobs
@@ -165,6 +159,7 @@ def test(
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=list(HYDRA_TARGETS))
 def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
+    require_resolved(cfg)
     begun.append(cfg)
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task

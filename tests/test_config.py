@@ -10,17 +10,9 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from torch import nn
 
-from caltech.config import (
-    BY_REFERENCE,
-    CONF,
-    DECISIVE,
-    INDIFFERENT,
-    Settings,
-    build,
-    run_key,
-    validate,
-)
+from caltech.config import BY_REFERENCE, CONF, DECISIVE, INDIFFERENT, Settings, build, run_key
 from caltech.errors import InputError
+from caltech.validation import validate
 
 EXPERIMENTS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix(""))
