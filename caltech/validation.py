@@ -64,11 +64,15 @@ def validate(cfg: DictConfig) -> None:
 
 
 def require_resolved(cfg: DictConfig) -> None:
-    """Raise InputError if a value refers to another (${name}) that is not there."""
+    """Raise InputError if a value is missing (???) or refers to one (${name}) that is not there."""
     try:
-        OmegaConf.to_container(cfg, resolve=True)
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise InputError(f"The config refers to what is not there: {error}") from error
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"The config is not complete at {error.full_key}: {said}. "
+            "Type --cfg job to see the whole config."
+        ) from error
 
 
 def require_study(study: str) -> None:

@@ -285,7 +285,7 @@ def test_other_code_that_goes_on_with_a_run_is_recorded(configure, monkeypatch):
         ("schedule.gamma=abc num_epochs=16", "cannot be stepped"),
         ("schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "does not fit|cannot be"),
         ("data.crop=60.5", "60.5"),
-        ("tracking.uri=${nope}", "not there: .*nope"),
+        ("tracking.uri=${nope}", "not complete at tracking.uri: .*nope"),
         ("seeds=5 seed=3", "seeds=5 or seed=3"),
     ],
 )

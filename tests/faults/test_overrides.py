@@ -141,8 +141,8 @@ FOUND = [
     ["schedule.step_size=0"], ["optimizer.lr=-1"], ["optimizer._target_=os.getcwd"],
     ["model.name=null"], ["hydra.run.dir=''"], ["data.root=null"],
     ["num_epochs=99999999999999999999"], ["study=" + "x" * 300], ["study=a:b"],
-    ["study='*'"], ["tracking.uri=${nope}"], ["seeds=2", "seed=1"], ["data.crop=60.5"],
-    ["schedule.gamma=abc"], ["data.resize=0", "data.crop=0"],
+    ["study='*'"], ["tracking.uri=${nope}"], ["device=???"], ["seeds=2", "seed=1"],
+    ["data.crop=60.5"], ["schedule.gamma=abc"], ["data.resize=0", "data.crop=0"],
 ]  # fmt: skip
 
 
