@@ -145,9 +145,12 @@ def test(
     result = {"key": cfg.key, "status": "finished"}
     states = {"last": checkpoint.copy_of(trained), "best": progress["best_state"]}
     ends = {"last": len(progress["history"]), "best": progress["best_epoch"]}
+    tested = None
     for name, state in states.items():
-        trained.load_state_dict(state)
-        evaluation = evaluate(setup, data.test, f"test ({name})")
+        if ends[name] != tested:  # the best epoch may be the last
+            trained.load_state_dict(state)
+            evaluation = evaluate(setup, data.test, f"test ({name})")
+            tested = ends[name]
         checkpoint.save_weights(directory / f"{name}.safetensors", model)
         run.save_predictions(directory / f"predictions_{name}.npz", data.test, evaluation)
         result[name] = progress["history"][ends[name] - 1] | evaluation.measures("test")

@@ -180,7 +180,7 @@ GOLDEN = """
 | Model 1 | 1e-1 | 0.9 | 5e-5 | 30 | 10 | 0.1 | not run (published 3.465) | not run (published 0.2483) | not run (published 0.2454) |
 | Model 2 | 1e-1 | 0.9 | 5e-5 | 40 | 10 | 0.01 | 1.250 (published 3.139, -1.9) | 0.1500 (published 0.2773, -0.1273, worse) | 0.1500 (published 0.2745, -0.1245, worse) |
 | Model 3 (b) | 1e-2 | 0.9 | 5e-5 | 30 | 15 | 0.01 | 1.250 ± 0.000 (published 2.808, -1.6, better) | 0.3000 ± 0.0141 (published 0.2932, +0.0068, agrees) | 0.3000 ± 0.0141 (published 0.2969, +0.0031, agrees) |
-| Best (ours) | 4e-2 | 0.9 | 5e-4 | 30 | cosine |  | not run | not run | not run |
+| Best (ours) | 4e-2 | 0.9 | 5e-4 | 25 | cosine |  | not run | not run | not run |
 | Model 3 (efficientnet_lite0) | 1e-2 | 0.9 | 5e-5 | 30 | 15 | 0.01 | 1.250 | 0.9000 | 0.9000 |
 
 (a) collapsed: 100.0% of the answers are ant.
@@ -640,7 +640,7 @@ def test_the_surest_errors_come_first(store, make):
 def test_readme_s_table_says_what_the_kept_report_says():
     """Nothing in it is typed by hand without being noticed: ours, deviations and published."""
     report = Path(__file__).parents[1] / "multirun" / "course" / "table.csv"
-    told = list(csv.DictReader(report.open(encoding="utf-8")))
+    told = list(csv.DictReader(io.StringIO(report.read_text("utf-8"))))
     known = {
         percent(line[name])
         for line in told
