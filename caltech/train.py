@@ -92,15 +92,16 @@ def train(
         ended = run.recorded_result(directory, pruned_too=True)
         if cfg.rerun and (ended or not provenance.is_begun(directory, made_from)):
             run.set_aside(directory)
+            ended = None
         goes_on = ended is None or (ended["status"] == "pruned" and not trial.prunes)
         provenance.record(directory, cfg, made_from, goes_on)
         description = describe(cfg, choices or {}, overrides, sweep.name(), made_from)
-        if result := run.recorded_result(directory, trial.prunes):
-            log.info("%s is %s already; rerun=true computes it again.", directory, result["status"])
+        if not goes_on:
+            log.info("%s is %s already; rerun=true computes it again.", directory, ended["status"])
             if sweep.name() is not None:
                 build(cfg.tracking, description).join_sweep()
-            run.report(result)
-            return result
+            run.report(ended)
+            return ended
 
         if len(frozen) and isinstance(augment, Views) and cfg.features == "auto":
             cache = Path(cfg.cache).expanduser()
