@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from caltech.config import LATER
 from caltech.rows import FINISHED, Published, Row, Run, Table
 
 # Parameters that do not describe a row: seeds are together in it, others repeat, only name, or
@@ -135,7 +136,8 @@ def describe(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     """For each point the values that differ: parameters, and config keys that these do not tell."""
     flats = []
     for runs in points:
-        params = {k: v for k, v in runs[0].params.items() if k not in NOT_SHOWN}
+        params = {group: option for group, (option, _) in LATER.items()} | runs[0].params
+        params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
         deeper = {k: shown(v) for k, v in runs[0].config.items() if k != "seed"}
         flats.append(params | {k: v for k, v in deeper.items() if k not in params})
     names = list(dict.fromkeys(name for flat in flats for name in flat))

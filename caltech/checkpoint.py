@@ -64,7 +64,7 @@ def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any] | None:
             continue
         candidate.replace(path)  # so that the next one to be saved cannot replace the good one
         for name, part in parts.items():
-            part.load_state_dict(saved["states"][name])
+            part.load_state_dict(saved["states"].get(name, {}))  # an earlier version had no average
         return saved["progress"]
     return None
 

@@ -37,6 +37,8 @@ TARGETS = (
     "torch.optim.*",
     "caltech.schedule.constant",
     "caltech.schedule.cosine",
+    "caltech.average.Last",
+    "caltech.average.MovingAverage",
     "caltech.precision.Precision",
     "optuna.pruners.*",
     "caltech.tracking.MlflowRun",
@@ -64,6 +66,7 @@ class Settings:
     loss: Any = MISSING
     optimizer: Any = MISSING
     schedule: Any = MISSING
+    average: Any = MISSING
     precision: Any = MISSING
     pruner: Any = MISSING
     tracking: Any = MISSING
@@ -102,6 +105,7 @@ DECISIVE = [
     "loss",
     "optimizer",
     "schedule",
+    "average",
     "precision",
     "num_epochs",
     "batch_size",
@@ -127,28 +131,37 @@ INDIFFERENT = [
     "directory",
     "published",
 ]
+# Groups that came later, and their option by which a run is as all runs were before: it is left out
+# of the key, so that those runs have theirs still.
+LATER = {"average": ("none", {"_target_": "caltech.average.Last"})}
 # Where files lie does not decide a result; what is in them is compared by digest (run.py).
 INDIFFERENT_WITHIN = {"data": ("root", "download", "cache")}
 
 
 def run_key(cfg: DictConfig) -> str:
     """Ten hexadecimal digits that are equal for two configs exactly if their results must be."""
-    return _digest({name: decisive(cfg, name) for name in DECISIVE})
+    return _digest(decisive(cfg))
 
 
 def point_key(cfg: DictConfig) -> str:
     """As run_key, but equal for all seeds of one config: what a row of a table stands for."""
-    return _digest({name: decisive(cfg, name) for name in DECISIVE if name != "seed"})
+    return _digest({name: value for name, value in decisive(cfg).items() if name != "seed"})
 
 
-def decisive(cfg: DictConfig, name: str) -> Any:
-    """The plain value of a root key, or a group's keys and values without where files lie."""
-    value = cfg[name]
-    if isinstance(value, DictConfig):
-        value = OmegaConf.to_container(value, resolve=True)
-        for ignored in INDIFFERENT_WITHIN.get(name, ()):
-            value.pop(ignored, None)
-    return value
+def decisive(cfg: DictConfig) -> dict[str, Any]:
+    """All that decides the result, as plain values: groups without where files lie."""
+    values = {}
+    for name in DECISIVE:
+        if name not in cfg:  # it was made by code that had fewer
+            continue
+        value = cfg[name]
+        if isinstance(value, DictConfig):
+            value = OmegaConf.to_container(value, resolve=True)
+            for ignored in INDIFFERENT_WITHIN.get(name, ()):
+                value.pop(ignored, None)
+        if name not in LATER or value != LATER[name][1]:
+            values[name] = value
+    return values
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -35,7 +35,7 @@ def fit(
     """
     path = Path(cfg.directory) / run.CHECKPOINT
     parts = {"trained": trained, "schedule": schedule}
-    parts |= {"optimizer": setup.optimizer, "scaler": setup.scaler}
+    parts |= {"optimizer": setup.optimizer, "scaler": setup.scaler, "average": setup.average}
     progress = {"history": [], "best_epoch": 0, "best_state": {}, "seconds": 0.0, "inside": None}
     if (kept := checkpoint.load(path, parts)) is not None:
         progress = kept
@@ -52,11 +52,11 @@ def fit(
             )
             metrics |= fit_epoch(setup, data.train, cfg.seed, epoch, progress["inside"], keep)
             # A signal waits for the validation, too: a trained epoch is worth more than seconds.
-            metrics |= evaluate(setup, data.validation, "validation").measures("val")
+            with setup.average.applied():
+                metrics |= evaluate(setup, data.validation, "validation").measures("val")
+                if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
+                    progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
             schedule.step()
-
-            if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
-                progress |= {"best_epoch": epoch, "best_state": checkpoint.copy_of(trained)}
             history.append(metrics)
             seconds = progress["seconds"] + time.perf_counter() - start
             progress |= {"seconds": seconds, "inside": None}

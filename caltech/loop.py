@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from caltech.average import Average
 from caltech.errors import DivergedError, InputError
 from caltech.precision import Precision
 
@@ -63,6 +64,7 @@ class Setup:
     batch_size: int
     loss: nn.Module  # of logits and labels, to train with
     optimizer: torch.optim.Optimizer
+    average: Average
     scaler: torch.amp.GradScaler
     precision: Precision
 
@@ -121,6 +123,7 @@ def train_epoch(
             setup.scaler.scale(loss).backward()
             setup.scaler.step(setup.optimizer)
             setup.scaler.update()
+            setup.average.update()
             after_step(totals)
             accuracy = totals.correct / totals.images
             bar.set_postfix_str(f"loss={totals.last_loss:.3f}, accuracy={accuracy:.3f}", False)

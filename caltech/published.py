@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from caltech.config import CONF, DECISIVE, decisive, point_key
+from caltech.config import CONF, decisive, point_key
 from caltech.rows import Published, flat
 from caltech.tracking import chosen, hyperparameters
 
@@ -48,5 +48,5 @@ def _experiment(name: str) -> Published | None:
         numbers={NUMBERS[key]: value for key, value in published.items() if key in NUMBERS},
         errata=tuple(NUMBERS[key] for key in errata),
         params={key: str(value) for key, value in params.items()},
-        config=flat({key: decisive(cfg, key) for key in DECISIVE}),
+        config=flat(decisive(cfg)),
     )

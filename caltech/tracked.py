@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from caltech.config import DECISIVE, decisive, point_key
+from caltech.config import DECISIVE, LATER, decisive, point_key
 from caltech.errors import InputError
 from caltech.rows import FINISHED, Predictions, Run, flat
 from caltech.tracking import ENVIRONMENT, EPOCH_METRICS, METRICS
@@ -85,7 +85,6 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
     status = run.info.status.lower()
     if status == FINISHED:  # as MLflow has it, which knows no pruned ones
         status = tags.get("status", status)
-    known = {name: decisive(config, name) for name in DECISIVE if name in config}
     metrics = dict(run.data.metrics) if status == FINISHED else {}
     return Run(
         key=tags["key"],
@@ -94,7 +93,7 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
         reason=tags.get("failure", ""),
         started=run.info.start_time,
         params=dict(run.data.params),
-        config=flat(known),
+        config=flat(decisive(config)),
         metrics={k: v for k, v in metrics.items() if k not in METRICS},
         history={name: _history(client, run.info.run_id, name) for name in EPOCH_METRICS},
         seconds=json.loads(folder.read("timing.json") or b"{}").get("seconds"),
@@ -108,7 +107,7 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
 
 def _point(config: DictConfig, params: Mapping[str, str]) -> str:
     """Of a run from before this tag was there."""
-    if all(name in config for name in DECISIVE):
+    if all(name in config or name in LATER for name in DECISIVE):
         return point_key(config)
     return json.dumps({name: value for name, value in params.items() if name != "seed"})
 

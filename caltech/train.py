@@ -82,6 +82,7 @@ def train(
     optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
     schedule = build(cfg.schedule, optimizer)
     require_steps(partial(build, cfg.schedule), cfg.num_epochs)
+    average = build(cfg.average, trained)
     precision = build(cfg.precision)
     precision.warn_if_slow(device)
     scaler = precision.scaler(device)
@@ -110,7 +111,8 @@ def train(
         else:
             network, inputs = model, Images(data, augment, device)
         labels = data.labels.to(device)
-        setup = Setup(network, inputs, labels, cfg.batch_size, loss, optimizer, scaler, precision)
+        learning = (loss, optimizer, average, scaler, precision)
+        setup = Setup(network, inputs, labels, cfg.batch_size, *learning)
 
         with build(cfg.tracking, description) as tracker:
             frozen_before = frozen_digest(model)
@@ -144,7 +146,8 @@ def test(
     """
     directory = Path(cfg.directory)
     result = {"key": cfg.key, "status": "finished"}
-    states = {"last": checkpoint.copy_of(trained), "best": progress["best_state"]}
+    with setup.average.applied():
+        states = {"last": checkpoint.copy_of(trained), "best": progress["best_state"]}
     ends = {"last": len(progress["history"]), "best": progress["best_epoch"]}
     tested = None
     for name, state in states.items():

@@ -10,7 +10,16 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from torch import nn
 
-from caltech.config import BY_REFERENCE, CONF, DECISIVE, INDIFFERENT, Settings, build, run_key
+from caltech.config import (
+    BY_REFERENCE,
+    CONF,
+    DECISIVE,
+    INDIFFERENT,
+    LATER,
+    Settings,
+    build,
+    run_key,
+)
 from caltech.errors import InputError
 from caltech.validation import validate
 
@@ -136,11 +145,22 @@ def test_every_root_key_either_counts_or_does_not(configure):
         (["data.crop=60"], False),
         (["schedule=cosine"], False),
         (["loss.label_smoothing=0.1"], False),
+        (["average=ema"], False),
         (["pruner=median"], True),
     ],
 )
 def test_run_key(configure, overrides, same):
     assert (configure(*overrides).key == configure().key) is same
+
+
+def test_a_group_that_came_later_changes_no_key(configure):
+    """Runs of before it are found, and answered, by what it is as without it."""
+    cfg = configure()
+    before = OmegaConf.to_container(cfg, resolve=True)
+    for name, (option, value) in LATER.items():
+        assert before.pop(name) == value
+        assert configure(f"{name}={option}").key == cfg.key
+    assert run_key(OmegaConf.create(before)) == cfg.key
 
 
 def test_run_key_ignores_values_that_nothing_uses(configure):

@@ -67,8 +67,9 @@ def test_result_of_a_run(configure):
     ]  # fmt: skip
 
 
-def test_a_saved_model_gives_the_run_s_own_numbers(configure):
-    cfg = configure(*LITE0)
+@pytest.mark.parametrize("average", ["none", "ema"])
+def test_a_saved_model_gives_the_run_s_own_numbers(configure, average):
+    cfg = configure(*LITE0, f"average={average}")
     train(cfg)
     result = outcome(cfg)[0]
     data = build(cfg.data)
@@ -78,7 +79,7 @@ def test_a_saved_model_gives_the_run_s_own_numbers(configure):
         Images(data, build(cfg.augment), torch.device("cpu")),
         Precision("float32", False),
     )
-    setup = Setup(model, inputs, data.labels, 16, None, None, None, precision)
+    setup = Setup(model, inputs, data.labels, 16, None, None, None, None, precision)
     found = evaluate(setup, data.test, "test")
     assert found.accuracy == result["best"]["test/accuracy"]
     assert found.loss == pytest.approx(result["best"]["test/loss"], rel=1e-5)
@@ -95,8 +96,9 @@ class Stopped(BaseException):
         [*RESNET, "freeze=none", "augment=trivial", "optimizer=adamw", "schedule=cosine"],
         [*RESNET, "freeze=head", "augment=flip_crop", "precision=bf16"],
         [*LITE0, "augment=flip"],
+        [*RESNET, "freeze=none", "average=ema"],
     ],
-    ids=["full", "augmented", "bf16", "cached"],
+    ids=["full", "augmented", "bf16", "cached", "averaged"],
 )
 @pytest.mark.parametrize(
     "stop", ["after step 1", "mid-epoch", "last step", "between epochs", "while saving"]

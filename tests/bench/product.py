@@ -28,7 +28,5 @@ def setup_of(cfg: Any, data: Dataset) -> tuple[Classifier, Setup]:
     optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
     precision = build(cfg.precision)
     inputs = Images(data, build(cfg.augment), device)
-    scaler = precision.scaler(device)
-    return model, Setup(
-        model, inputs, data.labels, cfg.batch_size, build(cfg.loss), optimizer, scaler, precision
-    )
+    learning = (build(cfg.loss), optimizer, build(cfg.average, trained), precision.scaler(device))
+    return model, Setup(model, inputs, data.labels, cfg.batch_size, *learning, precision)
