@@ -1,5 +1,8 @@
-"""Which GPU a process takes; real ones are not needed to test who takes which."""
+"""Which GPU a process takes (real ones are not needed for that), and what it keeps of memory."""
 
+import platform
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,3 +49,24 @@ def test_jobs_at_once_are_as_many_as_gpus(configure, monkeypatch):
     assert (asked.jobs, asked.for_a_job) == (-1, 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert (asked.jobs, asked.for_a_job) == (4, 1)
+
+
+PAGES_ANEW = """
+import resource, torch
+from caltech.device import keep_freed_memory
+keep_freed_memory()
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    kept = [torch.zeros(25_000_000) for _ in range(23)]
+    del kept
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_freed_memory_is_kept_also_beyond_two_gigabytes():
+    """mallopt takes an int: the largest gave all back after a step of 128 images and more."""
+    command = [sys.executable, "-c", PAGES_ANEW]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, _, third = map(int, ended.stdout.split())
+    assert first > 1000 > third

@@ -19,6 +19,7 @@ from tests.bench.product import model_of
 CASES = {
     "lite0-forward": ("efficientnet_lite0", 64, False, 7),
     "lite0-train": ("efficientnet_lite0", 32, True, 5),
+    "lite0-train-128": ("efficientnet_lite0", 128, True, 2),  # 14 GB
     "alexnet-train": ("alexnet", 128, True, 5),
 }
 
