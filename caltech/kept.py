@@ -1,7 +1,7 @@
 """Results kept in git: a run's numbers as JSON and its answers as CSV, no weights, no images.
 
-Written from finished runs of the tracking store alone, and read where the store is not: the report
-of a clean clone is that of the machine that computed the runs.
+Written from finished and pruned runs of the tracking store alone, and read where the store is
+not: the report of a clean clone is that of the machine that computed the runs.
 """
 
 import csv
@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from caltech.files import replacing
-from caltech.rows import FINISHED, Predictions, Run
+from caltech.rows import FINISHED, PRUNED, Predictions, Run
 
 COLUMNS = ("index", "label", "last", "best", "confidence")
 
 
 def write(folder: Path, runs: Iterable[Run]) -> None:
-    """Two files a finished run, named by its key; what is there already is replaced."""
+    """A file or two for a run, named by its key; what is there already is replaced."""
     for run in runs:
-        if run.status != FINISHED:
+        if run.status not in (FINISHED, PRUNED):
             continue
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / f"{run.key}.json", json.dumps(run.plain(), indent=1) + "\n")

@@ -99,17 +99,22 @@ def report(cfg: DictConfig) -> str:
 
 
 def combine(stored: Sequence[Run], retained: Sequence[Run]) -> list[Run]:
-    """One run a key: the store's newest finished one, else the kept one, else one unfinished.
+    """One run a key: the store's newest finished one, else a finished one that was kept, else the
+    store's newest, else a pruned one that was kept.
 
     Where the store no longer has a run's files, what was kept of the very run is more.
     """
     whole = {(run.key, run.started): run for run in retained}
     newest = [
-        whole.get((run.key, run.started), run) if run.predictions is None else run
+        whole.get((run.key, run.started), run)
+        if run.status == FINISHED and run.predictions is None
+        else run
         for run in arrangement.newest(stored)
     ]
     finished = {run.key for run in newest if run.status == FINISHED}
-    return arrangement.newest([*newest, *(run for run in retained if run.key not in finished)])
+    known = {run.key for run in newest}
+    more = [r for r in retained if r.key not in (finished if r.status == FINISHED else known)]
+    return arrangement.newest([*newest, *more])
 
 
 def arrange(runs: Sequence[Run], experiments: Sequence[Published], study: str) -> list[Table]:

@@ -10,6 +10,7 @@ import numpy as np
 from caltech import intervals
 
 FINISHED = "finished"
+PRUNED = "pruned"
 TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them
 
 

@@ -38,7 +38,7 @@ from caltech import train as training
 from caltech.cells import show_parameter
 from caltech.config import CONF, register
 from caltech.errors import InputError
-from caltech.report import report
+from caltech.report import combine, report
 from caltech.rows import Predictions
 from caltech.tracking import EPOCH_METRICS, describe
 
@@ -388,7 +388,19 @@ def test_runs_that_did_not_finish_are_marked_and_do_not_count(store, make):
     assert told == ["0.4000", "0.3000", "pruned after epoch 30", "failed", "running, epoch 3 of 30"]
     assert "(b) failed (DivergedError: nan): does not count." in text
     assert text.count(" / 2: ") == 1  # one pair for McNemar's test
-    assert len(list((folder / "kept").glob("*.json"))) == 2
+    assert len(list((folder / "kept").glob("*.json"))) == 3  # what failed or runs is not kept
+    assert table(make("sweep", tracking="none")[1], "Runs") == lines[:3]
+
+
+def test_a_kept_run_counts_where_the_store_has_no_better():
+    (finished,) = made_up_row(0.3, lr="1").runs
+    pruned, running = (
+        replace(finished, status=status, predictions=None) for status in ("pruned", "running")
+    )
+    assert combine([], [pruned]) == [pruned]
+    assert combine([running], [pruned]) == [running]  # the same, that goes on
+    assert combine([running], [finished]) == combine([pruned], [finished]) == [finished]
+    assert combine([finished], [pruned]) == [finished]
 
 
 def test_of_runs_with_one_key_the_newest_finished_one_counts(store, make):
