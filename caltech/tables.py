@@ -92,13 +92,14 @@ def sheet(table: Table, everything: Sequence[Run]) -> Sheet:
 
 
 def _usual(runs: Sequence[Run]) -> Mapping[str, str]:
-    """The code of the newest finished run, and the data of most."""
+    """Code and data of most finished runs; of as many, those of the newest."""
     finished = [run for run in runs if run.status == FINISHED]
     if not finished:
         return {"code": "", "data": ""}
-    newest = max(finished, key=lambda run: run.started)
+    finished.sort(key=lambda run: -run.started)
+    code = Counter(run.code["sha256"] for run in finished).most_common(1)[0][0]
     data = Counter(run.data["sha256"] for run in finished).most_common(1)[0][0]
-    return {"code": newest.code["sha256"], "data": data}
+    return {"code": code, "data": data}
 
 
 def _remarks(row: Row, usual: Mapping[str, str]) -> list[str]:
@@ -113,7 +114,7 @@ def _remarks(row: Row, usual: Mapping[str, str]) -> list[str]:
                 f"collapsed: {share:.1%} of the answers are {class_name(row.first, top)}"
             )
     for code in sorted({_code(run) for run in row.finished if run.code["sha256"] != usual["code"]}):
-        remarks.append(f"made by other code than the newest run: {code}")
+        remarks.append(f"made by other code than most runs: {code}")
     for run in row.finished:
         if run.data["sha256"] != usual["data"]:
             named = f"{run.data['name']} {run.data['sha256'][:8]}"

@@ -314,7 +314,7 @@ def test_code_that_went_on_with_a_run_is_told(store, make):
     )
     store.add("study=mixture", "lr=0.2")
     text = make("mixture")[1]
-    assert "made by other code than the newest run: abc1234, then def (cccccccc)" in text
+    assert "made by other code than most runs: abc1234, then def (cccccccc)" in text
 
 
 def test_kept_results_outlive_the_store_s_files(store, make):
@@ -421,7 +421,7 @@ def test_other_code_and_other_data_are_marked(store, make):
     marks = {line[""].split(" ")[0]: line[""].partition(" ")[2] for line in table(text, "Runs")}
     assert marks == {"1": "", "2": "", "3": "(a)", "4": "(b)"}
     assert "(a) made from other data than most runs: mine other." in text
-    assert "(b) made by other code than the newest run: old-git (old)." in text
+    assert "(b) made by other code than most runs: old-git (old)." in text
     assert text.count(": lr=0.3 / ") == 0  # no paired test on other images
 
 
