@@ -64,8 +64,8 @@ def keep_freed_memory() -> None:
 
     Activations are tens of megabytes, which glibc maps and unmaps one by one, and the kernel then
     clears every page of every layer of every step again. Keeping them made EfficientNet-Lite0 2.2
-    (training) to 3.4 times (forward) as fast on 2 cores and AlexNet's training 1.1 times
-    (tests/bench/memory.py). Other C libraries have no such setting and are left alone.
+    to 3.7 times as fast on 2 cores and AlexNet's training 1.1 times (tests/bench/memory.py). Other
+    C libraries have no such setting and are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
