@@ -118,8 +118,14 @@ def _history(client: "MlflowClient", run_id: str, name: str) -> list[float]:
 
 
 def _environment(tags: Mapping[str, str], provenance: Mapping[str, Any]) -> dict[str, str]:
-    known = provenance.get("environment", {}) | dict(tags)
-    return {name: str(known[name]) for name in ENVIRONMENT if name in known}
+    """Of a run that went on elsewhere or with other threads, each in turn."""
+    known = [provenance.get("environment", {}) | dict(tags)]
+    known += [maker.get("environment", {}) for maker in provenance.get("continued_by", ())]
+    return {
+        name: ", then ".join(dict.fromkeys(str(each[name]) for each in known if name in each))
+        for name in ENVIRONMENT
+        if name in known[0]
+    }
 
 
 def _code(tags: Mapping[str, str], provenance: Mapping[str, Any]) -> dict[str, str]:

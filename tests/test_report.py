@@ -308,12 +308,13 @@ def test_what_mlflow_calls_failed_is_not_finished(store, make):
     assert told == ["0.3000", "failed"]
 
 
-def test_code_that_went_on_with_a_run_is_told(store, make):
-    store.add(
-        "study=mixture", "lr=0.1", continued_by=[{"code": {"git": "def", "sha256": "e" * 16}}]
-    )
+def test_code_and_threads_that_went_on_with_a_run_are_told(store, make):
+    more = {name: 7 if name == "threads" else value for name, value in ENVIRONMENT.items()}
+    maker = {"code": {"git": "def", "sha256": "e" * 16}, "environment": more}
+    store.add("study=mixture", "lr=0.1", continued_by=[maker])
     store.add("study=mixture", "lr=0.2")
     text = make("mixture")[1]
+    assert f"{ENVIRONMENT['threads']}, then 7 threads |" in text
     assert "made by other code than most runs: abc1234, then def (cccccccc)" in text
 
 
