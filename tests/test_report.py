@@ -404,6 +404,15 @@ def test_a_kept_run_counts_where_the_store_has_no_better():
     assert combine([finished], [pruned]) == [finished]
 
 
+def test_runs_of_before_there_was_a_group_differ_only_from_its_other_options():
+    points = [
+        made_up_row(0.3, **params).runs
+        for params in ({"lr": "1"}, {"lr": "2", "average": "none"}, {"lr": "2", "average": "ema"})
+    ]
+    assert arrangement.describe(points[:2]) == [{"lr": "1"}, {"lr": "2"}]
+    assert [each["average"] for each in arrangement.describe(points)] == ["none", "none", "ema"]
+
+
 def test_of_runs_with_one_key_the_newest_finished_one_counts(store, make):
     store.add("study=again", accuracy=0.3)
     store.add("study=again", accuracy=0.4)

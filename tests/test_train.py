@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from caltech import checkpoint, features, interruption, loop, provenance
 from caltech import train as training
+from caltech.average import Last
 from caltech.config import build
 from caltech.data import Images
 from caltech.errors import DivergedError, InputError
@@ -173,6 +174,14 @@ def test_checkpoints_inside_an_epoch(configure, monkeypatch):
     train(cfg)
     assert steps == [8, 8, 8, 6]  # 30 images to train on; the first step is not made again
     assert_equal(outcome(cfg), outcome(expected))
+
+
+def test_a_checkpoint_of_before_there_was_an_average_is_gone_on_with(tmp_path):
+    layer, path = torch.nn.Linear(2, 2), tmp_path / "checkpoint.pt"
+    checkpoint.save(path, {"layer": layer}, {"seconds": 3.0})
+    again = torch.nn.Linear(2, 2)
+    assert checkpoint.load(path, {"layer": again, "average": Last(again)}) == {"seconds": 3.0}
+    assert torch.equal(again.weight, layer.weight)
 
 
 def test_a_second_signal_is_not_deferred():

@@ -1,6 +1,6 @@
 """Freed memory kept by glibc (caltech.device.keep_freed_memory) against glibc's own habit.
 
-    python -m tests.bench.memory    5 minutes on 2 quiet cores, longer on busy ones
+    python -m tests.bench.memory    3.5 minutes with --repeats 1 on 2 quiet cores
 
 mallopt cannot be undone, so that every measurement is a process of its own; the two sides
 alternate. Networks are the product's, channels_last, fed with random uint8 images.
