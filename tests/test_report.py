@@ -660,7 +660,10 @@ def test_the_surest_errors_come_first(store, make):
 
 
 def test_readme_s_table_says_what_the_kept_report_says():
-    """Nothing in it is typed by hand without being noticed: ours, deviations and published."""
+    """Nothing in it is typed by hand without being noticed: ours, deviations and published.
+
+    Every finished row is in it, but for those on images of another size.
+    """
     report = Path(__file__).parents[1] / "multirun" / "course" / "table.csv"
     told = list(csv.DictReader(io.StringIO(report.read_text("utf-8"))))
     known = {
@@ -675,7 +678,8 @@ def test_readme_s_table_says_what_the_kept_report_says():
     numbers = re.findall(r"\d+\.\d\d", " ".join(shown))
     assert len(numbers) > 10
     assert set(numbers) <= known
-    finished = [line for line in told if line["TESTING ACC"]]
+    finished = [line for line in told if line["TESTING ACC"] and "crop=" not in line["Model"]]
+    assert len(finished) > 10
     assert all(percent(line["TESTING ACC"]) in numbers for line in finished)
 
 
