@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caltech import arguments, trained
 from caltech.errors import CaltechError, InputError
-from caltech.features import BATCH
-from caltech.formats import FORMATS
-from caltech.trained import Trained
+from caltech.inference import command_line, predictor
+from caltech.inference.formats import FORMATS
+from caltech.inference.predictor import Trained
+from caltech.training.features import BATCH
 
 USAGE = "python -m caltech.export [run=KEY|best] format=safetensors|onnx|mlflow to=FOLDER"
 DESCRIPTION = """\
@@ -95,9 +95,9 @@ def compare(
 
 def sample(run: Trained) -> Sample:
     """Images of the run's test part with its stored answers; noise where its data are not."""
-    path = run.directory / f"predictions_{run.weights}.npz"
+    path = run.directory.predictions(run.weights)
     try:
-        data = trained.own_data(run)
+        data = predictor.own_data(run)
         stored = np.load(path)
     except (InputError, OSError):
         shape = (BATCH["cpu"] + 1, run.resize, run.resize, 3)
@@ -115,14 +115,14 @@ def sample(run: Trained) -> Sample:
 
 def main(words: Sequence[str]) -> int:
     """The command; 0, or an error."""
-    parser = arguments.Parser(USAGE, DESCRIPTION)
+    parser = command_line.Parser(USAGE, DESCRIPTION)
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="a new folder")
     parser.add_argument("--tolerance", metavar="NUMBER", type=float,
         help="of probabilities (default: 1e-4; for ONNX, which computes in float32, 1e-2 if the "
         "run has precision=amp, 5e-2 if bf16)")  # fmt: skip
     given = parser.read(words)
-    run = arguments.load(given)
+    run = command_line.load(given)
     usual = ONNX_TOLERANCES[run.precision.name] if given.format == "onnx" else TOLERANCE
     tolerance = usual if given.tolerance is None else given.tolerance
     print(f"{given.to}: {export(run, given.format, given.to.expanduser(), tolerance)}")
@@ -130,4 +130,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    arguments.start(main)
+    command_line.start(main)

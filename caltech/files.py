@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from caltech.errors import DamagedError, DiskError
 log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, over quota, over the allowed file size
-TRAILER = b"caltech crc32 "  # and eight hexadecimal digits: the end of a sealed binary file
 CHECKSUM = "crc32"  # the last key of a sealed JSON file
 
 
@@ -106,49 +105,10 @@ def write_at(descriptor: int, array: np.ndarray, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-class Summing:
-    """A binary file that is only written, in order, and adds up what was written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sum = file, 0
-
-    def write(self, data: Any) -> int:
-        self.sum = zlib.crc32(data, self.sum)
-        return self.file.write(data)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-@contextmanager
-def sealed(path: Path) -> Iterator[Summing]:
-    """A file for a library to write to; its checksum is appended when that is done."""
-    with path.open("wb") as file:
-        summing = Summing(file)
-        yield summing
-        file.write(TRAILER + f"{summing.sum:08x}".encode())
-
-
-def require_seal(path: Path) -> bool:
-    """Whether `path` has the very bytes that were written with `sealed`.
-
-    False, and told, if it has no checksum: files of earlier versions, or files cut short.
-
-    Raises:
-        DamagedError: they are other bytes.
-    """
-    length = len(TRAILER) + 8
-    rest, total = max(path.stat().st_size - length, 0), 0
-    with path.open("rb") as file:
-        while data := file.read(min(1 << 20, rest)):
-            total, rest = zlib.crc32(data, total), rest - len(data)
-        found = file.read()
-    if not found.startswith(TRAILER):
-        log.warning("%s has no checksum: it was cut short, or an earlier version wrote it.", path)
-        return False
-    if found[len(TRAILER) :] != f"{total:08x}".encode():
-        raise DamagedError(f"{path} does not match its checksum.")
-    return True
+def write_json(path: Path, value: Any) -> None:
+    """Write atomically, keys in the given order."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:

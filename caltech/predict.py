@@ -14,10 +14,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from caltech import arguments, explain, pixels
-from caltech.data import IMAGE_SUFFIXES
-from caltech.features import BATCH
-from caltech.trained import Trained
+from caltech.data import pixels
+from caltech.data.sources import IMAGE_SUFFIXES
+from caltech.inference import command_line, explain
+from caltech.inference.predictor import Trained
+from caltech.training.features import BATCH
 
 USAGE = "python -m caltech.predict IMAGE... [run=KEY|best] [--json] [--explain [to=FOLDER]]"
 DESCRIPTION = """\
@@ -114,7 +115,7 @@ def expand(given: Sequence[str]) -> list[Path]:
 
 def main(words: Sequence[str]) -> int:
     """The command; 1 if something could not be read, else 0."""
-    parser = arguments.Parser(USAGE, DESCRIPTION)
+    parser = command_line.Parser(USAGE, DESCRIPTION)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="file, folder or glob")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--explain", action="store_true",
@@ -127,7 +128,7 @@ def main(words: Sequence[str]) -> int:
 
     images = expand(given.images)
     overlays = explain.names(images, given.to) if given.explain else {}
-    run = arguments.load(given)
+    run = command_line.load(given)
     answers = []
     for answer in predict(run, images):
         if overlays and isinstance(answer, Answer):
@@ -174,4 +175,4 @@ def _note_orientation(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    arguments.start(main)
+    command_line.start(main)

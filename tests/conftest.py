@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from PIL import Image
 
-from caltech.config import CONF, register
+from caltech.config import register
+from caltech.settings import CONF
 from caltech.train import train
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as vision
 
-from caltech.augment import FlipCrop, Trivial, Views, center_crop
+from caltech.data.augment import FlipCrop, Trivial, Views, center_crop
 from caltech.errors import InputError
 
 PIXELS = torch.randint(

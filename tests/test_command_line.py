@@ -13,8 +13,8 @@ import joblib
 import pytest
 from hydra import compose, initialize_config_dir
 
-from caltech.config import CONF, register
-from caltech.validation import validate
+from caltech.config import register
+from caltech.settings import CONF, validate
 from tests.conftest import REPOSITORY
 
 

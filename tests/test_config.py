@@ -10,18 +10,10 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 from torch import nn
 
-from caltech.config import (
-    BY_REFERENCE,
-    CONF,
-    DECISIVE,
-    INDIFFERENT,
-    LATER,
-    Settings,
-    build,
-    run_key,
-)
+from caltech.config import BY_REFERENCE, DECISIVE, INDIFFERENT, LATER, build
 from caltech.errors import InputError
-from caltech.validation import validate
+from caltech.keys import run_key
+from caltech.settings import CONF, Settings, validate
 
 EXPERIMENTS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix(""))

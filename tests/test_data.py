@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as vision
 
-from caltech import download, pixels, split
-from caltech.augment import center_crop
 from caltech.config import build
-from caltech.data import caltech101, digits, list_images
+from caltech.data import download, pixels, split
+from caltech.data.augment import center_crop
+from caltech.data.sources import caltech101, digits, list_images
 from caltech.errors import InputError
 
 

@@ -12,8 +12,8 @@ import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from caltech import device
 from caltech.errors import InputError
+from caltech.training import device
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_jobs_at_once_are_as_many_as_gpus(configure, monkeypatch):
 
 PAGES_ANEW = """
 import ctypes, resource
-from caltech.device import keep_freed_memory
+from caltech.training.device import keep_freed_memory
 c = ctypes.CDLL(None)
 c.malloc.restype = ctypes.c_void_p
 c.memset.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t

@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from caltech import checkpoint, export, formats, predict, trained
-from caltech.augment import center_crop
+from caltech import export, predict
+from caltech.data.augment import center_crop
 from caltech.errors import CaltechError, InputError
+from caltech.inference import formats, predictor
+from caltech.inference.predictor import Trained
+from caltech.runs import checkpoint
 from caltech.train import train
-from caltech.trained import Trained
 
 
 @pytest.fixture
 def run(finished: Path) -> Trained:
-    return trained.load(finished, "best", "cpu")
+    return predictor.load(finished, "best", "cpu")
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def command(finished: Path, capsys):
 def stored_answers(run: Trained) -> tuple[torch.Tensor, np.lib.npyio.NpzFile]:
     """Pixels of the whole test part and what the run answered when it was tested."""
     stored = np.load(run.directory / "predictions_best.npz")
-    return trained.own_data(run).pixels[stored["indices"]], stored
+    return predictor.own_data(run).pixels[stored["indices"]], stored
 
 
 def told_differences(printed: str) -> list[float]:
@@ -66,7 +68,7 @@ def test_onnx_takes_batches_of_any_size(configure, tmp_path):
     small = ["model=timm", "model.name=test_resnet", "model.weights=null", "freeze=none"]
     cfg = configure(*small, "augment=flip_both", "num_epochs=2", "batch_size=8")
     train(cfg)
-    run = trained.load(Path(cfg.directory), "best", "cpu")
+    run = predictor.load(Path(cfg.directory), "best", "cpu")
     found = export.export(run, "onnx", tmp_path / "model", 1e-4)
     assert all(difference < 1e-4 for difference in told_differences(found))
     session = runtime.InferenceSession(tmp_path / "model" / "model.onnx")
@@ -109,7 +111,7 @@ def test_an_export_that_answers_otherwise_is_refused(run, tmp_path, monkeypatch)
         formats.write_safetensors(run, folder, images)
         shutil.copyfile(run.directory / "other.safetensors", folder / "best.safetensors")
 
-    model = trained.load(run.directory, "best", "cpu").model
+    model = predictor.load(run.directory, "best", "cpu").model
     with torch.no_grad():
         model.linear[0].bias[0] += 0.1
     checkpoint.save_weights(run.directory / "other.safetensors", model)
@@ -133,7 +135,7 @@ def test_stored_answers_of_another_model_are_noticed(run, tmp_path):
     np.savez(other / "predictions_best.npz", **stored | {"confidences": stored["confidences"] / 2})
     with pytest.raises(CaltechError, match="from the answers stored in its test"):
         export.export(
-            trained.load(other, "best", "cpu"), "safetensors", tmp_path / "model", tolerance=1e-4
+            predictor.load(other, "best", "cpu"), "safetensors", tmp_path / "model", tolerance=1e-4
         )
 
 
@@ -141,7 +143,7 @@ def test_without_its_data_a_run_is_compared_on_noise(run, tmp_path):
     other = shutil.copytree(run.directory, tmp_path / "other")
     (other / "predictions_best.npz").unlink()
     found = export.export(
-        trained.load(other, "best", "cpu"), "safetensors", tmp_path / "model", tolerance=1e-4
+        predictor.load(other, "best", "cpu"), "safetensors", tmp_path / "model", tolerance=1e-4
     )
     assert "of noise (its data set is not here)" in found
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from caltech.config import build
 from caltech.errors import InputError
-from caltech.freeze import digest, freeze, split_frozen
-from caltech.model import torchvision_model
+from caltech.models.architectures import torchvision_model
+from caltech.models.freeze import digest, freeze, split_frozen
 from caltech.train import train
 
 MODELS = {

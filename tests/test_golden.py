@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from caltech.config import CONF, point_key, register
+from caltech.config import register
+from caltech.keys import point_key
+from caltech.settings import CONF
 from tests.conftest import REPOSITORY
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_keys.json").read_text())
@@ -27,8 +29,8 @@ def test_keys_are_what_they_were():
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_tables_of_kept_results_are_the_same_bytes(study, tmp_path, monkeypatch):
-    from caltech import pictures
-    from caltech.report import report
+    from caltech.report import pictures
+    from caltech.report.command import report
 
     monkeypatch.setattr(pictures, "draw", lambda table: [])  # takes seconds
     kept = REPOSITORY / "multirun" / study

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from caltech.average import Last, MovingAverage
 from caltech.errors import DivergedError, InputError
-from caltech.loop import Evaluation, Setup, cross_entropy, epoch_seed, evaluate, train_epoch
-from caltech.precision import Precision
+from caltech.training.average import Last, MovingAverage
+from caltech.training.epoch import Evaluation, Setup, epoch_seed, evaluate, train_epoch
+from caltech.training.loss import cross_entropy
+from caltech.training.precision import Precision
 
 CPU = torch.device("cpu")
 

@@ -10,14 +10,15 @@ import torchvision
 from torch import nn
 from torchvision.transforms import functional as vision
 
-from caltech import model as models
-from caltech import pretrained
-from caltech.augment import center_crop
 from caltech.config import build
-from caltech.data import list_images
+from caltech.data.augment import center_crop
+from caltech.data.pixels import decode
+from caltech.data.sources import list_images
 from caltech.errors import InputError
-from caltech.model import Classifier, Normalize, require_fit, timm_model, torchvision_model
-from caltech.pixels import decode
+from caltech.models import architectures as models
+from caltech.models import weights
+from caltech.models.architectures import timm_model, torchvision_model
+from caltech.models.classifier import Classifier, Normalize, require_fit
 
 IMAGES = torch.randint(
     256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -127,7 +128,7 @@ def test_pretrained_hidden_layers_stay(downloaded):
 
 def test_without_a_network_the_error_says_where_to_place_which_file(tmp_path, monkeypatch):
     def offline(*args, **kwargs):
-        raise pretrained.URLError("no network")
+        raise weights.URLError("no network")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)

@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 
-from caltech import precision as precisions
 from caltech.config import build
 from caltech.errors import InputError
-from caltech.precision import Precision
+from caltech.training import precision as precisions
+from caltech.training.precision import Precision
 
 CPU = torch.device("cpu")
 

@@ -15,14 +15,17 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from safetensors.torch import load_file
 
-from caltech import arguments, explain, finished, hub, predict, pretrained, trained
-from caltech import model as models
-from caltech.data import list_images
+from caltech import predict
+from caltech.data.pixels import decode, enlarge
+from caltech.data.sources import list_images
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json
-from caltech.model import torchvision_model
-from caltech.pixels import decode, enlarge
-from caltech.run import write_json
+from caltech.inference import command_line, explain, predictor
+from caltech.models import architectures as models
+from caltech.models import hub, weights
+from caltech.models.architectures import torchvision_model
+from caltech.runs import find
+from caltech.runs.directory import write_json
 
 
 @pytest.fixture
@@ -42,9 +45,9 @@ def ask(finished: Path, capsys):
     return asked
 
 
-@pytest.mark.parametrize("weights", trained.WEIGHTS)
+@pytest.mark.parametrize("weights", predictor.WEIGHTS)
 def test_a_run_s_own_test_files_get_its_stored_answers(finished, images, weights):
-    run = trained.load(finished, weights, "cpu")
+    run = predictor.load(finished, weights, "cpu")
     stored = np.load(finished / f"predictions_{weights}.npz")
     files = list_images(images)
     answers = list(predict.predict(run, [images / files[index] for index in stored["indices"]]))
@@ -58,12 +61,12 @@ def test_a_run_s_own_test_files_get_its_stored_answers(finished, images, weights
 
 def test_a_model_is_rebuilt_from_the_run_s_files_alone(finished, monkeypatch, tmp_path):
     """Neither the pretrained weights nor the data are touched; the normalisation comes back."""
-    monkeypatch.setattr(pretrained, "load_lite", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(weights, "load_lite", lambda *_: pytest.fail("weights were read"))
     alone = shutil.copytree(finished, tmp_path / "alone")
     cfg = OmegaConf.load(alone / "config.yaml")
     cfg.data.root = cfg.data.cache = "/nowhere"
     OmegaConf.save(cfg, alone / "config.yaml")
-    run = trained.load(alone, "best", "cpu")
+    run = predictor.load(alone, "best", "cpu")
     expected = load_file(finished / "best.safetensors")
     found = run.model.state_dict()
     assert found.keys() == expected.keys()
@@ -142,7 +145,7 @@ def test_json_has_the_run_and_its_answers(ask, images, finished):
     code, output, _ = ask(images / "Faces", "--json", "weights=last")
     document = json.loads(output)
     assert code == 0
-    assert document["run"]["key"] == finished.name and document["run"]["weights"] == "last"
+    assert document["run"]["key"] == find.name and document["run"]["weights"] == "last"
     assert [Path(image["image"]).name for image in document["images"]] == [
         f"image_{number:04d}.jpg" for number in range(1, 13)
     ]
@@ -174,28 +177,28 @@ def test_a_digit_s_file_gives_the_pixels_of_training(tmp_path):
 def test_the_command_in_a_process_of_its_own(finished, images, tmp_path):
     """From another directory, the run found by its key; no progress bar, warning or traceback."""
     (tmp_path / "text.jpg").write_text("no image")
-    words = ["text.jpg", str(images / "Faces" / "image_0001.jpg"), f"run={finished.name}"]
+    words = ["text.jpg", str(images / "Faces" / "image_0001.jpg"), f"run={find.name}"]
     done = subprocess.run(
-        [sys.executable, "-m", "caltech.predict", *words, f"output={finished.parent.parent}"],
+        [sys.executable, "-m", "caltech.predict", *words, f"output={find.parent.parent}"],
         cwd=tmp_path, env=os.environ | {"PYTHONWARNINGS": "default"},
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout.count("%") == 5
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
-        f"run {finished.name} of study default, best weights", "unreadable",
+        f"run {find.name} of study default, best weights", "unreadable",
     ]  # fmt: skip
 
 
 def test_errors_are_one_line_and_an_exit_code(finished, monkeypatch, capsys):
-    output = f"output={finished.parent.parent}"
+    output = f"output={find.parent.parent}"
     monkeypatch.setattr(sys, "argv", ["predict", "a.jpg", "run=0123456789", output])
     with pytest.raises(SystemExit) as stopped:
-        arguments.start(predict.main)
+        command_line.start(predict.main)
     errors = capsys.readouterr().err
     assert stopped.value.code == 1
     assert errors.startswith("error: run=0123456789 is neither in")
-    assert finished.name in errors and errors.count("\n") == 1
+    assert find.name in errors and errors.count("\n") == 1
 
 
 def test_mistyped_options_are_one_line(ask, capsys):
@@ -230,47 +233,47 @@ def test_the_best_run_is_that_of_highest_validation_accuracy(store, tmp_path):
     store("first", "aaa", validation=0.7, test=0.9)
     best = store("second", "bbb", validation=0.8, test=0.6)
     store("second", "ccc", finished=False)
-    assert finished.find("best", None, None, tmp_path) == best
-    assert finished.find("best", "first", None, tmp_path).name == "aaa"
+    assert find.find("best", None, None, tmp_path) == best
+    assert find.find("best", "first", None, tmp_path).name == "aaa"
     other = store("second", "ddd", validation=0.99, data="digits")
     with pytest.raises(InputError, match=r"data=caltech101 \(bbb, 0\.8000\); data=digits \(ddd"):
-        finished.find("best", None, None, tmp_path)
-    assert finished.find("best", None, "digits", tmp_path) == other
+        find.find("best", None, None, tmp_path)
+    assert find.find("best", None, "digits", tmp_path) == other
     with pytest.raises(InputError, match="no finished run on data=mnist"):
-        finished.find("best", None, "mnist", tmp_path)
+        find.find("best", None, "mnist", tmp_path)
 
 
 def test_a_run_is_found_by_key_or_directory(store, tmp_path):
     with pytest.raises(InputError, match=r"has no runs.*caltech\.train"):
-        finished.find("best", None, None, tmp_path)
+        find.find("best", None, None, tmp_path)
     first = store("first", "aaaa1", validation=0.7)
-    assert finished.find("aaaa1", None, None, tmp_path) == first
-    assert finished.find(str(first), None, None, Path("/nowhere")) == first
+    assert find.find("aaaa1", None, None, tmp_path) == first
+    assert find.find(str(first), None, None, Path("/nowhere")) == first
     with pytest.raises(InputError, match=r"run=aaaa2 is neither.*aaaa1.*run=best"):
-        finished.find("aaaa2", None, None, tmp_path)
+        find.find("aaaa2", None, None, tmp_path)
     store("second", "aaaa1", validation=0.7)
-    assert finished.find("aaaa1", None, None, tmp_path) == first  # the same result: either will do
+    assert find.find("aaaa1", None, None, tmp_path) == first  # the same result: either will do
     third = store("third", "aaaa1", validation=0.6)
     with pytest.raises(InputError, match="study=first, study=second, study=third"):
-        finished.find("aaaa1", None, None, tmp_path)
-    assert finished.find("aaaa1", "third", None, tmp_path) == third
+        find.find("aaaa1", None, None, tmp_path)
+    assert find.find("aaaa1", "third", None, tmp_path) == third
 
 
 def test_what_cannot_be_loaded(finished, store, tmp_path):
     with pytest.raises(InputError, match=r"no result\.json: the run is not finished"):
-        trained.load(store("study", "eee", finished=False), "best", "cpu")
+        predictor.load(store("study", "eee", finished=False), "best", "cpu")
 
     damaged = shutil.copytree(finished, tmp_path / "damaged")
     (damaged / "best.safetensors").write_bytes(b"damaged")
     with pytest.raises(DamagedError, match=r"best\.safetensors was cut short or changed"):
-        trained.load(damaged, "best", "cpu")
+        predictor.load(damaged, "best", "cpu")
 
     malicious = shutil.copytree(finished, tmp_path / "malicious")
     cfg = OmegaConf.load(malicious / "config.yaml")
     cfg.model = {"_target_": "os.mkdir", "path": str(tmp_path / "made")}
     OmegaConf.save(cfg, malicious / "config.yaml")
     with pytest.raises(InputError, match=r"os\.mkdir"):
-        trained.load(malicious, "best", "cpu")
+        predictor.load(malicious, "best", "cpu")
     assert not (tmp_path / "made").exists()
 
 
@@ -279,11 +282,11 @@ def test_runs_that_did_not_keep_class_names_take_them_from_their_data(finished, 
     provenance = read_sealed_json(old / "provenance.json")
     classes = provenance.pop("classes")
     write_json(old / "provenance.json", provenance)
-    assert list(trained.load(old, "best", "cpu").classes) == classes
+    assert list(predictor.load(old, "best", "cpu").classes) == classes
     provenance["data"]["sha256"] = "other"
     write_json(old / "provenance.json", provenance)
     with pytest.raises(InputError, match="data set has changed"):
-        trained.load(old, "best", "cpu")
+        predictor.load(old, "best", "cpu")
 
 
 def test_grad_cam_is_the_formula_of_its_paper():

@@ -19,10 +19,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from omegaconf import OmegaConf
 
-from caltech import (
-    arrangement,
+from caltech import train as training
+from caltech.config import register
+from caltech.errors import InputError
+from caltech.metrics import EPOCH_METRICS
+from caltech.report import (
+    arrange,
     canvas,
-    intervals,
     kept,
     landscape,
     markdown,
@@ -31,16 +34,15 @@ from caltech import (
     published,
     rows,
     spreadsheet,
+    statistics,
     tables,
     tracked,
 )
-from caltech import train as training
-from caltech.cells import show_parameter
-from caltech.config import CONF, register
-from caltech.errors import InputError
-from caltech.report import combine, report
-from caltech.rows import Predictions
-from caltech.tracking import EPOCH_METRICS, describe
+from caltech.report.cells import show_parameter
+from caltech.report.command import combine, report
+from caltech.report.rows import Predictions
+from caltech.settings import CONF
+from caltech.tracking.description import describe
 
 CLASSES = ["ant", "bass|<b>", "=cup", "$dog$"]
 IMAGES = 400
@@ -283,8 +285,8 @@ def test_a_seed_of_older_code_joins_its_row_and_hides_none(experiments):
         replace(base, key="b", point=experiment.point, started=3, status="killed", **now),
         replace(base, key="c", started=2, **was),
     ]
-    points = arrangement.by_point(runs)
-    (found,), rest = arrangement.study_tables([experiment], points, experiment.study)
+    points = arrange.by_point(runs)
+    (found,), rest = arrange.study_tables([experiment], points, experiment.study)
     assert [run.key for run in found.rows[0].runs] == ["a", "c"] and not rest
 
 
@@ -409,8 +411,8 @@ def test_runs_of_before_there_was_a_group_differ_only_from_its_other_options():
         made_up_row(0.3, **params).runs
         for params in ({"lr": "1"}, {"lr": "2", "average": "none"}, {"lr": "2", "average": "ema"})
     ]
-    assert arrangement.describe(points[:2]) == [{"lr": "1"}, {"lr": "2"}]
-    assert [each["average"] for each in arrangement.describe(points)] == ["none", "none", "ema"]
+    assert arrange.describe(points[:2]) == [{"lr": "1"}, {"lr": "2"}]
+    assert [each["average"] for each in arrange.describe(points)] == ["none", "none", "ema"]
 
 
 def test_of_runs_with_one_key_the_newest_finished_one_counts(store, make):
@@ -449,7 +451,7 @@ NAMES = ["<script>alert(1)</script>", "a|b 'c\" $d$", "=1+1"]
 
 @pytest.mark.parametrize("name", [n.replace("/", "") for n in NAMES])
 def test_names_are_escaped(store, make, name):
-    quoted = arrangement.quoted(name).replace("'\"'\"'", "'").removeprefix("'").removesuffix("'")
+    quoted = arrange.quoted(name).replace("'\"'\"'", "'").removeprefix("'").removesuffix("'")
     store.add(f"study={quoted}", "model=alexnet", accuracy=0.5)
     store.add(f"study={quoted}", "model=torchvision", f"model.name={quoted}", accuracy=0.6)
     folder, text = make(name)
@@ -571,26 +573,26 @@ def test_the_picture_of_a_sweep_fits_the_keys_that_differ(keys, kind, monkeypatc
 def test_wilson_s_interval():
     """Values of Newcombe (1998), Table I, method 3."""
     for correct, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)):
-        interval = intervals.wilson(correct / count, count)
+        interval = statistics.wilson(correct / count, count)
         assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
-    assert intervals.wilson(1.0, 29).high == 1.0
+    assert statistics.wilson(1.0, 29).high == 1.0
 
 
 def test_seeds_widen_the_interval_of_images():
-    alone = intervals.of_accuracy([0.5], 1000)
-    assert alone == intervals.wilson(0.5, 1000)
-    together = intervals.of_accuracy([0.48, 0.5, 0.52], 1000)
+    alone = statistics.of_accuracy([0.5], 1000)
+    assert alone == statistics.wilson(0.5, 1000)
+    together = statistics.of_accuracy([0.48, 0.5, 0.52], 1000)
     assert together.low < alone.low and together.high > alone.high
-    seeds = intervals.over_seeds([0.48, 0.5, 0.52])  # t(2) = 4.3027
+    seeds = statistics.over_seeds([0.48, 0.5, 0.52])  # t(2) = 4.3027
     assert seeds.high - 0.5 == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=1e-4)
     assert 0.5 in together and 0.6 not in together
-    assert intervals.of_accuracy([0.97, 0.99], 599).high == 1.0
-    assert intervals.of_accuracy([0.02, 0.05], 599).low == 0.0
+    assert statistics.of_accuracy([0.97, 0.99], 599).high == 1.0
+    assert statistics.of_accuracy([0.02, 0.05], 599).low == 0.0
 
 
 def test_where_one_more_seed_is_expected():
     """As Student's interval of the mean, and wider by the one's own chance."""
-    interval = intervals.of_one_more([2.0, 3.0, 4.0])
+    interval = statistics.of_one_more([2.0, 3.0, 4.0])
     assert interval.high - 3 == pytest.approx(4.3027 * (1 + 1 / 3) ** 0.5, rel=1e-4)
     assert 3 - interval.low == pytest.approx(interval.high - 3)
 
@@ -600,35 +602,35 @@ def test_mcnemar_s_test():
     first, second = np.zeros(100, bool), np.zeros(100, bool)
     first[:15], second[15:20] = True, True
     first[20:60] = second[20:60] = True
-    only_first, only_second, p_value = intervals.mcnemar(first, second)
+    only_first, only_second, p_value = statistics.mcnemar(first, second)
     assert (only_first, only_second) == (15, 5)
     assert p_value == pytest.approx(0.041389, abs=1e-6)
-    assert intervals.mcnemar(first, first) == (0, 0, 1.0)
+    assert statistics.mcnemar(first, first) == (0, 0, 1.0)
 
 
 def test_holm_s_adjustment():
     """The example of R's p.adjust(c(0.01, 0.02, 0.03, 0.005), "holm")."""
-    assert intervals.holm([0.01, 0.02, 0.03, 0.005]) == pytest.approx([0.03, 0.04, 0.04, 0.02])
-    assert intervals.holm([]) == []
+    assert statistics.holm([0.01, 0.02, 0.03, 0.005]) == pytest.approx([0.03, 0.04, 0.04, 0.02])
+    assert statistics.holm([]) == []
 
 
 def test_calibration():
     """Two bins: 0.9 promised and 0.5 kept, 0.3 promised and 0.3 kept, as many answers in each."""
     confidences = np.array([0.9] * 10 + [0.3] * 10)
     correct = np.array([True] * 5 + [False] * 5 + [True] * 3 + [False] * 7)
-    result = intervals.calibration(confidences, correct)
+    result = statistics.calibration(confidences, correct)
     assert result.error == pytest.approx(0.2)
     assert result.count.sum() == 20
-    assert intervals.calibration(np.ones(4), np.ones(4, bool)).error == 0
+    assert statistics.calibration(np.ones(4), np.ones(4, bool)).error == 0
 
 
 def test_a_collapsed_run_is_known_by_its_answers():
     labels = np.array([0] * 30 + [1] * 70)
-    assert intervals.collapsed(labels, np.full(100, 1)) == 1
+    assert statistics.collapsed(labels, np.full(100, 1)) == 1
     nearly = np.array([0] * 5 + [1] * 95)
-    assert intervals.collapsed(labels, nearly) == 1
-    assert intervals.collapsed(labels, np.array([0] * 6 + [1] * 94)) is None
-    assert intervals.collapsed(np.zeros(9, int), np.zeros(9, int)) is None  # so are the labels
+    assert statistics.collapsed(labels, nearly) == 1
+    assert statistics.collapsed(labels, np.array([0] * 6 + [1] * 94)) is None
+    assert statistics.collapsed(np.zeros(9, int), np.zeros(9, int)) is None  # so are the labels
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from caltech import run, search
 from caltech import train as training
-from caltech.config import CONF
 from caltech.errors import InputError
-from caltech.run import recorded_result, state
-from caltech.sweep import Record
+from caltech.runs import directory as run
+from caltech.runs.directory import recorded_result, state
+from caltech.settings import CONF
+from caltech.sweeps import trials
+from caltech.sweeps.jobs import Record
 from caltech.train import train
 
 RATES = ("0.3", "0.2", "0.1", "1e-05")  # the last one learns nothing and is to be pruned
@@ -33,12 +34,12 @@ def sweep(configure):
         with open_dict(base):
             base.hydra = OmegaConf.create({"sweeper": None, "overrides": {"task": grid}})
         assert hydra.callbacks.name_sweep._target_ == "caltech.sweep.NameSweep"
-        search.prepare(base, folder)
+        trials.prepare(base, folder)
 
         def job(rate: str) -> Record:
             cfg = configure(*OWN, *overrides, f"lr={rate}")
             record = Record(cfg.key, cfg.directory, "")
-            with search.trial(cfg, record, [f"lr={float(rate)}"], folder) as trial:
+            with trials.trial(cfg, record, [f"lr={float(rate)}"], folder) as trial:
                 result = train(cfg, trial=trial)
                 record.status, record.value = result["status"], run.objective(result)
             return record
@@ -54,7 +55,7 @@ def storage(folder: Path, output: str = "multirun") -> str:
 
 
 def kept(folder: Path, output: str = "multirun") -> list[tuple]:
-    note = json.loads((folder / search.NOTE).read_text())
+    note = json.loads((folder / trials.NOTE).read_text())
     study = optuna.load_study(study_name=note["name"], storage=storage(folder, output))
     return [
         (t.number, t.state.name, t.value, t.params, t.intermediate_values) for t in study.trials
@@ -114,7 +115,7 @@ def test_an_interrupted_sweep_prunes_as_if_undisturbed(sweep, tmp_path, monkeypa
 def test_without_a_pruner_trials_are_kept_once_ended(sweep, tmp_path, monkeypatch):
     folder = tmp_path / "folder"
     job = sweep(folder, "num_epochs=1")
-    assert search.plot(folder, storage(folder)) == []
+    assert trials.plot(folder, storage(folder)) == []
     first = job(RATES[0])
     assert kept(folder) == [
         (0, "COMPLETE", first.value, {"lr": 0.3}, {1: pytest.approx(first.value)})
@@ -125,7 +126,7 @@ def test_without_a_pruner_trials_are_kept_once_ended(sweep, tmp_path, monkeypatc
             job(RATES[1])
     assert [trial[1] for trial in kept(folder)] == ["COMPLETE", "FAIL"]
     job(RATES[3])
-    assert {path.name for path in search.plot(folder, storage(folder))} == {
+    assert {path.name for path in trials.plot(folder, storage(folder))} == {
         "optimization_history.png",
         "param_importances.png",
         "slice.png",
@@ -139,7 +140,7 @@ def test_a_pruner_needs_a_sweep(configure):
     record = Record(cfg.key, cfg.directory, "")
     with (
         pytest.raises(InputError, match=r"single run\. Type pruner=none, or --multirun"),
-        search.trial(cfg, record, [], None),
+        trials.trial(cfg, record, [], None),
     ):
         pass
 
@@ -158,7 +159,7 @@ def test_a_point_is_read_from_overrides_of_any_kind():
         for name, choices in {"lr": [0.1, 0.2], "+optimizer.nesterov": [True, False]}.items()
     }
     typed = ["study='my study'", "~augment", "lr=0.2", "+optimizer.nesterov=True"]
-    assert search._point(space, typed)["params"] == {"lr": 0.2, "+optimizer.nesterov": True}
+    assert trials._point(space, typed)["params"] == {"lr": 0.2, "+optimizer.nesterov": True}
 
 
 def test_a_sweep_that_optuna_cannot_take(sweep, configure, tmp_path):
@@ -167,7 +168,7 @@ def test_a_sweep_that_optuna_cannot_take(sweep, configure, tmp_path):
         swept = {"task": ["experiment=glob(scratch/*)"]}
         base.hydra = OmegaConf.create({"sweeper": None, "overrides": swept})
     with pytest.raises(InputError, match="Optuna cannot take what is swept over"):
-        search.prepare(base, tmp_path)
+        trials.prepare(base, tmp_path)
 
 
 def test_storage_that_cannot_be_opened(sweep, tmp_path):

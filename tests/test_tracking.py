@@ -15,14 +15,19 @@ from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-from caltech import epochs, sweep
 from caltech import train as training
-from caltech.config import CONF, build, point_key, register
+from caltech.config import build, register
 from caltech.errors import DivergedError, HeldError, InputError
-from caltech.run import ARTIFACTS, claimed
-from caltech.store import comparison
-from caltech.tracking import METRICS, Description, MlflowRun, describe, refusal_recorded
+from caltech.keys import point_key
+from caltech.metrics import METRICS
+from caltech.runs.directory import ARTIFACTS, claimed
+from caltech.settings import CONF
+from caltech.sweeps import jobs
+from caltech.tracking.description import Description, describe
+from caltech.tracking.store import comparison
+from caltech.tracking.tracker import MlflowRun, refusal_recorded
 from caltech.train import train
+from caltech.training import fit
 
 FAST = ["num_epochs=3", "batch_size=16"]
 
@@ -79,19 +84,19 @@ def test_a_run_is_tracked(tracked):
 
 def test_a_resumed_run_is_the_same_run_and_tells_every_epoch_once(tracked, monkeypatch):
     cfg, client = tracked("lr=0.04")
-    train_epoch = epochs.train_epoch
+    train_epoch = fit.train_epoch
 
     def interrupt(setup, order, epoch, *rest):
         if epoch == 3:
             raise KeyboardInterrupt
         return train_epoch(setup, order, epoch, *rest)
 
-    monkeypatch.setattr(epochs, "train_epoch", interrupt)
+    monkeypatch.setattr(fit, "train_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(cfg)
     (run,) = runs(client, cfg.key)
     assert run.info.status == "KILLED"
-    monkeypatch.setattr(epochs, "train_epoch", train_epoch)
+    monkeypatch.setattr(fit, "train_epoch", train_epoch)
     train(cfg)
     (same,) = runs(client, cfg.key)
     assert (same.info.run_id, same.info.status) == (run.info.run_id, "FINISHED")
@@ -111,7 +116,7 @@ def test_a_failed_run_says_why(tracked):
 
 def test_a_run_that_was_deleted_in_mlflow_is_tracked_anew(tracked, monkeypatch):
     cfg, client = tracked("lr=0.05")
-    monkeypatch.setattr(epochs, "evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr(fit, "evaluate", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(cfg)
     monkeypatch.undo()
@@ -164,14 +169,14 @@ def test_eight_processes_that_start_together_on_an_empty_store(context, tmp_path
 
 def die_in_training(overrides: list[str]) -> None:
     """Body of a process: killed in the second epoch, as by the kernel when memory is short."""
-    epoch = epochs.fit_epoch
+    epoch = fit.fit_epoch
 
     def killed(setup, order, seed, number, *rest):
         if number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return epoch(setup, order, seed, number, *rest)
 
-    epochs.fit_epoch = killed
+    fit.fit_epoch = killed
     register()
     with initialize_config_dir(config_dir=str(CONF)):
         train(compose("train", overrides))
@@ -228,14 +233,14 @@ def description_of(cfg) -> Description:
 
 def attempt(cfg, choices, overrides) -> None:
     """As the command line does."""
-    with refusal_recorded(cfg, choices, overrides, sweep.name()):
+    with refusal_recorded(cfg, choices, overrides, jobs.name()):
         train(cfg, choices, overrides)
 
 
 @pytest.fixture
 def sweep_named(monkeypatch, tmp_path):
     def named(name: str) -> None:
-        monkeypatch.setenv(sweep.VARIABLE, str(tmp_path / name))
+        monkeypatch.setenv(jobs.VARIABLE, str(tmp_path / name))
 
     return named
 

@@ -13,15 +13,16 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
-from caltech import checkpoint, features, interruption, loop, provenance
 from caltech import train as training
-from caltech.average import Last
 from caltech.config import build
-from caltech.data import Images
 from caltech.errors import DivergedError, InputError
-from caltech.loop import Setup, evaluate
-from caltech.precision import Precision
+from caltech.runs import checkpoint, provenance
 from caltech.train import train
+from caltech.training import epoch, features, signals
+from caltech.training.average import Last
+from caltech.training.epoch import Setup, evaluate
+from caltech.training.inputs import Images
+from caltech.training.precision import Precision
 
 RESNET = [
     "model=timm",
@@ -132,7 +133,7 @@ def stop_training(patched, stop: str) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             return 0
 
-        patched.setattr(loop, "_correct", on_call(step, terminate, loop._correct))
+        patched.setattr(epoch, "_correct", on_call(step, terminate, epoch._correct))
 
 
 def on_call(number: int, special, usual):
@@ -166,11 +167,11 @@ def test_checkpoints_inside_an_epoch(configure, monkeypatch):
         steps.append(len(labels))
         return usual(logits, labels)
 
-    usual = loop._correct
+    usual = epoch._correct
     with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(loop, "_correct", raising_on_call(2, note))
+        patched.setattr(epoch, "_correct", raising_on_call(2, note))
         train(cfg)
-    monkeypatch.setattr(loop, "_correct", note)
+    monkeypatch.setattr(epoch, "_correct", note)
     train(cfg)
     assert steps == [8, 8, 8, 6]  # 30 images to train on; the first step is not made again
     assert_equal(outcome(cfg), outcome(expected))
@@ -185,7 +186,7 @@ def test_a_checkpoint_of_before_there_was_an_average_is_gone_on_with(tmp_path):
 
 
 def test_a_second_signal_is_not_deferred():
-    with interruption.deferred() as interrupted, pytest.raises(KeyboardInterrupt):
+    with signals.deferred() as interrupted, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         assert isinstance(interrupted(), KeyboardInterrupt)
         os.kill(os.getpid(), signal.SIGINT)
@@ -194,7 +195,7 @@ def test_a_second_signal_is_not_deferred():
 def test_a_signal_that_nobody_asked_for_is_not_lost():
     """It came after the last step: the process still ends, with the handlers as they were."""
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as ended, interruption.deferred():
+    with pytest.raises(SystemExit) as ended, signals.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before

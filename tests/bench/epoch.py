@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from caltech.config import build
-from caltech.loop import train_epoch
+from caltech.training.epoch import train_epoch
 from tests.bench import plain
 from tests.bench.product import setup_of
 

@@ -11,7 +11,7 @@ import json
 
 import torch
 
-from caltech.device import keep_freed_memory
+from caltech.training.device import keep_freed_memory
 from tests.bench import plain
 from tests.bench.product import model_of
 

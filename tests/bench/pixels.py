@@ -18,8 +18,8 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 
-from caltech import pixels
-from caltech.data import list_images
+from caltech.data import pixels
+from caltech.data.sources import list_images
 from tests.bench import plain
 
 SAMPLE = 2000

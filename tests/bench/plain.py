@@ -151,7 +151,8 @@ def configure(output: Path, *overrides: str) -> Any:
     """Compose a config as the command line does, on the CPU and without tracking."""
     from hydra import compose, initialize_config_dir
 
-    from caltech.config import CONF, register
+    from caltech.config import register
+    from caltech.settings import CONF
 
     register()
     own = [f"output={output}", f"data.root={images_root()}", f"cache={cache()}"]
@@ -164,7 +165,7 @@ def head(title: str) -> None:
     """Say what is measured, where, and with what."""
     import torchvision
 
-    from caltech.provenance import code_version
+    from caltech.runs.provenance import code_version
 
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []

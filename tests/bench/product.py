@@ -5,11 +5,12 @@ from typing import Any
 import torch
 
 from caltech.config import build
-from caltech.data import Dataset, Images
-from caltech.device import choose_device
-from caltech.freeze import split_frozen
-from caltech.loop import Setup
-from caltech.model import Classifier
+from caltech.data.dataset import Dataset
+from caltech.models.classifier import Classifier
+from caltech.models.freeze import split_frozen
+from caltech.training.device import choose_device
+from caltech.training.epoch import Setup
+from caltech.training.inputs import Images
 
 
 def model_of(cfg: Any, num_classes: int) -> Classifier:

@@ -46,7 +46,7 @@ def product(began: float, arguments: list[str]) -> dict[str, float]:
 
     start = time.time()
     import caltech.train as entry
-    from caltech import epochs
+    from caltech.training import fit
 
     seconds["imports"] = time.time() - start
 
@@ -71,9 +71,9 @@ def product(began: float, arguments: list[str]) -> dict[str, float]:
         seconds["total"] = time.time() - began
         raise Reached
 
-    step = epochs.train_epoch
+    step = fit.train_epoch
     entry.build, entry.train = build, train_marked
-    epochs.train_epoch = first_step
+    fit.train_epoch = first_step
     entry.require_fit = timed("model", entry.require_fit)
     entry.provenance.collect = timed("provenance", entry.provenance.collect)
     entry.features.extract = timed("features", entry.features.extract)

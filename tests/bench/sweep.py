@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-from caltech import features
 from caltech.config import build
-from caltech.data import Dataset
-from caltech.freeze import split_frozen
-from caltech.loop import train_epoch
+from caltech.data.dataset import Dataset
+from caltech.models.freeze import split_frozen
 from caltech.train import train
+from caltech.training import features
+from caltech.training.epoch import train_epoch
 from tests.bench import plain
 from tests.bench.product import setup_of
 

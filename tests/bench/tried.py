@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from caltech.device import keep_freed_memory
+from caltech.training.device import keep_freed_memory
 from tests.bench import plain
 from tests.bench.product import model_of
 

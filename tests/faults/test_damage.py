@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from caltech import checkpoint, features, pixels
 from caltech import train as training
 from caltech.config import build
+from caltech.data import pixels
 from caltech.errors import DamagedError
 from caltech.files import read_sealed_json, remove_leftovers, write_sealed_json
+from caltech.runs import checkpoint
 from caltech.train import train
+from caltech.training import features
 
 TIMES = 150
 SMALL = ["model=timm", "model.name=test_resnet", "model.weights=null", "batch_size=16"]

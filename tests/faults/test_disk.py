@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from caltech import checkpoint, features, pixels
 from caltech.config import build
+from caltech.data import pixels
 from caltech.errors import DiskError
+from caltech.runs import checkpoint
 from caltech.train import train
+from caltech.training import features
 from tests.faults.test_damage import SMALL
 
 FULL = "No space left|no space is left|File too large|disk is full"
@@ -166,7 +168,7 @@ def test_a_run_on_a_full_disk_is_one_error_and_goes_on_when_there_is_room(
 
 
 def build_store(cfg) -> None:
-    from caltech.tracking import MlflowRun
+    from caltech.tracking.tracker import MlflowRun
 
     MlflowRun(None, cfg.tracking.uri, cfg.tracking.experiment, cfg.tracking.artifacts)
 

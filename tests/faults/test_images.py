@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caltech import pixels
-from caltech.audit import audit, report
-from caltech.data import Dataset, caltech101
+from caltech.data import pixels
+from caltech.data.audit import audit, report
+from caltech.data.dataset import Dataset
+from caltech.data.sources import caltech101
 from caltech.errors import InputError
 from tests.conftest import REPOSITORY
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from caltech import epochs
 from caltech.errors import DivergedError, InputError
-from caltech.run import objective
+from caltech.runs.directory import objective
 from caltech.train import train
+from caltech.training import fit
 from tests.faults.test_damage import SMALL
 
 
@@ -19,14 +19,14 @@ from tests.faults.test_damage import SMALL
 def test_weights_that_are_no_numbers(configure, monkeypatch, value, moment):
     cfg = configure(*SMALL, "freeze=none", "num_epochs=1")
     name = "train_epoch" if moment == "before training" else "evaluate"
-    usual = getattr(epochs, name)
+    usual = getattr(fit, name)
 
     def spoiled(setup, *rest, **named):
         with torch.no_grad():
             next(iter(setup.network.linear.parameters())).fill_(value)
         return usual(setup, *rest, **named)
 
-    monkeypatch.setattr(epochs, name, spoiled)
+    monkeypatch.setattr(fit, name, spoiled)
     said = "epoch 1, step 1" if moment == "before training" else "loss on the validation images"
     with pytest.raises(DivergedError, match=said):
         train(cfg)

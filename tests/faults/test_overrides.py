@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from caltech import run
 from caltech import train as training
-from caltech.config import CONF, Settings
+from caltech.runs import directory as run
+from caltech.settings import CONF, Settings
 
 SCALARS = [
     field.name

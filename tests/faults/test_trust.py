@@ -12,11 +12,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from caltech import checkpoint, download, hub, provenance, sweep
-from caltech import model as models
+from caltech.data import download
 from caltech.errors import InputError
 from caltech.files import without_passwords
-from caltech.tracking import describe
+from caltech.models import architectures as models
+from caltech.models import hub
+from caltech.runs import checkpoint, provenance
+from caltech.sweeps import jobs
+from caltech.tracking.description import describe
 from caltech.train import train
 from tests.conftest import REPOSITORY
 from tests.faults.test_damage import SMALL
@@ -170,8 +173,8 @@ def test_a_password_in_the_store_s_address_is_not_written(configure, tmp_path, m
     assert "uri: https://***@tracker.example:5000/x" in written
     typed = [f"tracking.uri=https://user:{SECRET}@tracker.example/x"]
     assert SECRET not in str(describe(cfg, {}, typed, None, None).tags)
-    monkeypatch.setenv(sweep.VARIABLE, str(tmp_path / "sweep"))
-    with sweep.recorded(cfg, typed, OmegaConf.create({"num": 0})):
+    monkeypatch.setenv(jobs.VARIABLE, str(tmp_path / "sweep"))
+    with jobs.recorded(cfg, typed, OmegaConf.create({"num": 0})):
         pass
     (record,) = (tmp_path / "sweep").iterdir()
     assert SECRET not in record.read_text() and "https://***@tracker" in record.read_text()

@@ -1,0 +1,3 @@
+from caltech.data.audit import main
+
+main()

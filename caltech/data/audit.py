@@ -1,0 +1,171 @@
+"""What is wrong with the images: `python -m caltech.data audit` reads them all and changes nothing.
+
+Corrupt files, stray files, exact duplicates and near duplicates across the splits, class counts.
+"""
+
+import argparse
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+from torch import get_num_threads
+from tqdm import tqdm
+
+from caltech import errors
+from caltech.config import register
+from caltech.data import pixels, sources, split
+from caltech.errors import InputError
+from caltech.settings import CONF
+
+NEAR_BITS = 4  # of the 64 of a perceptual hash: images that differ in more are not called near
+SIDE = 256  # as training sees them: short side of the images that are compared
+SHOWN = 10  # of each kind
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Names are `category/file`; a pair's files are in different splits."""
+
+    images: int
+    per_class: dict[str, int]
+    stray: tuple[str, ...]
+    corrupt: tuple[str, ...]  # with the reason
+    exact: tuple[tuple[str, ...], ...]  # groups of files with the same bytes
+    exact_across: tuple[tuple[str, str], ...]
+    near_across: tuple[tuple[str, str, int], ...]  # and the bits that differ
+
+
+def audit(images: Path, train_files: str | None = None, test_files: str | None = None) -> Findings:
+    """Read every image below `images` (.../101_ObjectCategories).
+
+    Args:
+        train_files: as data.train_files; with test_files, the split is theirs and not the rule's.
+
+    Raises:
+        InputError: there is none, or a folder cannot be read.
+    """
+    if not images.is_dir():
+        raise InputError(f"{images} is no folder. Type data.root= with the folder of caltech101/.")
+    files = sources.list_images(images)
+    part = np.empty(len(files), dtype=object)
+    parts = split.by_rule(len(files))
+    if train_files or test_files:
+        parts = split.by_files(files, train_files, test_files)
+    for name, indices in parts.items():
+        part[indices.numpy()] = name
+    with ThreadPoolExecutor(get_num_threads()) as pool:
+        read = pool.map(_digests, [images / file for file in files])
+        found = list(tqdm(read, total=len(files), desc="reading images", disable=None))
+    readable = [i for i, (_, bits, _) in enumerate(found) if bits is not None]
+    groups = defaultdict(list)
+    for index, (sha, _, _) in enumerate(found):
+        groups[sha].append(index)
+    same = [group for group in groups.values() if len(group) > 1]
+    return Findings(
+        images=len(files),
+        per_class=dict(Counter(file.split("/")[0] for file in files)),
+        stray=_stray(images),
+        corrupt=tuple(f"{files[i]}: {why}" for i, (_, _, why) in enumerate(found) if why),
+        exact=tuple(tuple(files[i] for i in group) for group in same),
+        exact_across=tuple(
+            (files[i], files[j])
+            for group in same
+            for i in group
+            for j in group
+            if i < j and part[i] != part[j]
+        ),
+        near_across=tuple(
+            (files[i], files[j], bits)
+            for i, j, bits in _near(readable, [found[i][1] for i in readable])
+            if part[i] != part[j] and found[i][0] != found[j][0]
+        ),
+    )
+
+
+def report(findings: Findings) -> str:
+    """For people: counts, and the first few names of each kind, escaped."""
+    counts = sorted(findings.per_class.items(), key=lambda item: item[1])
+    (least, few), (most, many) = counts[0], counts[-1]
+    lines = [
+        f"{findings.images} images in {len(counts)} classes; {few} ({least!a}) to {many} ({most!a})"
+    ]
+    kinds = {
+        "files that cannot be read as images": findings.corrupt,
+        "stray files (not read)": findings.stray,
+        "groups of files with the same bytes": findings.exact,
+        "pairs with the same bytes in different splits": findings.exact_across,
+        f"near duplicates in different splits (at most {NEAR_BITS} of 64 bits)": sorted(
+            findings.near_across, key=lambda pair: pair[2]
+        ),
+    }
+    for kind, found in kinds.items():
+        lines.append(f"{len(found)} {kind}")
+        lines += [f"    {_shown(one)}" for one in found[:SHOWN]]
+        if len(found) > SHOWN:
+            lines.append(f"    and {len(found) - SHOWN} more")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Audit what `python -m caltech.train` would read; exit code 1 if an image is corrupt."""
+    parser = argparse.ArgumentParser(prog="python -m caltech.data", description=__doc__)
+    parser.add_argument("command", choices=["audit"])
+    parser.add_argument("overrides", nargs="*", help="as for caltech.train: data.root=FOLDER")
+    arguments = parser.parse_args()
+    begun: list[DictConfig] = []
+    errors.show_as_messages(begun)
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        given = compose("train", arguments.overrides).data
+    if "root" not in given:
+        raise InputError("An audit reads image files, and this data set has none. Type data.root=.")
+    begun.append(given)
+    images = Path(given.root).expanduser() / "caltech101" / "101_ObjectCategories"
+    findings = audit(images, given.train_files, given.test_files)
+    print(report(findings))
+    raise SystemExit(1 if findings.corrupt else 0)
+
+
+def _digests(path: Path) -> tuple[str, int | None, str]:
+    """SHA-256 of the bytes, perceptual hash of the image or None, and why it cannot be read."""
+    try:
+        sha = hashlib.sha256(path.read_bytes()).hexdigest()
+        image = Image.fromarray(pixels.decode(path, SIDE))
+    except Exception as error:  # Pillow raises many types for a broken image
+        return str(path), None, str(error) or type(error).__name__
+    bits = imagehash.phash(image).hash.flatten()
+    return sha, int(np.packbits(bits).view(np.uint64)[0]), ""
+
+
+def _near(indices: Sequence[int], hashes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Pairs of indices whose hashes differ in at most NEAR_BITS, and in how many."""
+    table, pairs = np.array(hashes, np.uint64), []
+    for row in range(len(table)):
+        distances = np.bitwise_count(table[row + 1 :] ^ table[row])
+        for other in np.flatnonzero(distances <= NEAR_BITS):
+            pairs.append((indices[row], indices[row + 1 + other], int(distances[other])))
+    return pairs
+
+
+def _stray(images: Path) -> tuple[str, ...]:
+    """All that is neither a category's image nor the background's."""
+    found = []
+    for path in sorted(images.rglob("*")):
+        name = path.relative_to(images)
+        is_image = len(name.parts) == 2 and path.suffix.lower() in sources.IMAGE_SUFFIXES
+        if not path.is_dir() and not is_image:
+            found.append(str(name))
+    return tuple(found)
+
+
+def _shown(one: str | tuple[str | int, ...]) -> str:
+    values = (one,) if isinstance(one, str) else one
+    return "  ".join(ascii(v)[1:-1] if isinstance(v, str) else f"{v} bits" for v in values)

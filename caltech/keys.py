@@ -1,0 +1,154 @@
+"""What a run is: a key that is equal for two configs exactly if their results must be.
+
+Normalise, then hash: numbers get the type that conf/ gives them, lists of files count by their
+lines, addresses become the names that they were born with, and what was added later is left out
+at the value at which it changes nothing. Golden tests hold the keys of every experiment.
+"""
+
+import copy
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from caltech.settings import ROOT, options
+
+# A run key hashes names and not addresses: what has moved is written as where it was born, and
+# configs of before the move are built at where it is now. What is new has its address as its name.
+BORN = {
+    "caltech.data.sources": "caltech.data",
+    "caltech.data.augment": "caltech.augment",
+    "caltech.models.architectures": "caltech.model",
+    "caltech.models.freeze": "caltech.freeze",
+    "caltech.training.loss": "caltech.loop",
+    "caltech.training.schedule": "caltech.schedule",
+    "caltech.training.average": "caltech.average",
+    "caltech.training.precision": "caltech.precision",
+    "caltech.tracking.tracker": "caltech.tracking",
+}
+MOVED = {old: new for new, old in BORN.items()}
+# What came later, a root key or GROUP.KEY: its option in words, and its value at which a run is as
+# all runs were before. At that value it is left out of the key, so that those runs have theirs.
+ADDED = {"average": ("none", {"_target_": "caltech.average.Last"})}
+# Where files lie does not decide a result; what is in them is compared by digest (provenance.py).
+INDIFFERENT_WITHIN = {"data": ("root", "download", "cache")}
+# Text files with a name a line, which count by those lines.
+LISTS_WITHIN = {"data": ("train_files", "test_files")}
+
+
+def run_key(cfg: DictConfig) -> str:
+    """Ten hexadecimal digits that are equal for two configs exactly if their results must be."""
+    return _digest(decisive(cfg))
+
+
+def point_key(cfg: DictConfig) -> str:
+    """As run_key, but equal for all seeds of one config: what a row of a table stands for."""
+    return _digest({name: value for name, value in decisive(cfg).items() if name != "seed"})
+
+
+def decisive(cfg: DictConfig) -> dict[str, Any]:
+    """All that decides the result, as plain values of one form: without where files lie, numbers
+    of the type that conf/ gives them, lists of files by their lines."""
+    values = _as_typed(cfg)
+    for name, value in values.items():
+        values[name] = _of_one_form(value, _kinds().get(name, ROOT[name].type))
+        for within in LISTS_WITHIN.get(name, ()):
+            if value.get(within) is not None:
+                values[name][within] = _content(value[within])
+    return _without_added(values)
+
+
+def begun_key(cfg: DictConfig) -> str:
+    """A run's key, or the one under which it was begun when keys still told 0 and 0.0 apart."""
+    key, former = run_key(cfg), _digest(_without_added(_as_typed(cfg)))
+    study = Path(cfg.output) / cfg.study
+    is_begun = (study / former / "config.yaml").is_file()
+    return former if is_begun and not (study / key / "config.yaml").is_file() else key
+
+
+def _as_typed(cfg: DictConfig) -> dict[str, Any]:
+    values = {}
+    for name in (name for name, key in ROOT.items() if key.decides and name in cfg):
+        value = cfg[name]
+        if isinstance(value, DictConfig):
+            value = OmegaConf.to_container(value, resolve=True)
+            for ignored in INDIFFERENT_WITHIN.get(name, ()):
+                value.pop(ignored, None)
+            for node in targets_in(value):
+                node["_target_"] = renamed(node["_target_"], BORN)
+        values[name] = value
+    return values
+
+
+def _without_added(values: dict[str, Any]) -> dict[str, Any]:
+    values = copy.deepcopy(values)
+    for name, (_, neutral) in ADDED.items():
+        *group, key = name.split(".")
+        place = values.get(group[0], {}) if group else values
+        if key in place and place[key] == neutral:
+            del place[key]
+    return values
+
+
+def _of_one_form(value: Any, kind: Any) -> Any:
+    """Equal numbers become one: of the type that conf/ has there, or else whole if they can be."""
+    if isinstance(value, Mapping):
+        kinds = kind if isinstance(kind, Mapping) else {}
+        return {name: _of_one_form(inner, kinds.get(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        kinds = kind if isinstance(kind, list) and kind else [None]
+        return [_of_one_form(v, kinds[min(i, len(kinds) - 1)]) for i, v in enumerate(value)]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if kind is float:
+        return float(value) + 0.0  # no -0.0
+    return int(value) if float(value).is_integer() else value
+
+
+@functools.cache
+def _kinds() -> dict[str, dict[str, Any]]:
+    """The types of each group's keys, as its options write their values."""
+
+    def kind(value: Any) -> Any:
+        if isinstance(value, list):
+            return [kind(inner) for inner in value]
+        refers = re.fullmatch(r"\$\{(\w+)\}", value) if isinstance(value, str) else None
+        return ROOT[refers[1]].type if refers else type(value)
+
+    kinds: dict[str, dict[str, Any]] = {}
+    for group, option in options():
+        kinds.setdefault(group, {}).update({name: kind(value) for name, value in option.items()})
+    return kinds
+
+
+def _content(path: str) -> str:
+    """Digest of a list's lines, or the path of one that cannot be read."""
+    try:
+        lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return path
+    return hashlib.sha256("\n".join(filter(None, lines)).encode()).hexdigest()
+
+
+def _digest(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def targets_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Every node of a plain value that names a target."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield value
+        for inner in value.values():
+            yield from targets_in(inner)
+
+
+def renamed(target: str, names: Mapping[str, str]) -> str:
+    module, _, leaf = target.rpartition(".")
+    return f"{names.get(module, module)}.{leaf}"

@@ -1,0 +1,95 @@
+"""A classifier in three stages, the cut that makes one, and whether it fits its images."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from caltech.errors import InputError
+
+
+class Normalize(nn.Module):
+    """uint8 images (N, 3, H, W) to float32, (x / 255 - mean) / std as torchvision does it.
+
+    A part of the model, so that a saved checkpoint takes plain images and cannot be fed
+    with another normalisation than it was trained with.
+    """
+
+    def __init__(self, mean: Iterable[float], std: Iterable[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(tuple(mean)).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(tuple(std)).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().div_(255).sub_(self.mean).div_(self.std)
+
+
+class Classifier(nn.Sequential):
+    """uint8 images (N, 3, H, W) to logits (N, classes) through three stages.
+
+    `backbone` includes the normalisation. `hidden` and `linear` are together the head: `linear`
+    is its last layer with weights, `hidden` what the library has before that (AlexNet: dropout,
+    fc6, dropout, fc7; ResNet: nothing). A slice, `model[1:]`, takes what the stage before gives.
+    """
+
+    stage_names = ("backbone", "hidden", "linear")
+    weights: str  # exactly which weights it started from
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """As torch's, except that frozen stages (freeze.py) stay in eval mode."""
+        super().train(mode)
+        for stage in self:
+            if stage.frozen:
+                stage.eval()
+        return self
+
+
+def cut(
+    network: nn.Module,
+    head: nn.Module,
+    mean: Iterable[float],
+    std: Iterable[float],
+    weights: str,
+) -> Classifier:
+    """A classifier from a network that gives out features and the head that was taken off it."""
+    layers = list(head) if isinstance(head, nn.Sequential) else [head]
+    last = max(i for i, layer in enumerate(layers) if any(True for _ in layer.parameters()))
+    backbone = nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+    stages = (backbone, nn.Sequential(*layers[:last]), nn.Sequential(*layers[last:]))
+    for stage in stages:
+        stage.frozen = False
+    model = Classifier(OrderedDict(zip(Classifier.stage_names, stages, strict=True)))
+    model.weights = weights
+    return model
+
+
+@torch.inference_mode()
+def require_fit(model: Classifier, size: int, num_classes: int) -> None:
+    """Raise InputError unless one image (1, 3, size, size) gives logits (1, num_classes)."""
+    try:
+        shape = tuple(model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise InputError(
+            f"The model cannot take images of {size} x {size}: {error}. Type another model, or "
+            "other data.resize and data.crop."
+        ) from error
+    if shape != (1, num_classes):
+        raise InputError(
+            f"The model gives {shape} for one image instead of one logit for each of "
+            f"{num_classes} classes: it cannot be cut into backbone and head. Type another model."
+        )
+
+
+def require_batch_of_one(model: Classifier, size: int, batch_size: int) -> None:
+    """Raise InputError if the model cannot be trained on a single image, as BatchNorm may not."""
+    one = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(model).cpu().train()(one)
+    except ValueError as error:
+        raise InputError(
+            f"batch_size={batch_size} gives the model a batch of one image, and it cannot be "
+            f"trained on one: {error}. Type batch_size={batch_size + 1}."
+        ) from error

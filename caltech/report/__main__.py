@@ -1,0 +1,3 @@
+from caltech.report.command import main
+
+main()

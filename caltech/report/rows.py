@@ -1,0 +1,183 @@
+"""What a report is made of: runs, and rows, each of which is all seeds of one config."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from caltech.report import statistics
+
+FINISHED = "finished"
+PRUNED = "pruned"
+TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Answers on the test images, each (n,): the image, its label, last and best epoch's class."""
+
+    indices: np.ndarray
+    labels: np.ndarray
+    last: np.ndarray
+    best: np.ndarray
+    confidences: np.ndarray  # probability of the last epoch's class, to four decimals
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        """Whether the last epoch's answer is the label, (n,) bool."""
+        return self.last == self.labels
+
+
+@dataclass(frozen=True)
+class Run:
+    """One tracked training: one seed of a row."""
+
+    key: str
+    point: str  # the key without the seed
+    status: str  # finished, pruned, running, failed, killed
+    reason: str  # why it failed
+    started: int  # ms since 1970
+    params: dict[str, str]
+    config: dict[str, Any]  # what decides the result, flat: optimizer.lr
+    metrics: dict[str, float]
+    history: dict[str, list[float]]  # by epoch
+    seconds: float | None
+    environment: dict[str, str]
+    code: dict[str, str]  # git and sha256
+    data: dict[str, Any]  # as Dataset.describe gives, or less for runs of older code
+    experiment: str | None
+    predictions: Predictions | None = field(default=None, repr=False, compare=False)
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON; predictions are kept apart."""
+        return asdict(self) | {"predictions": None}
+
+    @property
+    def seed(self) -> int:
+        return int(self.params["seed"])
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs were told of."""
+        return len(self.history["val/accuracy"])
+
+    def images(self, part: str) -> int | None:
+        """Of the train, validation or test part; older runs tell the last by their answers."""
+        if "images" in self.data:
+            return self.data["images"][part]
+        return len(self.predictions.labels) if part == "test" and self.predictions else None
+
+    def number(self, name: str) -> float | None:
+        """A final metric, or the last epoch's value; None for what an older run did not tell."""
+        if name in self.metrics:
+            return self.metrics[name]
+        values = self.history.get(name)
+        return values[-1] if values else None
+
+
+@dataclass(frozen=True)
+class Published:
+    """One experiment of conf/experiment: a row of the study, or a row of ours in its table."""
+
+    experiment: str
+    point: str
+    study: str
+    table: str
+    name: str
+    numbers: dict[str, float]  # train/loss_last_step, val/accuracy, test/accuracy
+    errata: tuple[str, ...]
+    params: dict[str, str]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """All runs of one config but for its seed, or none yet."""
+
+    name: str
+    runs: tuple[Run, ...]  # by seed
+    params: dict[str, str]
+    published: Published | None = None  # to be compared with
+    command: str | None = None  # that runs it
+
+    @cached_property
+    def finished(self) -> list[Run]:
+        """The runs that count."""
+        return [run for run in self.runs if run.status == FINISHED]
+
+    @property
+    def first(self) -> Run:
+        """The finished run of the smallest seed: predictions shown are its."""
+        return self.finished[0]
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether the published numbers are of as many test images as ours."""
+        return not self.finished or self.first.images("test") in (None, TEST_IMAGES)
+
+    @cached_property
+    def predictions(self) -> Predictions | None:
+        return self.first.predictions if self.finished else None
+
+    def values(self, name: str) -> list[float]:
+        """Of the finished runs that have this number."""
+        numbers = [run.number(name) for run in self.finished]
+        return [number for number in numbers if number is not None]
+
+    def mean(self, name: str) -> float | None:
+        values = self.values(name)
+        return float(np.mean(values)) if values else None
+
+    def deviation(self, name: str) -> float | None:
+        """Standard deviation over at least two seeds."""
+        values = self.values(name)
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """Training time of a seed."""
+        seconds = [run.seconds for run in self.finished if run.seconds is not None]
+        return float(np.mean(seconds)) if seconds else None
+
+    def interval(self, name: str) -> statistics.Interval | None:
+        """Of an accuracy, from images and seeds; of a loss, of one further run by the seeds'."""
+        values = self.values(name)
+        if not values:
+            return None
+        if "accuracy" not in name:
+            return statistics.of_one_more(values) if len(values) > 1 else None
+        part = "test" if name.startswith("test/") else "validation"
+        count = self.first.images(part)
+        return statistics.of_accuracy(values, count) if count else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under one title. `columns` are the parameters that describe them."""
+
+    title: str
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    is_published: bool
+
+    @property
+    def finished(self) -> list[Row]:
+        return [row for row in self.rows if row.finished]
+
+    @property
+    def best(self) -> Row:
+        """The finished row with the best validation accuracy of any epoch: the test has no say."""
+        return max(self.finished, key=lambda row: row.mean("val/best_accuracy"))
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested keys joined by dots; lists are values."""
+    leaves: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            leaves |= {f"{name}.{inner}": leaf for inner, leaf in flat(value).items()}
+        else:
+            leaves[name] = value
+    return leaves

@@ -1,0 +1,155 @@
+"""What is written to disk during and after training: always complete, or the previous version."""
+
+import logging
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import ZipFile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialized
+from torch import Tensor, nn
+
+from caltech.errors import DamagedError
+from caltech.files import CHECKSUM, replacing
+
+log = logging.getLogger(__name__)
+
+
+class Stateful(Protocol):
+    """A module, an optimizer, a schedule or a gradient scaler."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+def save(path: Path, parts: Mapping[str, Stateful], progress: Mapping[str, Any]) -> None:
+    """Write the parts' states and the plain values and tensors in `progress`, atomically.
+
+    The checkpoint before stays as `previous_of(path)`, for the case that this one is damaged later.
+    The one before that is deleted first, so there are never more than two on the disk.
+
+    Raises:
+        DiskError: there is no room for it; the checkpoint before is still there.
+    """
+    states = {name: part.state_dict() for name, part in parts.items()}
+    saved = {"states": states, "progress": progress}
+    with replacing(path, sum(t.nbytes for t in _tensors(saved))) as partial:
+        if path.is_file():
+            previous_of(path).unlink(missing_ok=True)
+        with partial.open("wb") as file:  # Python's file, which says why it cannot be written
+            torch.save(saved, file)
+        if path.is_file():
+            path.replace(previous_of(path))
+
+
+def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any] | None:
+    """Put the saved states into `parts` and return the progress; executes nothing from the file.
+
+    Of the last checkpoint and the one before, this takes the first that is as it was written, and
+    tells about the other. None if there is none: training then begins at its beginning.
+    """
+    for candidate in (path, previous_of(path)):
+        if not candidate.is_file():
+            continue
+        try:
+            saved = _read(candidate)
+        except DamagedError as error:
+            log.warning("%s It is not used.", error)
+            continue
+        candidate.replace(path)  # so that the next one to be saved cannot replace the good one
+        for name, part in parts.items():
+            part.load_state_dict(saved["states"].get(name, {}))  # an earlier version had no average
+        return saved["progress"]
+    return None
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is."""
+    return path.with_name(f"previous_{path.name}")
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write a complete model's parameters and buffers as safetensors, atomically.
+
+    Raises:
+        DiskError: there is no room for them.
+    """
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Not safetensors' save_file: killed, it leaves a temporary file of its own behind.
+    content = serialized(tensors, metadata={CHECKSUM: _sum_of(tensors)})
+    with replacing(path, len(content)) as partial:
+        partial.write_bytes(content)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load what save_weights wrote into a model of the same architecture.
+
+    Raises:
+        DamagedError: the file is not what was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            found = (file.metadata() or {}).get(CHECKSUM)
+    except SafetensorError as error:
+        raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+    if found is None:
+        log.warning("%s has no checksum; an earlier version wrote it so.", path)
+    elif found != _sum_of(tensors):
+        raise DamagedError(f"{path} does not match its checksum.")
+    model.load_state_dict(tensors)
+
+
+def copy_of(module: nn.Module) -> dict[str, Tensor]:
+    """The module's present state in memory that training does not change."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def generator_states() -> dict[str, Any]:
+    """States of torch's global generators, on the CPU and on the GPU that this process uses."""
+    uses_gpu = torch.cuda.is_initialized()
+    return {"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state()] if uses_gpu else []}
+
+
+def set_generator_states(states: Mapping[str, Any]) -> None:
+    """Go on with what generator_states gave, be it on another GPU of this machine."""
+    torch.set_rng_state(states["cpu"])
+    if states["cuda"] and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["cuda"][0])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What save wrote: a zip file, in which torch.save keeps a CRC-32 of every record."""
+    try:
+        with ZipFile(path) as file:
+            damaged = file.testzip()
+    except Exception as error:  # zipfile and zlib raise many types for a broken file
+        raise DamagedError(f"{path} cannot be read: {error}.") from error
+    if damaged is not None:
+        raise DamagedError(f"{path} does not match its checksum ({damaged}).")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _sum_of(tensors: Mapping[str, Tensor]) -> str:
+    """Checksum over names, types, shapes and bytes, in the order of the names."""
+    total = 0
+    for name, tensor in sorted(tensors.items()):
+        total = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), total)
+        total = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), total)
+    return f"{total:08x}"
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    """All tensors in nested dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _tensors(inner)

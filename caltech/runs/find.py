@@ -1,0 +1,121 @@
+"""Where a finished run is: by its key, its directory, or the best on validation."""
+
+import difflib
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from caltech.data.dataset import Dataset
+from caltech.errors import InputError
+from caltech.files import read_sealed_json
+from caltech.models.classifier import Classifier
+from caltech.runs import checkpoint
+from caltech.runs.directory import RunDirectory
+from caltech.runs.result import Result
+
+
+def find(run: str, study: str | None, data: str | None, output: Path) -> RunDirectory:
+    """The directory of a finished run.
+
+    Args:
+        run: its key, the path of its directory, or "best" for the highest validation accuracy.
+        study: only look there.
+        data: with "best", only runs on the data set of this name (or beginning of its SHA-256).
+        output: folder of the studies.
+
+    Raises:
+        InputError: there is none, or more than one and they differ.
+    """
+    if RunDirectory(run).config.is_file():
+        return RunDirectory(run)
+    studies = glob.escape(study) if study else "*"
+    found = sorted(path.parent for path in output.glob(f"{studies}/*/config.yaml"))
+    directories = [RunDirectory(path) for path in found]
+    place = output / study if study else output
+    if not directories:
+        raise InputError(
+            f"{place} has no runs. Train one with python -m caltech.train, or type output= with "
+            "the folder that holds your studies, or run= with a run's directory."
+        )
+    if run == "best":
+        return _best(directories, data, place)
+    return _of_key(run, directories, place)
+
+
+def _of_key(key: str, directories: Sequence[RunDirectory], place: Path) -> RunDirectory:
+    found = [directory for directory in directories if directory.path.name == key]
+    if not found:
+        keys = sorted({directory.path.name for directory in directories})
+        close = difflib.get_close_matches(key, keys, n=5, cutoff=0.0)
+        raise InputError(
+            f"run={key} is neither in {place} nor a run's directory. The closest keys there are "
+            f"{', '.join(close)}. Type run=best for the run of highest validation accuracy."
+        )
+    results = {each: Result.read(each, pruned_too=False) for each in found}
+    finished = [directory for directory, result in results.items() if result is not None]
+    if any(results[directory] != results[finished[0]] for directory in finished):
+        studies = ", ".join(f"study={directory.path.parent.name}" for directory in finished)
+        raise InputError(
+            f"run={key} has different results in several studies: type one of {studies}."
+        )
+    return (finished or found)[0]
+
+
+def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) -> RunDirectory:
+    """Validation decides, never the test part. Accuracies on different data cannot be compared."""
+    best: dict[tuple[str, str], tuple[tuple[float, float], RunDirectory]] = {}
+    for directory in directories:
+        result = Result.read(directory, pruned_too=False)
+        if result is None:
+            continue
+        made_from = read_sealed_json(directory.provenance)["data"]
+        if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
+            continue
+        measured = result.objective, -result.best["val/loss"]
+        name = made_from["name"], made_from["sha256"]
+        if name not in best or measured > best[name][0]:
+            best[name] = measured, directory
+    if not best:
+        wanted = f" on data={data}" if data else ""
+        raise InputError(f"{place} has no finished run{wanted}. Train one with caltech.train.")
+    if len(best) > 1:
+        listed = "; ".join(
+            f"data={name if [n for n, _ in best].count(name) == 1 else sha[:8]} "
+            f"({directory.path.name}, {accuracy:.4f})"
+            for (name, sha), ((accuracy, _), directory) in best.items()
+        )
+        raise InputError(
+            "The best run of each data set (key, validation accuracy), which cannot be compared: "
+            f"{listed}. Type one of these data=, or its key as run=."
+        )
+    return next(iter(best.values()))[1]
+
+
+def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None:
+    """Put the best weights of a finished run into a model that is about to be trained.
+
+    A head that was trained on a frozen backbone is a better start for the whole network than a
+    random one (Kumar et al., Fine-Tuning can Distort Pretrained Features, ICLR 2022).
+
+    Raises:
+        InputError: there is no such run, its model is another, or it saw other data: what it was
+            trained on may be tested on here.
+    """
+    directory = find(run, None, None, output)
+    seen = read_sealed_json(directory.provenance)["data"]
+    if seen["sha256"] != data.digest:
+        raise InputError(
+            f"start={run} was trained on other data or another split of them ({seen['name']} "
+            f"{seen['sha256'][:8]}, and here is {data.name} {data.digest[:8]}): its training "
+            "images may be test images here. Type the key of a run on the same data, or start=null."
+        )
+    try:
+        checkpoint.load_weights(directory.weights("best"), model)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"start={run} cannot be the start of this model: {error}. Type the key of a finished "
+            "run with the same model and the same classes, or start=null."
+        ) from error
+    model.weights += f", then the best of {directory.path.name}"

@@ -1,0 +1,100 @@
+"""What a run came to: written once, sealed, and believed only while it is as it was written."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from caltech.errors import DamagedError
+from caltech.files import read_sealed_json, write_sealed_json
+from caltech.runs.checkpoint import previous_of
+from caltech.runs.directory import WEIGHTS, RunDirectory
+from caltech.runs.progress import Progress
+
+log = logging.getLogger(__name__)
+
+FINISHED, PRUNED = "finished", "pruned"
+MAJORITY = "majority/accuracy"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Metrics of the last and the best epoch; a pruned run has none of the test part."""
+
+    key: str
+    status: str
+    last: Mapping[str, float]
+    best: Mapping[str, float]
+    majority_accuracy: float | None = None  # test accuracy of always the most frequent class
+
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        progress: Progress,
+        tested: Mapping[str, Mapping[str, float]] | None,
+        majority_accuracy: float | None = None,
+    ) -> "Result":
+        """Of a run's epochs and, unless it was pruned, the test of their weights by name."""
+        epochs = {"last": len(progress.history), "best": progress.best_epoch}
+        measured = {}
+        for name in WEIGHTS:
+            measured[name] = progress.history[epochs[name] - 1] | dict((tested or {}).get(name, {}))
+            measured[name].pop("images_per_second")  # all else is equal when a run is repeated
+        status = PRUNED if tested is None else FINISHED
+        return cls(key, status, **measured, majority_accuracy=majority_accuracy if tested else None)
+
+    @classmethod
+    def read(cls, directory: RunDirectory, pruned_too: bool) -> "Result | None":
+        """Of a finished run, or of a pruned one if nothing but a pruner would go on.
+
+        A damaged one is told and computed again.
+        """
+        try:
+            if not directory.result.is_file():
+                return None
+            kept = read_sealed_json(directory.result)
+        except DamagedError as error:
+            log.warning("%s It is computed again from the last checkpoint.", error)
+            return None
+        kept["majority_accuracy"] = kept.pop(MAJORITY, None)
+        result = cls(**kept)
+        return None if result.status == PRUNED and not pruned_too else result
+
+    def write(self, directory: RunDirectory) -> None:
+        """The run has ended: the checkpoint before the last is needed no more."""
+        told = {"key": self.key, "status": self.status, "last": self.last, "best": self.best}
+        if self.majority_accuracy is not None:
+            told[MAJORITY] = self.majority_accuracy
+        write_sealed_json(directory.result, told)
+        previous_of(directory.checkpoint).unlink(missing_ok=True)
+
+    @property
+    def objective(self) -> float:
+        """What sweeps maximise: the best validation accuracy (top-1) of any epoch."""
+        return self.best["val/accuracy"]
+
+    def log(self) -> None:
+        """A run's accuracies."""
+        if self.status == PRUNED:
+            told = self.last["epoch"], self.objective
+            log.info("pruned after epoch %d: best validation accuracy %.4f", *told)
+            return
+        for name, measured in (("last", self.last), ("best", self.best)):
+            log.info(
+                "%s (epoch %d): validation accuracy %.4f, test accuracy %.4f", name,
+                measured["epoch"], measured["val/accuracy"], measured["test/accuracy"],
+            )  # fmt: skip
+        log.info("always the most frequent class: test accuracy %.4f", self.majority_accuracy)
+
+
+def state_of(directories: Iterable[RunDirectory]) -> str:
+    """What typing a run's command would find: it is finished, pruned, resumable or new."""
+    states = []
+    for directory in directories:
+        if result := Result.read(directory, pruned_too=True):
+            states.append(result.status)
+        else:
+            states.append("resumable" if directory.checkpoint.is_file() else "new")
+    counted = Counter(states)
+    return states[0] if len(counted) == 1 else ", ".join(f"{n} {s}" for s, n in counted.items())

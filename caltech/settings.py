@@ -1,0 +1,141 @@
+"""What may be typed: each root key once, the options that conf/ has, and the check before any work."""
+
+import dataclasses
+import difflib
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from caltech.errors import InputError
+
+PACKAGE = Path(__file__).resolve().parent
+# A wheel carries conf/ inside the package; in a checkout it stands beside it.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+
+
+def names_a_folder(name: str) -> bool:
+    """Whether a study's name is that of a folder and no way to another one."""
+    plain = name not in ("", ".", "..") and not set(name) & set("/\\")
+    return plain and name.isprintable() and len(name.encode(errors="replace")) <= 200
+
+
+@dataclasses.dataclass(frozen=True)
+class RootKey:
+    """What there is to know of one key at the root of the config.
+
+    `decides` says whether results depend on it: True, False, or None if they do only through the
+    groups that refer to it, as step_size does not matter to a cosine.
+    """
+
+    decides: bool | None
+    type: Any = Any  # Any is a group
+    allowed: Callable[[Any], bool] = lambda value: True
+    rule: str = ""
+    example: str = ""
+
+
+def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
+    return lambda value: value in options, f"it is one of {', '.join(options)}", options[0]
+
+
+GROUPS = {"data", "model", "freeze", "augment", "loss", "optimizer", "schedule", "average"}
+ROOT = {
+    **dict.fromkeys((*sorted(GROUPS), "precision"), RootKey(True)),
+    **dict.fromkeys(("pruner", "tracking"), RootKey(False)),
+    "lr": RootKey(None, float, lambda v: 0 < v < math.inf,
+        "the learning rate must be positive and finite", "1e-2"),
+    "momentum": RootKey(None, float, lambda v: 0 <= v < 1,
+        "it must be at least 0 and below 1", "0.9"),
+    "weight_decay": RootKey(None, float, lambda v: 0 <= v < math.inf,
+        "it must not be negative", "5e-5"),
+    "num_epochs": RootKey(True, int, lambda v: v >= 1, "at least one epoch is needed", "30"),
+    "step_size": RootKey(None, int, lambda v: v >= 1, "it is a number of epochs", "15"),
+    "gamma": RootKey(None, float, lambda v: 0 < v < math.inf, "it must be positive", "0.1"),
+    "batch_size": RootKey(True, int, lambda v: v >= 1, "a batch has images", "256"),
+    "seed": RootKey(True, int, lambda v: 0 <= v < 2**32, "it must be from 0 to 4294967295", "0"),
+    "start": RootKey(True, str | None,
+        lambda v: v is None or re.fullmatch("[0-9a-f]{10}", v) is not None,
+        "it is a finished run's key, quoted if it reads as a number (start=\"'1234567e89'\"), "
+        "or null", "6ba21d19c4"),
+    "study": RootKey(False, str, names_a_folder,
+        "it names a directory under multirun/", "first_try"),
+    "device": RootKey(False, str, *_one_of("auto", "cpu", "cuda")),
+    "features": RootKey(False, str, *_one_of("auto", "off")),
+    "rerun": RootKey(False, bool),
+    "dry_run": RootKey(False, bool),
+    "seeds": RootKey(False, int | None, lambda v: v is None or v >= 1,
+        "it is how many seeds", "5"),
+    "checkpoint_minutes": RootKey(False, float, lambda v: v > 0, "it must be positive", "10"),
+    "cache": RootKey(False, str),
+    "output": RootKey(False, str),
+    "storage": RootKey(False, str),
+    "key": RootKey(False, str),
+    "directory": RootKey(False, str),
+    "published": RootKey(False, dict[str, Any] | None),
+}  # fmt: skip
+Settings = dataclasses.make_dataclass(
+    "Settings", [(name, key.type, dataclasses.field(default=MISSING)) for name, key in ROOT.items()]
+)
+
+
+@functools.cache
+def options() -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Group and content of every option that conf/ has for the root keys."""
+    files = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name in ROOT)
+    loaded = ((path.parent.name, OmegaConf.load(path)) for path in files)
+    return tuple((group, OmegaConf.to_container(option)) for group, option in loaded)
+
+
+def refuse_null_groups(arguments: Sequence[str]) -> None:
+    """Raise InputError for GROUP=null among what was typed, which Hydra does not understand."""
+    for argument in arguments:
+        group, _, option = argument.partition("=")
+        if option == "null" and (CONF / group).is_dir():
+            files = [path.relative_to(CONF / group) for path in (CONF / group).rglob("*.yaml")]
+            known = ", ".join(sorted(str(path.with_suffix("")) for path in files))
+            raise InputError(
+                f"{argument} is no option. Leave {group}= out, or type one of {known}."
+            )
+
+
+def validate(cfg: DictConfig) -> None:
+    """Raise InputError for the first unknown key or value out of range, before any work."""
+    for name in cfg:
+        if name not in ROOT:
+            close = difflib.get_close_matches(name, ROOT, n=3, cutoff=0.0)
+            raise InputError(f"{name} is no key of the config. Did you mean {', '.join(close)}?")
+    require_resolved(cfg)
+    for name in ROOT:
+        require_allowed(name, cfg[name])
+    if cfg.seeds is not None and cfg.seed != 0:
+        raise InputError(
+            f"seeds={cfg.seeds} repeats the run with seeds 0 to {cfg.seeds - 1}, and "
+            f"seed={cfg.seed} asks for one. Type seeds={cfg.seeds} or seed={cfg.seed}."
+        )
+
+
+def require_allowed(name: str, value: Any) -> None:
+    """Raise InputError if the table does not allow a root key to have this value."""
+    key = ROOT[name]
+    if not key.allowed(value):
+        raise InputError(
+            f"{name}={value} is not allowed: {key.rule}, for example {name}={key.example}."
+        )
+
+
+def require_resolved(cfg: DictConfig) -> None:
+    """Raise InputError if a value is missing (???) or refers to one (${name}) that is not there."""
+    try:
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0]
+        raise InputError(
+            f"The config is not complete at {error.full_key}: {said}. "
+            "Type --cfg job to see the whole config."
+        ) from error

@@ -1,0 +1,210 @@
+"""A sweep's study in Optuna: its jobs report into it, a pruner stops them by it, plots are of it.
+
+Hydra's Optuna sweeper gets no storage of its own: seeded, it retraces a search that is typed again,
+and with a storage it would add the same points once more. The study that is kept is this one. It is
+named by what a command sweeps over, so that the command typed again goes on in it.
+"""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from caltech.config import build
+from caltech.errors import InputError
+from caltech.files import without_passwords, write_json
+from caltech.runs.progress import Totals
+from caltech.training.fit import Nobody, Observer
+
+if TYPE_CHECKING:
+    import optuna
+
+log = logging.getLogger(__name__)
+
+NOTE = "study.json"  # in a sweep's folder: where its jobs find the study
+NO_PRUNER = "optuna.pruners.NopPruner"
+
+
+class Trial:
+    """A job's trial. With a pruner it is in the study from the start, else once it has ended."""
+
+    def __init__(self, study: "optuna.Study", point: Mapping[str, Any], key: str) -> None:
+        self.study, self.point, self.key = study, point, key
+        self.prunes = f"optuna.pruners.{type(study.pruner).__name__}" != NO_PRUNER
+        self.live = self._start_or_continue() if self.prunes else None
+        self.history: Sequence[Mapping[str, float]] = ()
+
+    def step(self, totals: Totals) -> None:
+        """A pruner decides by epochs."""
+
+    def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
+        """Tell the validation accuracies of the epochs so far; whether the run is to stop now."""
+        self.history = history
+        if self.live is None or not history:
+            return False
+        told = self.study.get_trials(deepcopy=False)[self.live.number].intermediate_values
+        for epoch in history:
+            if epoch["epoch"] not in told:
+                self.live.report(epoch["val/accuracy"], epoch["epoch"])
+        return self.live.should_prune()
+
+    def end(self, status: str, value: float | None) -> None:
+        """Close the trial as finished, pruned or failed, unless it was in an earlier sweep."""
+        from optuna.trial import TrialState, create_trial
+
+        states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+        state = states.get(status, TrialState.FAIL)
+        if self.live is not None:
+            self.study.tell(self.live, value if status == "finished" else None, state)
+        elif state not in {trial.state for trial in self._trials()}:
+            values = {epoch["epoch"]: epoch["val/accuracy"] for epoch in self.history}
+            given = {"user_attrs": {"key": self.key}, "intermediate_values": values, **self.point}
+            self.study.add_trial(create_trial(state=state, value=value, **given))
+
+    def _trials(self) -> "list[optuna.trial.FrozenTrial]":
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.user_attrs.get("key") == self.key]
+
+    def _start_or_continue(self) -> "optuna.Trial | None":
+        """A killed job goes on with its own trial, so that its pruner decides as it would have."""
+        from optuna.trial import Trial as LiveTrial
+        from optuna.trial import TrialState, create_trial
+
+        if {trial.state for trial in self._trials()} & {TrialState.COMPLETE, TrialState.PRUNED}:
+            return None  # ended in an earlier sweep
+        if not any(trial.state == TrialState.RUNNING for trial in self._trials()):
+            started = {"state": TrialState.RUNNING, "user_attrs": {"key": self.key}}
+            self.study.add_trial(create_trial(**started, **self.point))
+        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
+        return LiveTrial(self.study, running[-1]._trial_id)  # ask() would give another point
+
+
+def prepare(config: DictConfig, folder: Path) -> None:
+    """Create the study of a sweep that is about to start, and note in its folder where it is.
+
+    `config` is composed without the values that are swept over; Hydra has them as overrides.
+    """
+    # The sweeper's own parser: what it searches is what is written down here.
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+    from optuna.distributions import distribution_to_json
+
+    params = OmegaConf.select(config, "hydra.sweeper.params") or {}  # a grid has none
+    overrides = [f"{name}={space}" for name, space in params.items()]
+    try:
+        distributions, fixed, _ = create_params_from_overrides(
+            [*overrides, *config.hydra.overrides.task]
+        )
+    except (AssertionError, NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"Optuna cannot take what is swept over: {error}. Type values, for example "
+            "lr=1e-1,1e-2, or a search space of its own, for example lr=interval(0.01, 0.1)."
+        ) from error
+    space = {
+        name: distribution_to_json(d) for name, d in distributions.items() if name not in fixed
+    }
+    identity = json.dumps([config.key, config.seeds, space], sort_keys=True)
+    name = f"{config.study}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    Path(config.output, config.study).mkdir(parents=True, exist_ok=True)  # the default's place
+    _open(name, config.storage, None)
+    # The storage's address may hold a password: every job has it in its own config.
+    write_json(folder / NOTE, {"name": name, "space": space})
+
+
+@contextmanager
+def trial(
+    cfg: DictConfig, record: Any, overrides: Sequence[str], folder: Path | None
+) -> Iterator[Observer]:
+    """The trial of a job of the sweep in `folder`; it ends as the job's record says by then.
+
+    An interrupted job's trial stays open, for the same job to go on with.
+
+    Raises:
+        InputError: a pruner, and no sweep whose jobs it could compare.
+    """
+    note = folder / NOTE if folder else None
+    if note is None and cfg.pruner._target_ != NO_PRUNER:
+        raise InputError(
+            "A pruner compares the jobs of a sweep, and this is a single run. Type pruner=none, "
+            "or --multirun and values to sweep over, for example lr=1e-1,1e-2,1e-3."
+        )
+    if note is None or not note.is_file():
+        yield Nobody()
+        return
+    kept = json.loads(note.read_text())
+    study = _open(kept["name"], cfg.storage, build(cfg.pruner))
+    job = Trial(study, _point(kept["space"], overrides), cfg.key)
+    try:
+        yield job
+    except Exception:
+        job.end("failed", None)
+        raise
+    job.end(record.status, record.value)
+
+
+def plot(folder: Path, storage: str) -> list[Path]:
+    """Optuna's own plots of a sweep's study as PNG files in its folder; none for a plain grid."""
+    note = folder / NOTE
+    if not note.is_file():
+        return []
+    from optuna.trial import TrialState
+
+    study = _open(json.loads(note.read_text())["name"], storage, None)
+    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in finished}) < 2:
+        return []  # nothing varies, so nothing has an importance
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as plots
+
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    made = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls these plots experimental since 2020
+        for name in ("optimization_history", "param_importances", "slice", "intermediate_values"):
+            getattr(plots, f"plot_{name}")(study)
+            made.append(folder / f"{name}.png")
+            pyplot.gcf().savefig(made[-1], dpi=120, bbox_inches="tight")
+            pyplot.close("all")
+    return made
+
+
+def _open(name: str, storage: str, pruner: Any) -> "optuna.Study":
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(
+            study_name=name,
+            storage=storage,
+            pruner=pruner,
+            direction="maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # of any database driver
+        raise InputError(
+            f"Cannot open Optuna's storage {without_passwords(storage)}: {error}. Type storage= "
+            "with an URL that Optuna takes, for example sqlite:////tmp/optuna.db."
+        ) from error
+
+
+def _point(space: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
+    """A job's place in the space that is swept over, as Optuna's create_trial takes it."""
+    from optuna.distributions import CategoricalDistribution, json_to_distribution
+
+    given = dict(o.split("=", 1) for o in overrides if "=" in o)  # ~key has none
+    distributions = {name: json_to_distribution(text) for name, text in space.items()}
+    params = {}
+    for name, distribution in distributions.items():
+        if isinstance(distribution, CategoricalDistribution):
+            params[name] = next(c for c in distribution.choices if str(c) == given[name])
+        else:
+            params[name] = distribution.to_external_repr(float(given[name]))
+    return {"params": params, "distributions": distributions}

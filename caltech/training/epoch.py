@@ -1,0 +1,198 @@
+"""One epoch of training, one pass of evaluation: sums over images, never means of batch means."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from caltech.errors import DivergedError
+from caltech.files import replacing
+from caltech.models.classifier import Classifier
+from caltech.runs.progress import Totals
+from caltech.training.average import Average
+from caltech.training.inputs import Inputs
+from caltech.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of one split: mean loss, and for each image (n,) the answer and its probability."""
+
+    loss: float
+    labels: Tensor
+    predictions: Tensor
+    confidences: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy: the share of images whose most probable class is their label."""
+        return (self.predictions == self.labels).double().mean().item()
+
+    @property
+    def accuracy_per_class(self) -> float:
+        """Mean over the classes present of their own accuracy (macro average)."""
+        images = self.labels.bincount().double()
+        correct = self.labels[self.predictions == self.labels].bincount(minlength=len(images))
+        return (correct / images)[images > 0].mean().item()
+
+    def measures(self, split: str) -> dict[str, float]:
+        """Under their names in tables and MLflow; the macro average for the test part alone."""
+        named = {f"{split}/loss": self.loss, f"{split}/accuracy": self.accuracy}
+        if split == "test":
+            named["test/accuracy_per_class"] = self.accuracy_per_class
+        return named
+
+    def save(self, path: Path, indices: Tensor) -> None:
+        """For paired tests and calibration: index of the image, label, class, probability."""
+        arrays = {"indices": indices, "labels": self.labels}
+        arrays |= {"predictions": self.predictions, "confidences": self.confidences}
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, **{name: tensor.numpy() for name, tensor in arrays.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """What learns, and all that changes it."""
+
+    network: nn.Module  # the model, or its trained stages if the others' outputs are cached
+    trainable: Classifier  # its trained stages
+    loss: nn.Module  # of logits and labels, to train with
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    average: Average
+    scaler: torch.amp.GradScaler
+    precision: Precision
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """All that has a state of its own; what is frozen comes from the weights again."""
+        parts = {"trained": self.trainable, "schedule": self.schedule, "optimizer": self.optimizer}
+        return parts | {"scaler": self.scaler, "average": self.average}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """What it learns from, `size` images at a time."""
+
+    inputs: Inputs
+    labels: Tensor  # of all images, on the network's device
+    size: int
+
+
+def train_epoch(
+    learner: Learner,
+    batches: Batches,
+    order: Tensor,
+    epoch: int,
+    totals: Totals = Totals(),
+    after_step: Callable[[Totals], None] = lambda totals: None,
+) -> dict[str, float]:
+    """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
+
+    Args:
+        epoch: counted from 1, for messages.
+        totals: of the steps of this epoch that were made before, which are passed over.
+        after_step: called with the totals after every step.
+
+    Raises:
+        DivergedError: the loss is not a finite number; names epoch and step.
+    """
+    learner.network.train()
+    start, made_before = time.perf_counter(), totals.images
+    with _bar(len(order), f"epoch {epoch}", made_before) as bar:
+        for first in range(made_before, len(order), batches.size):
+            indices = order[first : first + batches.size]
+            batch, labels = batches.inputs.training(indices), batches.labels[indices]
+            with learner.precision.autocast(labels.device):
+                logits = learner.network(batch)
+                loss = learner.loss(logits, labels)
+            totals = totals.plus(loss.item(), _correct(logits, labels), len(indices))
+            if not math.isfinite(totals.last_loss):
+                raise _diverged(totals, learner.optimizer, epoch)
+            learner.optimizer.zero_grad()
+            learner.scaler.scale(loss).backward()
+            learner.scaler.step(learner.optimizer)
+            learner.scaler.update()
+            learner.average.update()
+            after_step(totals)
+            accuracy = totals.correct / totals.images
+            bar.set_postfix_str(f"loss={totals.last_loss:.3f}, accuracy={accuracy:.3f}", False)
+            bar.update(len(indices))
+    return {
+        "train/loss": totals.loss_sum / totals.images,
+        "train/accuracy": totals.correct / totals.images,
+        "train/loss_last_step": totals.last_loss,
+        "images_per_second": (totals.images - made_before) / (time.perf_counter() - start),
+    }
+
+
+@torch.inference_mode()
+def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> Evaluation:
+    """Loss and answers on the images at `indices` (n,), in that order.
+
+    Logits are the average over the views that the inputs give of each image.
+
+    Raises:
+        DivergedError: the loss is not a finite number.
+    """
+    learner.network.eval()
+    loss_sum = 0.0
+    confidences, predictions = [], []
+    with _bar(len(indices), name) as bar:
+        for part in indices.split(batches.size):
+            labels = batches.labels[part]
+            with learner.precision.autocast(labels.device):
+                views = [learner.network(view) for view in batches.inputs.evaluation(part)]
+            logits = torch.stack(views).float().mean(0)
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+            confidence, prediction = logits.softmax(1).max(1)
+            confidences.append(confidence.cpu())
+            predictions.append(prediction.cpu())
+            bar.update(len(part))
+    if not math.isfinite(loss_sum):
+        raise DivergedError(
+            f"The loss on the {name} images is {loss_sum}: the weights are beyond finite numbers. "
+            "Try a smaller learning rate, or precision=fp32."
+        )
+    return Evaluation(
+        loss=loss_sum / len(indices),
+        labels=batches.labels.cpu()[indices],
+        predictions=torch.cat(predictions),
+        confidences=torch.cat(confidences),
+    )
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """All randomness of an epoch is a function of the run's seed and the epoch's number.
+
+    So between epochs a run needs no generator's state to go on exactly as it would have.
+    """
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+
+
+def _correct(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(1) == labels).sum().item())
+
+
+def _diverged(totals: Totals, optimizer: torch.optim.Optimizer, epoch: int) -> DivergedError:
+    rate = max(group["lr"] for group in optimizer.param_groups)
+    return DivergedError(
+        f"The training loss is {totals.last_loss} at epoch {epoch}, step {totals.steps}, with the "
+        f"learning rate at {rate:g}. Try a smaller one, for example lr={rate / 10:g}."
+    )
+
+
+def _bar(total: int, description: str, initial: int = 0) -> tqdm:
+    """Images and images per second, on a terminal only; a finished bar makes room for the next."""
+    return tqdm(
+        total=total, initial=initial, desc=description, unit="image", disable=None, leave=False
+    )

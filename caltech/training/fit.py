@@ -1,0 +1,152 @@
+"""The epochs of a run: from where it stopped to where it ends, with a checkpoint after each."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from caltech.data.dataset import Dataset
+from caltech.runs import checkpoint
+from caltech.runs.directory import RunDirectory
+from caltech.runs.progress import Inside, Progress, Totals
+from caltech.training import signals
+from caltech.training.epoch import Batches, Learner, epoch_seed, evaluate, train_epoch
+
+log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Who is told how a training goes on, and may end it: a tracker, a sweep's trial, a test."""
+
+    prunes: bool  # whether it may end one
+
+    def step(self, totals: Totals) -> None:
+        """After every step, before anything is kept of it."""
+
+    def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
+        """Before every epoch and at the end, with the epochs so far; True ends the training."""
+
+
+class Nobody:
+    """The observer of a run that belongs to no study, or repeats one with another seed."""
+
+    prunes = False
+
+    def step(self, totals: Totals) -> None:
+        pass
+
+    def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
+        return False
+
+
+def fit(
+    cfg: DictConfig,
+    learner: Learner,
+    batches: Batches,
+    data: Dataset,
+    directory: RunDirectory,
+    observers: Sequence[Observer],
+) -> Progress:
+    """Train the epochs that are left, with a checkpoint after each; return the run's progress."""
+    progress = restore(directory, learner)
+    history = progress.history
+    for epoch in range(len(history) + 1, cfg.num_epochs + 1):
+        if tell(observers, history):  # before an epoch, so that a resumed run asks again
+            return progress
+        start = time.perf_counter()
+        metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
+        with signals.deferred() as interrupted:
+            keep = keeper(directory, learner, progress, 60 * cfg.checkpoint_minutes, interrupted)
+
+            def after_step(totals: Totals, keep: Callable[[Totals], None] = keep) -> None:
+                for observer in observers:
+                    observer.step(totals)
+                keep(totals)
+
+            order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
+            metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
+            # A signal waits for the validation, too: a trained epoch is worth more than seconds.
+            with learner.average.applied():
+                validated = evaluate(learner, batches, data.validation, "validation")
+                metrics |= validated.measures("val")
+                if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
+                    progress.best_epoch = epoch
+                    progress.best_state = checkpoint.copy_of(learner.trainable)
+            learner.schedule.step()
+            history.append(metrics)
+            progress.seconds += time.perf_counter() - start
+            progress.inside = None
+            commit(directory, learner, progress)
+            log_epoch(metrics, cfg.num_epochs)
+    tell(observers, history)
+    return progress
+
+
+def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) -> bool:
+    """All of them; whether one ends the training."""
+    return any([observer.epoch(history) for observer in observers])
+
+
+def restore(directory: RunDirectory, learner: Learner) -> Progress:
+    """Go on from the run's last good checkpoint, or begin."""
+    kept = checkpoint.load(directory.checkpoint, learner.parts)
+    if kept is None:
+        return Progress()
+    log.info("resuming %s after epoch %d", directory, len(kept["history"]))
+    return Progress.of(kept)
+
+
+def commit(directory: RunDirectory, learner: Learner, progress: Progress) -> None:
+    """Write a checkpoint, from which restore goes on bitwise as if nothing had happened."""
+    checkpoint.save(directory.checkpoint, learner.parts, progress.plain())
+
+
+def begin_epoch(
+    indices: Tensor, seed: int, epoch: int, inside: Inside | None
+) -> tuple[Tensor, Totals]:
+    """An epoch's own random order (n,), and its totals so far: of a checkpoint inside it, or 0."""
+    torch.manual_seed(epoch_seed(seed, epoch))
+    order = indices[torch.randperm(len(indices))]
+    if inside is None:
+        return order, Totals()
+    checkpoint.set_generator_states(inside.generators)
+    return order, inside.totals
+
+
+def keeper(
+    directory: RunDirectory,
+    learner: Learner,
+    progress: Progress,
+    interval_seconds: float,
+    interrupted: Callable[[], BaseException | None],
+) -> Callable[[Totals], None]:
+    """What to do after a step: commit when it is time to or when interrupted, then raise that."""
+    start = saved = time.perf_counter()
+
+    def keep(totals: Totals) -> None:
+        nonlocal saved
+        now, error = time.perf_counter(), interrupted()
+        if error is not None or now - saved > interval_seconds:
+            inside = Inside(totals, checkpoint.generator_states())
+            seconds = progress.seconds + now - start
+            commit(directory, learner, replace(progress, inside=inside, seconds=seconds))
+            saved = now
+        if error is not None:
+            raise error
+
+    return keep
+
+
+def log_epoch(metrics: Mapping[str, float], num_epochs: int) -> None:
+    """One line an epoch."""
+    log.info(
+        "epoch %d/%d  lr %.2g  train loss %.4f accuracy %.4f  val loss %.4f accuracy %.4f  "
+        "%.0f images/s", metrics["epoch"], num_epochs, metrics["lr"], metrics["train/loss"],
+        metrics["train/accuracy"], metrics["val/loss"], metrics["val/accuracy"],
+        metrics["images_per_second"],
+    )  # fmt: skip
