@@ -1,4 +1,4 @@
-"""What may be typed: each root key once, the options that conf/ has, and the check before any work."""
+"""What may be typed: each root key once, the options of conf/, the check before any work."""
 
 import dataclasses
 import difflib

@@ -32,19 +32,18 @@ from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, signals
 from caltech.training.device import choose_device
 from caltech.training.epoch import Batches, Learner, evaluate
-from caltech.training.fit import Nobody, Observer, fit
+from caltech.training.fit import NOBODY, Observer, fit
 from caltech.training.inputs import Images
 from caltech.training.schedule import require_steps
 
 log = logging.getLogger(__name__)
-begun: list[DictConfig] = []  # configs of this process's jobs
 
 
 def train(
     cfg: DictConfig,
     choices: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
-    observer: Observer = Nobody(),
+    observer: Observer = NOBODY,
 ) -> Result:
     """Compute the run that `cfg` describes, or go on with it, or answer what it gave before.
 
@@ -161,7 +160,7 @@ def test_once(
 def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
     require_resolved(cfg)
-    begun.append(cfg)
+    errors.composed()
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
     with jobs.recorded(cfg, overrides, hydra_cfg.job) as record:
@@ -198,20 +197,15 @@ def repeated(cfg: DictConfig) -> list[DictConfig]:
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
-    errors.show_as_messages(begun)
     logging.raiseExceptions = False  # a log on a full disk: the run says it, not each line
     signal.signal(signal.SIGTERM, signals.raise_at_once)
-    register()
-    begun.clear()
-    refuse_null_groups(sys.argv[1:])
     if "--cfg" in sys.argv and "--resolve" not in sys.argv:
         sys.argv.append("--resolve")  # the key, and the values that groups take from the root
-    try:
+    with errors.shown_as_messages("interrupted; the same command goes on from here"):
+        register()
+        refuse_null_groups(sys.argv[1:])
         with jobs.summarised():
             compose_and_train()
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

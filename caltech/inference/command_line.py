@@ -2,14 +2,13 @@
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from caltech import errors
 from caltech.config import project_root
-from caltech.errors import CaltechError
 from caltech.inference import predictor
 from caltech.inference.predictor import Trained
 from caltech.runs import find
@@ -64,20 +63,11 @@ def load(given: argparse.Namespace) -> Trained:
 
 
 def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a command to an exit code; what a user can act on is one line without a traceback."""
+    """Run a command to its exit code."""
     for stream in (sys.stdout, sys.stderr):  # file names may be of any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
-    try:
+    code = 0  # also if what reads the output has seen enough
+    with errors.shown_as_messages(composes=False):
         code = command(sys.argv[1:])
-        sys.stdout.flush()
-    except CaltechError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code)

@@ -23,6 +23,9 @@ from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
 
 
+FROM_ITS_START = Totals()
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Of one split: mean loss, and for each image (n,) the answer and its probability."""
@@ -93,7 +96,7 @@ def train_epoch(
     batches: Batches,
     order: Tensor,
     epoch: int,
-    totals: Totals = Totals(),
+    totals: Totals = FROM_ITS_START,
     after_step: Callable[[Totals], None] = lambda totals: None,
 ) -> dict[str, float]:
     """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.

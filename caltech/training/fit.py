@@ -44,6 +44,9 @@ class Nobody:
         return False
 
 
+NOBODY = Nobody()
+
+
 def fit(
     cfg: DictConfig,
     learner: Learner,
@@ -89,7 +92,8 @@ def fit(
 
 def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) -> bool:
     """All of them; whether one ends the training."""
-    return any([observer.epoch(history) for observer in observers])
+    answers = [observer.epoch(history) for observer in observers]
+    return any(answers)
 
 
 def restore(directory: RunDirectory, learner: Learner) -> Progress:
