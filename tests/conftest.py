@@ -51,17 +51,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def compose_in(tree: Path, cache: Path):
+    """Compose a config as the command line does, with an output folder and overrides."""
+    return partial(composed, tree, cache)
+
+
 @pytest.fixture
-def configure(tree: Path, cache: Path, tmp_path: Path):
-    """Compose a config as the command line does; small images, no tracking, own output folder."""
-    return partial(composed, tree, cache, tmp_path / "multirun")
+def configure(compose_in, tmp_path: Path):
+    """The same with an output folder of the test's own."""
+    return partial(compose_in, tmp_path / "multirun")
 
 
 def composed(tree: Path, cache: Path, output: Path, *overrides: str) -> DictConfig:
-    """What `configure` gives."""
+    """Small images, no tracking."""
     register()
     own = [f"cache={cache}", f"output={output}", "tracking=none", "device=cpu"]
-    if not any(override == "data=digits" for override in overrides):
+    if "data=digits" not in overrides:
         own += [f"data.root={tree}", "data.resize=72", "data.crop=64"]
     with initialize_config_dir(config_dir=str(CONF)):
         return compose("train", [*own, *overrides])

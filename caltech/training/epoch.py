@@ -22,7 +22,6 @@ from caltech.training.average import Average
 from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
 
-
 FROM_ITS_START = Totals()
 
 
