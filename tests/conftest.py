@@ -1,6 +1,7 @@
 """A small Caltech-101 tree of generated JPEGs, composed configs, and the real data if present."""
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 from caltech.config import register
 from caltech.settings import CONF
 from caltech.train import train
+from tests.forks import Driver, driver
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATEGORIES = ("BACKGROUND_Google", "Faces", "Faces_easy", "accordion", "wild_cat", "yin_yang")
@@ -71,6 +73,13 @@ def composed(tree: Path, cache: Path, output: Path, *overrides: str) -> DictConf
         own += [f"data.root={tree}", "data.resize=72", "data.crop=64"]
     with initialize_config_dir(config_dir=str(CONF)):
         return compose("train", [*own, *overrides])
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Runs commands in children of one process that has imported everything."""
+    with driver(tmp_path_factory.mktemp("forks")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
     python -m tests.bench.pixels    2 minutes on 2 cores
 
-caltech.pixels.read into a temporary folder, with one thread and with as many as cores
+caltech.data.pixels.read into a temporary folder, with one thread and with as many as cores
 (torch.set_num_threads governs), on a sample of the images whose files are in the system's cache.
 Then how fast the finished cache is read again, against a copy within memory.
 """

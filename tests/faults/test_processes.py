@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.faults.forks import Driver, Ended, driver, places
+from tests.forks import Driver, Ended, driver, places
 from tests.faults.test_kill import assert_nothing_left_over
 
 SMALL = ["model=timm", "model.name=test_resnet", "model.weights=null", "device=cpu"]

@@ -40,8 +40,8 @@ def test_another_model_cannot_start_from_it(compose_in, head):
 
 def test_a_start_from_another_split_is_refused(compose_in, head, tmp_path):
     """What it was trained on may be what this run is tested on."""
-    own = []
-    for name, files in zip(("train", "test"), np.array_split(build(head.data).files, 2)):
+    own, halves = [], np.array_split(build(head.data).files, 2)
+    for name, files in zip(("train", "test"), halves, strict=True):
         (tmp_path / f"{name}.txt").write_text("\n".join(files))
         own.append(f"data.{name}_files={tmp_path}/{name}.txt")
     with pytest.raises(InputError, match=r"another split .*may be test images here"):
