@@ -1,7 +1,7 @@
 """Sweeps: what became of each job, told when it happens and in one table at the end.
 
-Each job leaves a record in `STUDY/sweeps/SWEEP/`, a file of its own, so that jobs in other
-processes and on other machines need no agreement. The folder reaches them by the environment.
+A sweep is its folder, `STUDY/sweeps/SWEEP/`, which reaches its jobs by the environment. Each leaves
+a record there, a file of its own, so that jobs on other machines need no agreement.
 """
 
 import json
@@ -22,16 +22,15 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
+from caltech.config import build
 from caltech.errors import CaltechError, InputError
 from caltech.files import remove_leftovers, without_passwords, write_json
 from caltech.settings import require_resolved
 from caltech.sweeps import trials
-from caltech.tracking.store import comparison
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "CALTECH_SWEEP"
-DRY_RUN = "caltech-dry-run-"
 
 
 @dataclass
@@ -59,7 +58,7 @@ def recorded(cfg: DictConfig, overrides: Sequence[str], job: DictConfig) -> Iter
         yield record
     except Exception as error:
         record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
-        if VARIABLE in os.environ:
+        if sweep() is not None:
             log.error("FAILED %s (%s)\n  %s", record.overrides, cfg.directory, record.reason)
         elif isinstance(error, CaltechError):
             _remove_empty(Path(cfg.directory))
@@ -71,7 +70,7 @@ def recorded(cfg: DictConfig, overrides: Sequence[str], job: DictConfig) -> Iter
         record.seconds = time.perf_counter() - start
         if cfg.dry_run:
             _remove_empty(Path(cfg.directory))
-        if path := folder():
+        if path := sweep():
             write_json(path / f"{record.key}-{job.num}.json", asdict(record))
 
 
@@ -82,15 +81,9 @@ def _remove_empty(directory: Path) -> None:
         directory.parent.rmdir()
 
 
-def folder() -> Path | None:
-    """Where the jobs of this process's sweep leave their records; None in a single run."""
+def sweep() -> Path | None:
+    """Folder of the sweep that this process works for; None in a single run."""
     return Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
-
-
-def name() -> str | None:
-    """Of the sweep that this process works for; None in a single run."""
-    path = folder()
-    return None if path is None else path.name
 
 
 class NameSweep(Callback):
@@ -100,11 +93,10 @@ class NameSweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            path = str(_prepare(config).absolute())
+            path = str(_begin(config).absolute())
         except CaltechError as error:  # of any other, Hydra would make a warning and go on
             raise SystemExit(f"error: {error}") from error
-        os.environ[VARIABLE] = path
-        NameSweep.config = config
+        os.environ[VARIABLE], NameSweep.config = path, config
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
         value = QuotedString(path, Quote.single).with_quotes()
         overrides = config.hydra.overrides.hydra
@@ -112,7 +104,7 @@ class NameSweep(Callback):
             overrides.append(f"+hydra.job.env_set.{VARIABLE}={value}")
 
 
-def _prepare(config: DictConfig) -> Path:
+def _begin(config: DictConfig) -> Path:
     """Folder of the sweep that is about to start; of a dry run, one that will not stay.
 
     Raises:
@@ -128,15 +120,14 @@ def _prepare(config: DictConfig) -> Path:
                 "dry_run=true lists the jobs of a grid; a search chooses each trial by the "
                 "results of those before. Type the values to list, for example lr=1e-1,1e-2."
             )
-        path = tempfile.mkdtemp(prefix=DRY_RUN)
+        path = tempfile.mkdtemp(prefix="caltech-dry-run-")
         with read_write(config.hydra):
             config.hydra.sweep.dir = path  # Hydra writes its multirun.yaml there
         return Path(path)
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     sweeps = Path(config.output) / config.study / "sweeps"
     for earlier in sweeps.glob("*"):  # killed while it wrote a record
         remove_leftovers(earlier)
-    path = sweeps / name
+    path = sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
     if searches or choices["pruner"] != "none":
         trials.prepare(config, path)
     return path
@@ -151,25 +142,30 @@ def summarised() -> Iterator[None]:
     try:
         yield
     finally:
-        path = folder()
+        path = sweep()
         os.environ.pop(VARIABLE, None)
-        if path is not None and path.is_dir() and (jobs := records(path)):
-            lines = table(jobs)
-            print(lines)
-            if path.name.startswith(DRY_RUN):
+        if path is not None and (jobs := records(path)):
+            print(table(jobs))
+            if NameSweep.config.dry_run:
                 shutil.rmtree(path)
             else:
-                (path / "table.txt").write_text(lines + "\n")
-                if plots := trials.plot(path, NameSweep.config.storage):
-                    print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
-                if link := comparison(NameSweep.config.tracking, path.name):
-                    print(f"compare in MLflow: {link}")
+                (path / "table.txt").write_text(table(jobs) + "\n")
+                _tell_pictures(path, NameSweep.config)
+
+
+def _tell_pictures(path: Path, config: DictConfig) -> None:
+    if plots := trials.plot(path, config.storage):
+        print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
+    try:
+        if link := build(config.tracking, None).charts(path.name):
+            print(f"compare in MLflow: {link}")
+    except CaltechError as error:  # the jobs' own failures are not to be hidden by this one
+        log.warning("No link to MLflow: %s", error)
 
 
 def records(folder: Path) -> list[Record]:
     """Of the jobs that ended, in order of their end."""
-    files = (path for path in folder.glob("*.json") if path.name != trials.NOTE)
-    files = sorted(files, key=lambda path: path.stat().st_mtime_ns)
+    files = sorted(folder.glob("*-*.json"), key=lambda path: path.stat().st_mtime_ns)
     return [Record(**json.loads(path.read_text())) for path in files]
 
 
@@ -185,7 +181,4 @@ def table(jobs: Sequence[Record]) -> str:
         best = " best" if values and job.value == max(values) else ""
         lines.append((job.key, job.status, accuracy + best, f"{job.seconds:.1f}", own))
     widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    return "\n".join(
-        "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[4]])
-        for line in lines
-    )
+    return "\n".join("  ".join(map(str.ljust, line, [*widths, 0])) for line in lines)

@@ -12,36 +12,38 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import optuna
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import (
+    CategoricalDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.pruners import BasePruner, NopPruner
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.files import without_passwords, write_json
-from caltech.runs.progress import Totals
-from caltech.training.fit import NOBODY, Observer
-
-if TYPE_CHECKING:
-    import optuna
+from caltech.runs.result import FINISHED, PRUNED
+from caltech.training.fit import NOBODY, Nobody, Observer
 
 log = logging.getLogger(__name__)
 
 NOTE = "study.json"  # in a sweep's folder: where its jobs find the study
-NO_PRUNER = "optuna.pruners.NopPruner"
+STATES = {FINISHED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
 
 
-class Trial:
+class Trial(Nobody):
     """A job's trial. With a pruner it is in the study from the start, else once it has ended."""
 
-    def __init__(self, study: "optuna.Study", point: Mapping[str, Any], key: str) -> None:
+    def __init__(self, study: optuna.Study, point: Mapping[str, Any], key: str) -> None:
         self.study, self.point, self.key = study, point, key
-        self.prunes = f"optuna.pruners.{type(study.pruner).__name__}" != NO_PRUNER
+        self.prunes = not isinstance(study.pruner, NopPruner)
         self.live = self._start_or_continue() if self.prunes else None
         self.history: Sequence[Mapping[str, float]] = ()
-
-    def step(self, totals: Totals) -> None:
-        """A pruner decides by epochs."""
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         """Tell the validation accuracies of the epochs so far; whether the run is to stop now."""
@@ -56,33 +58,30 @@ class Trial:
 
     def end(self, status: str, value: float | None) -> None:
         """Close the trial as finished, pruned or failed, unless it was in an earlier sweep."""
-        from optuna.trial import TrialState, create_trial
-
-        states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
-        state = states.get(status, TrialState.FAIL)
+        state = STATES.get(status, TrialState.FAIL)
         if self.live is not None:
-            self.study.tell(self.live, value if status == "finished" else None, state)
+            self.study.tell(self.live, value if status == FINISHED else None, state)
         elif state not in {trial.state for trial in self._trials()}:
             values = {epoch["epoch"]: epoch["val/accuracy"] for epoch in self.history}
-            given = {"user_attrs": {"key": self.key}, "intermediate_values": values, **self.point}
-            self.study.add_trial(create_trial(state=state, value=value, **given))
+            self._add(state, value=value, intermediate_values=values)
 
-    def _trials(self) -> "list[optuna.trial.FrozenTrial]":
+    def _start_or_continue(self) -> optuna.Trial | None:
+        """A killed job goes on with its own trial, so that its pruner decides as it would have."""
+        states = {trial.state for trial in self._trials()}
+        if states & {*STATES.values()}:
+            return None  # ended in an earlier sweep
+        if TrialState.RUNNING not in states:
+            self._add(TrialState.RUNNING)
+        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
+        return optuna.Trial(self.study, running[-1]._trial_id)  # ask() would give another point
+
+    def _trials(self) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if trial.user_attrs.get("key") == self.key]
 
-    def _start_or_continue(self) -> "optuna.Trial | None":
-        """A killed job goes on with its own trial, so that its pruner decides as it would have."""
-        from optuna.trial import Trial as LiveTrial
-        from optuna.trial import TrialState, create_trial
-
-        if {trial.state for trial in self._trials()} & {TrialState.COMPLETE, TrialState.PRUNED}:
-            return None  # ended in an earlier sweep
-        if not any(trial.state == TrialState.RUNNING for trial in self._trials()):
-            started = {"state": TrialState.RUNNING, "user_attrs": {"key": self.key}}
-            self.study.add_trial(create_trial(**started, **self.point))
-        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
-        return LiveTrial(self.study, running[-1]._trial_id)  # ask() would give another point
+    def _add(self, state: TrialState, **told: Any) -> None:
+        own = {"user_attrs": {"key": self.key}, **self.point}
+        self.study.add_trial(create_trial(state=state, **own, **told))
 
 
 def prepare(config: DictConfig, folder: Path) -> None:
@@ -92,7 +91,6 @@ def prepare(config: DictConfig, folder: Path) -> None:
     """
     # The sweeper's own parser: what it searches is what is written down here.
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
-    from optuna.distributions import distribution_to_json
 
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}  # a grid has none
     overrides = [f"{name}={space}" for name, space in params.items()]
@@ -127,17 +125,17 @@ def trial(
     Raises:
         InputError: a pruner, and no sweep whose jobs it could compare.
     """
-    note = folder / NOTE if folder else None
-    if note is None and cfg.pruner._target_ != NO_PRUNER:
+    pruner = build(cfg.pruner)
+    if folder is None and not isinstance(pruner, NopPruner):
         raise InputError(
             "A pruner compares the jobs of a sweep, and this is a single run. Type pruner=none, "
             "or --multirun and values to sweep over, for example lr=1e-1,1e-2,1e-3."
         )
-    if note is None or not note.is_file():
+    if folder is None or not (note := folder / NOTE).is_file():
         yield NOBODY
         return
     kept = json.loads(note.read_text())
-    study = _open(kept["name"], cfg.storage, build(cfg.pruner))
+    study = _open(kept["name"], cfg.storage, pruner)
     job = Trial(study, _point(kept["space"], overrides), cfg.key)
     try:
         yield job
@@ -152,8 +150,6 @@ def plot(folder: Path, storage: str) -> list[Path]:
     note = folder / NOTE
     if not note.is_file():
         return []
-    from optuna.trial import TrialState
-
     study = _open(json.loads(note.read_text())["name"], storage, None)
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     if len({trial.value for trial in finished}) < 2:
@@ -176,9 +172,7 @@ def plot(folder: Path, storage: str) -> list[Path]:
     return made
 
 
-def _open(name: str, storage: str, pruner: Any) -> "optuna.Study":
-    import optuna
-
+def _open(name: str, storage: str, pruner: BasePruner | None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.create_study(
@@ -197,8 +191,6 @@ def _open(name: str, storage: str, pruner: Any) -> "optuna.Study":
 
 def _point(space: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
     """A job's place in the space that is swept over, as Optuna's create_trial takes it."""
-    from optuna.distributions import CategoricalDistribution, json_to_distribution
-
     given = dict(o.split("=", 1) for o in overrides if "=" in o)  # ~key has none
     distributions = {name: json_to_distribution(text) for name, text in space.items()}
     params = {}

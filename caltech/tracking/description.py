@@ -11,12 +11,25 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from caltech.files import without_passwords
-from caltech.keys import point_key
+from caltech.keys import decisive, point_key
 from caltech.runs.directory import RunDirectory
 from caltech.settings import ROOT
 
 # Of a run's provenance, as tags of the same names.
 ENVIRONMENT = ("device", "threads", "torch", "python")
+# Where a config has what was used, and the parameter's name in tables. An optimizer and a schedule
+# are called with what their groups have, which need not be what the root has.
+PLACES = {
+    "optimizer.lr": "lr",
+    "optimizer.momentum": "momentum",
+    "optimizer.betas": "momentum",  # of Adam it is the first of them
+    "optimizer.weight_decay": "weight_decay",
+    "num_epochs": "num_epochs",
+    "schedule.step_size": "step_size",
+    "schedule.gamma": "gamma",
+    "batch_size": "batch_size",
+    "seed": "seed",
+}
 
 
 @dataclass(frozen=True)
@@ -34,24 +47,19 @@ def describe(
     cfg: DictConfig,
     choices: Mapping[str, str | None],
     overrides: Sequence[str],
-    sweep: str | None,
+    sweep: Path | None,
     provenance: Mapping[str, Any] | None,
 ) -> Description:
-    """A run's name begins with its key values: MLflow's table shows no parameters at first.
+    """Of a run that is about to start, or that was refused.
 
     Args:
         cfg: composed; if it was refused, its values may be out of range.
         choices: option of each config group.
         overrides: as typed.
-        sweep: name of the sweep that the run is a job of, or None.
+        sweep: folder of the sweep that the run is a job of, or None.
         provenance: what caltech.runs.provenance collects; None for a run that was refused before.
     """
-    groups = chosen(choices)
-    named = ("model", "freeze", "lr")
-    hidden = {name for name, key in ROOT.items() if key.decides is False}
-    shown = [o for o in overrides if o.split("=")[0] not in named]
-    shown = [o for o in shown if o.lstrip("+").split("=")[0].split(".")[0] not in hidden]
-    identity = [groups[name] for name in ("model", "freeze") if name in groups]
+    params, groups = hyperparameters(cfg), chosen(choices)
     tags = {
         "study": cfg.study,
         "key": cfg.key,
@@ -60,10 +68,13 @@ def describe(
         "directory": str(Path(cfg.directory).absolute()),
         "host": socket.gethostname(),
         "mlflow.source.name": "caltech.train",
-        **_published(cfg, groups),
     }
+    if "experiment" in groups:
+        tags["experiment"] = groups["experiment"]
+    if cfg.published is not None:  # of the study, in this experiment
+        tags["published"] = json.dumps(OmegaConf.to_container(cfg.published, resolve=True))
     if sweep is not None:
-        tags["sweep"] = sweep
+        tags["sweep"] = sweep.name
     if provenance is not None:
         tags |= {
             "weights": provenance["weights"]["name"],
@@ -74,19 +85,23 @@ def describe(
         }
     return Description(
         directory=RunDirectory(cfg.directory),
-        name=" ".join([f"lr={cfg.lr:g}", *shown, *identity]),
-        params=hyperparameters(cfg) | groups,
+        name=_name(cfg, params, groups, overrides),
+        params=params | groups,
         tags=tags,
         data=None if provenance is None else provenance["data"],
     )
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """The scalars of a config that MLflow's table shows as columns."""
-    scalars = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma", "batch_size")
-    params = {name: cfg[name] for name in (*scalars, "seed")}
-    if cfg.lr > 0:  # MLflow's charts have linear axes for parameters.
-        params["log10_lr"] = round(math.log10(cfg.lr), 6)
+    """The scalars that MLflow's table shows as columns, as they were used; others are left out."""
+    used, params = OmegaConf.create(decisive(cfg)), {}
+    for place, name in PLACES.items():
+        value = OmegaConf.select(used, place)
+        if value is not None:
+            params[name] = value[0] if OmegaConf.is_list(value) else value
+    lr = params.get("lr")
+    if isinstance(lr, float) and lr > 0:  # MLflow's charts have linear axes for parameters
+        params["log10_lr"] = round(math.log10(lr), 6)
     return params
 
 
@@ -95,9 +110,24 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
     return {k: v for k, v in choices.items() if v is not None and not k.startswith("hydra")}
 
 
-def _published(cfg: DictConfig, groups: Mapping[str, str]) -> dict[str, str]:
-    """Which experiment this is, and what the study published of it."""
-    tags = {name: groups[name] for name in ("experiment",) if name in groups}
-    if cfg.published is not None:
-        tags["published"] = json.dumps(OmegaConf.to_container(cfg.published, resolve=True))
-    return tags
+def _name(
+    cfg: DictConfig,
+    params: Mapping[str, Any],
+    groups: Mapping[str, str],
+    overrides: Sequence[str],
+) -> str:
+    """The learning rate, what else was typed and decides, the model and what is frozen in it.
+
+    MLflow's table shows no parameters at first, so a run's name begins with its values.
+    """
+    lr = params.get("lr")
+    said = [] if lr is None else [f"lr={lr:g}" if isinstance(lr, float) else f"lr={lr}"]
+    options = [groups[name] for name in ("model", "freeze") if name in groups]
+    unsaid = {"lr", "optimizer.lr", "model", "freeze"}
+    unsaid |= {name for name in PLACES.values() if params.get(name) != cfg[name]}  # without effect
+    indifferent = {name for name, key in ROOT.items() if key.decides is False}
+    for override in overrides:
+        key = override.lstrip("+").split("=")[0]
+        if key not in unsaid and key.split(".")[0] not in indifferent:
+            said.append(override)
+    return " ".join([*said, *options])

@@ -1,11 +1,13 @@
-"""Tracking: what a run reports while it trains, to MLflow or to nobody."""
+"""Trackers: what a run reports while it trains, to MLflow or to nobody."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import quote
 
 from omegaconf import DictConfig
 
@@ -14,7 +16,6 @@ from caltech.errors import HeldError
 from caltech.metrics import METRICS, final
 from caltech.runs.progress import Totals
 from caltech.runs.result import Result
-from caltech.tracking import store
 from caltech.tracking.description import Description, describe
 
 log = logging.getLogger(__name__)
@@ -27,54 +28,53 @@ def refusal_recorded(
     cfg: DictConfig,
     choices: Mapping[str, str | None],
     overrides: Sequence[str],
-    sweep: str | None,
+    sweep: Path | None,
 ) -> Iterator[None]:
     """Have the tracker told of a sweep's job that fails before it has a tracker of its own."""
     try:
         yield
-    except HeldError:  # the run is well, in another process
-        raise
     except Exception as error:
-        if sweep is not None:
-            description = describe(cfg, choices, overrides, sweep, None)
+        is_well = isinstance(error, HeldError)  # the run, in another process
+        if sweep is not None and not is_well:
             try:
+                description = describe(cfg, choices, overrides, sweep, None)
                 build(cfg.tracking, description).record_refusal(error)
             except Exception as second:
                 log.warning("The tracker could not be told of the failure: %s", second)
         raise
 
 
-class NoRun:
-    """The tracker of tracking=none."""
+class NoRun(AbstractContextManager):
+    """The tracker of tracking=none, and what others can be told: an observer of the training."""
 
     prunes = False
 
-    def __init__(self, description: Description) -> None:
-        pass
+    def __init__(self, description: Description | None) -> None:
+        self.description = description
 
-    def __enter__(self) -> "NoRun":
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        pass
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        """The training has ended, well or by this error."""
 
     def step(self, totals: Totals) -> None:
-        """Nobody is told."""
+        """No tracker is told of steps."""
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         return False
 
-    def log_result(self, result: Result, artifacts: Sequence[Path]) -> None:
-        """Nobody is told."""
+    def log_result(self, result: Result) -> None:
+        """Final metrics, and the files of the run's directory."""
 
     def join_sweep(self) -> None:
-        """Nobody is told."""
+        """A run that was finished before counts to the sweep that asked for it last."""
 
     def record_refusal(self, error: Exception) -> None:
-        """Nobody is told."""
+        """A job of a sweep failed, perhaps before it had a run."""
+
+    def charts(self, sweep: str) -> str | None:
+        """Address of a page that compares the runs of a sweep."""
 
 
-class MlflowRun:
+class MlflowRun(NoRun):
     """An MLflow run that ends FINISHED, FAILED (with the reason as a tag) or KILLED, truthfully.
 
     A resumed run goes on under its id, which is kept in the run's directory. Metrics are sent in
@@ -86,33 +86,33 @@ class MlflowRun:
         artifacts: folder for artifacts; null with a tracking server, which has its own place.
     """
 
-    prunes = False
-
     def __init__(
-        self, description: Description, uri: str, experiment: str, artifacts: str | None
+        self, description: Description | None, uri: str, experiment: str, artifacts: str | None
     ) -> None:
-        self.description = description
-        self.client, self.experiment_id = store.open_store(uri, experiment, artifacts)
-        store.close_abandoned(self.client, self.experiment_id)
+        super().__init__(description)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from caltech.tracking.store import Store  # imports MLflow, which takes a second
+
+        self.uri, self.store = uri, Store(uri, experiment, artifacts)
+        self.client = self.store.client
+        self.store.close_abandoned()
         self.pending: list[Any] = []
         self.flushed = time.monotonic()
 
-    def __enter__(self) -> "MlflowRun":
-        self.run_id, self.epochs_sent = store.create_or_continue(
-            self.client, self.experiment_id, self.description
-        )
+    def __enter__(self) -> Self:
+        self.run_id, self.epochs_sent = self.store.begin(self.description)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        self.flush()
-        status = "FINISHED"
-        if error is not None:
+        if error is None:
+            self.client.set_terminated(self.run_id, "FINISHED")
+            return
+        try:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
-            self.client.set_tag(self.run_id, "failure", _reason(error))
-        self.client.set_terminated(self.run_id, status)
-
-    def step(self, totals: Totals) -> None:
-        """MLflow is told of epochs."""
+            self.store.end(self.run_id, status, _reason(error))
+            self._flush()
+        except Exception as second:  # the first is what the user is to see
+            log.warning("MLflow could not be told of the failure: %s", second)
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         """Send the epochs of `history` (all so far) that were not sent before, each once."""
@@ -120,42 +120,35 @@ class MlflowRun:
             self.epochs_sent += 1
             self._add({name: epoch[name] for name in METRICS})
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
-            self.flush()
+            self._flush()
         return False
 
-    def log_result(self, result: Result, artifacts: Sequence[Path]) -> None:
-        """Send final metrics and files; MLflow itself has no status for a pruned run."""
-        self.client.set_tag(self.run_id, "status", result.status)
+    def log_result(self, result: Result) -> None:
+        self.client.set_tag(self.run_id, "status", result.status)  # MLflow knows no pruned ones
         self._add(final(result.last, result.best))
-        for path in artifacts:
+        self._flush()
+        for path in self.description.directory.artifacts():
             self.client.log_artifact(self.run_id, str(path))
 
     def join_sweep(self) -> None:
-        """Count a finished run to the sweep that asked for it last, as its charts show it."""
-        from mlflow.exceptions import MlflowException
-
-        note = self.description.directory.mlflow_run_id
-        if note.is_file():
-            try:
-                self.client.set_tag(note.read_text(), "sweep", self.description.tags["sweep"])
-            except MlflowException:
-                log.warning("MLflow no longer has the run of %s.", self.description.directory)
+        if run_id := self.store.noted(self.description.directory):
+            self.client.set_tag(run_id, "sweep", self.description.tags["sweep"])
 
     def record_refusal(self, error: Exception) -> None:
-        """Record a job of a sweep as FAILED, unless it had a run of its own, which says so."""
+        """As a FAILED run, unless the job had one of its own, which says so."""
         tags = self.description.tags
         own = f"tags.sweep = '{tags['sweep']}' and tags.key = '{tags['key']}'"
-        if not self.client.search_runs([self.experiment_id], own, max_results=1):
-            run_id = store.create(self.client, self.experiment_id, self.description)
-            self.client.set_tag(run_id, "failure", _reason(error))
-            self.client.set_terminated(run_id, "FAILED")
+        if not self.client.search_runs([self.store.experiment_id], own, max_results=1):
+            self.store.end(self.store.create(self.description), "FAILED", _reason(error))
 
-    def flush(self) -> None:
-        """Write what is pending; MLflow takes at most 1000 metrics in one batch."""
-        while self.pending:
-            batch, self.pending = self.pending[:1000], self.pending[1000:]
-            self.client.log_batch(self.run_id, metrics=batch)
-        self.flushed = time.monotonic()
+    def charts(self, sweep: str) -> str | None:
+        # A database has no address of its own: the one of the server in README.
+        server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        found = quote(f'tags.sweep = "{sweep}"')
+        return (
+            f"{server}/#/experiments/{self.store.experiment_id}/runs"
+            f"?workflowType=machine_learning&compareRunsMode=CHART&searchFilter={found}"
+        )
 
     def _add(self, metrics: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -163,7 +156,13 @@ class MlflowRun:
         now = int(time.time() * 1000)
         self.pending += [Metric(k, v, now, self.epochs_sent) for k, v in metrics.items()]
 
+    def _flush(self) -> None:
+        """Write what is pending; MLflow takes at most 1000 metrics in one batch."""
+        while self.pending:
+            self.client.log_batch(self.run_id, metrics=self.pending[:1000])
+            del self.pending[:1000]  # not before they are there
+        self.flushed = time.monotonic()
+
 
 def _reason(error: BaseException) -> str:
-    """MLflow takes tags of 8000 characters at most."""
-    return f"{type(error).__name__}: {error}"[:5000]
+    return f"{type(error).__name__}: {error}"

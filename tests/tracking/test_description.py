@@ -1,0 +1,62 @@
+"""What is told of a run is what was used, wherever it was typed."""
+
+import pytest
+import torch
+
+from caltech.config import build
+from caltech.tracking.description import describe, hyperparameters
+
+ROOT = "lr=0.3 momentum=0.5 weight_decay=0.01 step_size=3 gamma=0.5"
+STEP, BETAS = "schedule.step_size=3 schedule.gamma=0.5", "optimizer.betas=[0.5,0.9]"
+TYPED = {  # and what nothing uses then
+    ROOT: set(),
+    f"optimizer.lr=1 optimizer.momentum=0.5 optimizer.weight_decay=0.01 {STEP}": set(),
+    "lr=0.2 optimizer.lr=0.3": set(),
+    "~optimizer.momentum": {"momentum"},
+    "+optimizer.nesterov=true": set(),
+    f"optimizer=adam {ROOT}": set(),
+    f"optimizer=adam optimizer.lr=0.3 optimizer.weight_decay=0.01 {BETAS}": set(),
+    f"optimizer=adamw {BETAS}": set(),
+    "optimizer._target_=torch.optim.Adagrad ~optimizer.momentum optimizer.lr=0.3": {"momentum"},
+    "optimizer._target_=torch.optim.RMSprop momentum=0.5": set(),
+    f"schedule=cosine {ROOT}": {"step_size", "gamma"},
+    f"schedule=constant {ROOT}": {"step_size", "gamma"},
+}
+
+
+@pytest.mark.parametrize("typed", TYPED)
+def test_parameters_are_those_of_the_built_optimizer_and_schedule(configure, typed):
+    cfg = configure(*typed.split())
+    optimizer = build(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    used = {"momentum": optimizer.defaults.get("betas", [None])[0], **optimizer.defaults}
+    used |= vars(build(cfg.schedule, optimizer))
+    told = hyperparameters(cfg)
+    assert told["num_epochs"] == cfg.num_epochs
+    for name in ("lr", "momentum", "weight_decay", "step_size", "gamma"):
+        assert told.get(name) == (None if name in TYPED[typed] else used[name])
+
+
+def test_equal_numbers_are_told_alike(configure):
+    told = [str(hyperparameters(configure(typed))) for typed in ("lr=1", "optimizer.lr=1")]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("lr=3e-2 num_epochs=3 study=mine +tracking.uri=x", "lr=0.03 num_epochs=3"),
+        ("optimizer.lr=0.3", "lr=0.3"),
+        ("++optimizer.lr=0.3 lr=0.2", "lr=0.3"),
+        ("momentum=0.8", "lr=0.1 momentum=0.8"),
+        ("momentum=0.8 optimizer.momentum=0.5", "lr=0.1 optimizer.momentum=0.5"),
+        ("schedule=cosine step_size=3", "lr=0.1 schedule=cosine"),
+        ("~optimizer.lr lr=0.3", "~optimizer.lr"),
+        ("+optimizer.nesterov=true", "lr=0.1 +optimizer.nesterov=true"),
+        ("optimizer.lr=fast", "lr=fast"),  # to be refused
+    ],
+)
+def test_a_name_has_the_rate_and_what_else_has_an_effect_once(configure, typed, name):
+    choices = {"model": "alexnet", "freeze": "none", "sweep": None, "hydra/launcher": "basic"}
+    found = describe(configure(*typed.split()), choices, typed.split(), None, None)
+    assert found.name == f"{name} alexnet none"
+    assert "sweep" not in found.params and "hydra/launcher" not in found.params
