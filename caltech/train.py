@@ -83,7 +83,7 @@ def train(
     precision = build(cfg.precision)
     precision.warn_if_slow(device)
     directory = RunDirectory(cfg.directory)
-    with directory.claimed(waits=jobs.name() is not None):
+    with directory.claimed(waits=jobs.sweep() is not None):
         made_from = provenance.collect(data, model, device)
         ended = Result.read(directory, pruned_too=True)
         if cfg.rerun and (ended or not provenance.is_begun(directory, made_from)):
@@ -91,10 +91,10 @@ def train(
             ended = None
         goes_on = ended is None or (ended.status == PRUNED and not observer.prunes)
         provenance.record(directory, cfg, made_from, goes_on)
-        description = describe(cfg, choices or {}, overrides, jobs.name(), made_from)
+        description = describe(cfg, choices or {}, overrides, jobs.sweep(), made_from)
         if not goes_on:
             log.info("%s is %s already; rerun=true computes it again.", directory, ended.status)
-            if jobs.name() is not None:
+            if jobs.sweep() is not None:
                 build(cfg.tracking, description).join_sweep()
             ended.log()
             return ended
@@ -123,7 +123,7 @@ def train(
             result = Result.of(cfg.key, progress, tested, data.majority_accuracy)
             write_json(directory.data, data.describe())
             write_json(directory.timing, {"seconds": progress.seconds})
-            tracker.log_result(result, directory.artifacts())
+            tracker.log_result(result)
         result.write(directory)
     result.log()
     return result
@@ -168,9 +168,9 @@ def compose_and_train(cfg: DictConfig) -> float | None:
             validate(cfg)
             record.status = state_of(RunDirectory(each.directory) for each in repeated(cfg))
             return None
-        with refusal_recorded(cfg, choices, overrides, jobs.name()):
+        with refusal_recorded(cfg, choices, overrides, jobs.sweep()):
             validate(cfg)
-            with trials.trial(cfg, record, overrides, jobs.folder()) as trial:
+            with trials.trial(cfg, record, overrides, jobs.sweep()) as trial:
                 results = repeat(cfg, choices, overrides, trial)
                 record.status = results[-1].status
                 record.value = statistics.fmean(result.objective for result in results)
