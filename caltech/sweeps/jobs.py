@@ -25,6 +25,7 @@ from omegaconf import DictConfig, read_write
 from caltech.config import build
 from caltech.errors import CaltechError, InputError
 from caltech.files import remove_leftovers, without_passwords, write_json
+from caltech.runs.result import FINISHED
 from caltech.settings import require_resolved
 from caltech.sweeps import trials
 
@@ -40,7 +41,7 @@ class Record:
     key: str
     directory: str
     overrides: str
-    status: str = "finished"
+    status: str = FINISHED
     value: float | None = None
     seconds: float = 0.0
     reason: str = ""
@@ -150,10 +151,10 @@ def summarised() -> Iterator[None]:
                 shutil.rmtree(path)
             else:
                 (path / "table.txt").write_text(table(jobs) + "\n")
-                _tell_pictures(path, NameSweep.config)
+                _tell_where_drawn(path, NameSweep.config)
 
 
-def _tell_pictures(path: Path, config: DictConfig) -> None:
+def _tell_where_drawn(path: Path, config: DictConfig) -> None:
     if plots := trials.plot(path, config.storage):
         print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
     try:

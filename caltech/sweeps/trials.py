@@ -16,12 +16,7 @@ from typing import Any
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import (
-    CategoricalDistribution,
-    distribution_to_json,
-    json_to_distribution,
-)
-from optuna.pruners import BasePruner, NopPruner
+from optuna import distributions, pruners
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from caltech.config import build
@@ -29,8 +24,6 @@ from caltech.errors import InputError
 from caltech.files import without_passwords, write_json
 from caltech.runs.result import FINISHED, PRUNED
 from caltech.training.fit import NOBODY, Nobody, Observer
-
-log = logging.getLogger(__name__)
 
 NOTE = "study.json"  # in a sweep's folder: where its jobs find the study
 STATES = {FINISHED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
@@ -41,7 +34,7 @@ class Trial(Nobody):
 
     def __init__(self, study: optuna.Study, point: Mapping[str, Any], key: str) -> None:
         self.study, self.point, self.key = study, point, key
-        self.prunes = not isinstance(study.pruner, NopPruner)
+        self.prunes = not isinstance(study.pruner, pruners.NopPruner)
         self.live = self._start_or_continue() if self.prunes else None
         self.history: Sequence[Mapping[str, float]] = ()
 
@@ -70,10 +63,10 @@ class Trial(Nobody):
         states = {trial.state for trial in self._trials()}
         if states & {*STATES.values()}:
             return None  # ended in an earlier sweep
-        if TrialState.RUNNING not in states:
+        if TrialState.RUNNING not in states:  # ask() would give another point
             self._add(TrialState.RUNNING)
         running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
-        return optuna.Trial(self.study, running[-1]._trial_id)  # ask() would give another point
+        return optuna.Trial(self.study, running[-1]._trial_id)
 
     def _trials(self) -> list[FrozenTrial]:
         trials = self.study.get_trials(deepcopy=False)
@@ -93,19 +86,17 @@ def prepare(config: DictConfig, folder: Path) -> None:
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}  # a grid has none
-    overrides = [f"{name}={space}" for name, space in params.items()]
+    typed = [f"{name}={values}" for name, values in params.items()]
     try:
-        distributions, fixed, _ = create_params_from_overrides(
-            [*overrides, *config.hydra.overrides.task]
-        )
+        both = [*typed, *config.hydra.overrides.task]
+        searched, fixed, _ = create_params_from_overrides(both)
     except (AssertionError, NotImplementedError, ValueError) as error:
         raise InputError(
             f"Optuna cannot take what is swept over: {error}. Type values, for example "
             "lr=1e-1,1e-2, or a search space of its own, for example lr=interval(0.01, 0.1)."
         ) from error
-    space = {
-        name: distribution_to_json(d) for name, d in distributions.items() if name not in fixed
-    }
+    own = {name: values for name, values in searched.items() if name not in fixed}
+    space = {name: distributions.distribution_to_json(values) for name, values in own.items()}
     identity = json.dumps([config.key, config.seeds, space], sort_keys=True)
     name = f"{config.study}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     Path(config.output, config.study).mkdir(parents=True, exist_ok=True)  # the default's place
@@ -126,7 +117,7 @@ def trial(
         InputError: a pruner, and no sweep whose jobs it could compare.
     """
     pruner = build(cfg.pruner)
-    if folder is None and not isinstance(pruner, NopPruner):
+    if folder is None and not isinstance(pruner, pruners.NopPruner):
         raise InputError(
             "A pruner compares the jobs of a sweep, and this is a single run. Type pruner=none, "
             "or --multirun and values to sweep over, for example lr=1e-1,1e-2,1e-3."
@@ -134,9 +125,9 @@ def trial(
     if folder is None or not (note := folder / NOTE).is_file():
         yield NOBODY
         return
-    kept = json.loads(note.read_text())
-    study = _open(kept["name"], cfg.storage, pruner)
-    job = Trial(study, _point(kept["space"], overrides), cfg.key)
+    noted = json.loads(note.read_text())
+    study = _open(noted["name"], cfg.storage, pruner)
+    job = Trial(study, _point(noted["space"], overrides), cfg.key)
     try:
         yield job
     except Exception:
@@ -147,8 +138,7 @@ def trial(
 
 def plot(folder: Path, storage: str) -> list[Path]:
     """Optuna's own plots of a sweep's study as PNG files in its folder; none for a plain grid."""
-    note = folder / NOTE
-    if not note.is_file():
+    if not (note := folder / NOTE).is_file():
         return []
     study = _open(json.loads(note.read_text())["name"], storage, None)
     finished = study.get_trials(states=(TrialState.COMPLETE,))
@@ -172,16 +162,13 @@ def plot(folder: Path, storage: str) -> list[Path]:
     return made
 
 
-def _open(name: str, storage: str, pruner: BasePruner | None) -> optuna.Study:
+def _open(name: str, storage: str, pruner: pruners.BasePruner | None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.create_study(
-            study_name=name,
-            storage=storage,
-            pruner=pruner,
-            direction="maximize",
+            storage=storage, pruner=pruner, study_name=name, direction="maximize",
             load_if_exists=True,
-        )
+        )  # fmt: skip
     except Exception as error:  # of any database driver
         raise InputError(
             f"Cannot open Optuna's storage {without_passwords(storage)}: {error}. Type storage= "
@@ -192,11 +179,11 @@ def _open(name: str, storage: str, pruner: BasePruner | None) -> optuna.Study:
 def _point(space: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
     """A job's place in the space that is swept over, as Optuna's create_trial takes it."""
     given = dict(o.split("=", 1) for o in overrides if "=" in o)  # ~key has none
-    distributions = {name: json_to_distribution(text) for name, text in space.items()}
+    searched = {name: distributions.json_to_distribution(text) for name, text in space.items()}
     params = {}
-    for name, distribution in distributions.items():
-        if isinstance(distribution, CategoricalDistribution):
-            params[name] = next(c for c in distribution.choices if str(c) == given[name])
+    for name, values in searched.items():
+        if isinstance(values, distributions.CategoricalDistribution):
+            params[name] = next(value for value in values.choices if str(value) == given[name])
         else:
-            params[name] = distribution.to_external_repr(float(given[name]))
-    return {"params": params, "distributions": distributions}
+            params[name] = values.to_external_repr(float(given[name]))
+    return {"params": params, "distributions": searched}

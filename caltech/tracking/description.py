@@ -50,14 +50,13 @@ def describe(
     sweep: Path | None,
     provenance: Mapping[str, Any] | None,
 ) -> Description:
-    """Of a run that is about to start, or that was refused.
+    """Of a run that is about to start or, without provenance, of one that was refused before.
 
     Args:
         cfg: composed; if it was refused, its values may be out of range.
         choices: option of each config group.
         overrides: as typed.
-        sweep: folder of the sweep that the run is a job of, or None.
-        provenance: what caltech.runs.provenance collects; None for a run that was refused before.
+        sweep: folder of the sweep that the run is a job of.
     """
     params, groups = hyperparameters(cfg), chosen(choices)
     tags = {
@@ -110,19 +109,13 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
     return {k: v for k, v in choices.items() if v is not None and not k.startswith("hydra")}
 
 
-def _name(
-    cfg: DictConfig,
-    params: Mapping[str, Any],
-    groups: Mapping[str, str],
-    overrides: Sequence[str],
-) -> str:
-    """The learning rate, what else was typed and decides, the model and what is frozen in it.
+def _name(cfg: DictConfig, params: Mapping, groups: Mapping, overrides: Sequence[str]) -> str:
+    """The learning rate, what else was typed and has an effect, the model, what is frozen.
 
     MLflow's table shows no parameters at first, so a run's name begins with its values.
     """
     lr = params.get("lr")
     said = [] if lr is None else [f"lr={lr:g}" if isinstance(lr, float) else f"lr={lr}"]
-    options = [groups[name] for name in ("model", "freeze") if name in groups]
     unsaid = {"lr", "optimizer.lr", "model", "freeze"}
     unsaid |= {name for name in PLACES.values() if params.get(name) != cfg[name]}  # without effect
     indifferent = {name for name, key in ROOT.items() if key.decides is False}
@@ -130,4 +123,4 @@ def _name(
         key = override.lstrip("+").split("=")[0]
         if key not in unsaid and key.split(".")[0] not in indifferent:
             said.append(override)
-    return " ".join([*said, *options])
+    return " ".join(said + [groups[name] for name in ("model", "freeze") if name in groups])
