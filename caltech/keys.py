@@ -1,4 +1,4 @@
-"""What a run is: its key, which two configs share exactly if they agree in all that decides a result.
+"""What a run is: its key, which two configs share exactly if they agree in all that decides.
 
 Normalise, then hash: numbers get the type that conf/ gives them, lists of files count by their
 lines, addresses become the names that they were born with, and what was added later is left out
