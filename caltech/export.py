@@ -1,15 +1,10 @@
 """Take a trained run elsewhere: `python -m caltech.export run=KEY|best format=onnx to=FOLDER`."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from caltech.errors import InputError
 from caltech.inference import command_line
-from caltech.inference.comparison import compare, sample
-from caltech.inference.formats import FORMATS
-from caltech.inference.predictor import Predictor
+from caltech.inference.formats import FORMATS, export
 
 USAGE = "python -m caltech.export [run=KEY|best] format=safetensors|onnx|mlflow to=FOLDER"
 DESCRIPTION = """\
@@ -28,26 +23,6 @@ is printed; beyond the tolerance nothing is written and the exit code is 1.
 TOLERANCE = 1e-4  # of probabilities
 # ONNX computes in float32 what was trained and tested in these.
 ONNX_TOLERANCES = {"float32": TOLERANCE, "float16": 1e-2, "bfloat16": 5e-2}
-
-
-def export(predictor: Predictor, form: str, to: Path, tolerance: float) -> str:
-    """Write the run in a form, read it again and compare; return what was found in a sentence.
-
-    Raises:
-        InputError: `to` exists, or a library is missing.
-        CaltechError: the written model's answers differ by more than `tolerance`.
-    """
-    write, read = FORMATS[form]
-    if to.exists():
-        raise InputError(f"to={to} exists already. Nothing is overwritten: type another folder.")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as temporary:
-        folder = Path(temporary) / to.name
-        pixels, stored = sample(predictor)
-        write(predictor, folder, pixels)
-        found = compare(predictor, read(predictor, folder), pixels, stored, tolerance)
-        shutil.move(folder, to)
-    return found
 
 
 def main(words: Sequence[str]) -> int:

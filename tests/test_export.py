@@ -55,22 +55,21 @@ def test_nothing_is_overwritten(predictor, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("typed", "dtype", "tolerance"),
+    ("form", "dtype", "typed", "expected"),
     [
-        (["format=onnx"], "float32", 1e-4),
-        (["format=onnx"], "bfloat16", 5e-2),
-        (["format=safetensors"], "bfloat16", 1e-4),
-        (["format=onnx", "--tolerance", "0.2"], "float32", 0.2),
+        ("onnx", "float32", [], 1e-4),
+        ("onnx", "bfloat16", [], 5e-2),
+        ("safetensors", "bfloat16", [], 1e-4),
+        ("onnx", "float32", ["--tolerance", "0.2"], 0.2),
     ],
 )
-def test_the_tolerance_is_of_the_precision(
-    finished, tmp_path, monkeypatch, typed, dtype, tolerance
-):
+def test_the_tolerance(finished, tmp_path, monkeypatch, form, dtype, typed, expected):
     other = RunDirectory(shutil.copytree(finished, tmp_path / "other"))
     cfg = OmegaConf.load(other.config)
     cfg.precision.dtype = dtype
     OmegaConf.save(cfg, other.config)
     asked = []
     monkeypatch.setattr(export, "export", lambda *given: asked.append(given[1:]))
-    assert export.main([*typed, f"to={tmp_path / 'to'}", f"run={other}", "device=cpu"]) == 0
-    assert asked == [(typed[0].removeprefix("format="), tmp_path / "to", tolerance)]
+    words = [f"format={form}", f"to={tmp_path}/to", f"run={other}", "device=cpu"]
+    assert export.main([*words, *typed]) == 0
+    assert asked == [(form, tmp_path / "to", expected)]

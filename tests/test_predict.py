@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from caltech import predict
 from caltech.inference.explain import SUFFIX
@@ -80,7 +81,9 @@ def test_overlays_are_written_where_they_are_asked_for(ask, images, tmp_path):
     assert overlays == [
         tmp_path / name / f"image_0001.jpg{SUFFIX}" for name in ("Faces", "accordion")
     ]
-    assert all(overlay.is_file() for overlay in overlays)
+    for overlay in overlays:
+        with Image.open(overlay) as image:
+            assert (image.size, image.format) == ((64, 64), "PNG")  # what the model saw
     beside = Path(shutil.copy(one, tmp_path / "mine.jpg"))
     assert f"seen where {beside}{SUFFIX} is red" in ask(beside, "--explain")[1]
 

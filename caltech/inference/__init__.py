@@ -3,9 +3,8 @@
     predictor     a run's model, rebuilt from the run's own directory, and its probabilities
     image_files   files, folders and globs to answers, in batches
     explain       Grad-CAM: where in an image a class is seen
-    formats       safetensors, ONNX and MLflow: each written, and read again
+    formats       safetensors, ONNX and MLflow: written, read again, compared with the run
     serving       the code of the MLflow model, which MLflow executes
-    comparison    whether what was written answers as the run does
     command_line  which run is meant, for predict and export; run=KEY or --run KEY
 
 May import training, runs, data, models, and what is below them. Promises:

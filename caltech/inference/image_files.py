@@ -72,12 +72,11 @@ def expand(given: Sequence[str]) -> list[Path]:
         path = Path(text).expanduser()
         if path.is_dir():
             found = [p for p in path.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES]
-        elif path.exists() or not glob.has_magic(text):
-            files.append(path)
-            continue
+        elif glob.has_magic(text) and not path.exists():
+            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute ones, too)
+            found = [Path(match) for match in matches if Path(match).is_file()]
         else:
-            found = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (absolute ones, too)
-            found = [p for p in found if p.is_file()]
+            found = [path]
         images = sorted(p for p in found if not p.name.endswith(explain.SUFFIX))
         files += images or [path]
     return list(dict.fromkeys(files))

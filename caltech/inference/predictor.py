@@ -90,9 +90,15 @@ class Predictor:
         network = AveragedViews(model, build(cfg.augment).test).eval()
         network.to(where, memory_format=torch.channels_last)
         return cls(
-            directory, cfg, weights, getattr(result, weights), network, tuple(classes),
-            build(cfg.precision), where,
-        )  # fmt: skip
+            directory=directory,
+            cfg=cfg,
+            weights=weights,
+            measured=getattr(result, weights),
+            network=network,
+            classes=tuple(classes),
+            precision=build(cfg.precision),
+            device=where,
+        )
 
     @property
     def resize(self) -> int:

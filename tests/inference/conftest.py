@@ -5,7 +5,7 @@ from shutil import copytree
 
 import pytest
 
-from caltech.export import export
+from caltech.inference.formats import export
 from caltech.inference.predictor import Predictor
 from caltech.runs.directory import RunDirectory
 from caltech.train import train
