@@ -36,7 +36,6 @@ def start(monkeypatch, capsys):
 
     def started(module: str, *words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [module, *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # an earlier command in this process sets it
         monkeypatch.delitem(sys.modules, module, raising=False)
         with pytest.raises(SystemExit) as stopped:
             runpy.run_module(module, run_name="__main__")
