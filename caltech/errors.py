@@ -50,7 +50,7 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
     """
     global _is_composed
     _is_composed = not composes
-    wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own
     try:
         yield
@@ -61,7 +61,9 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
         print(interrupted, file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if wants_traceback or not (isinstance(error, CaltechError) or not _is_composed):
+        if before or not (isinstance(error, CaltechError) or not _is_composed):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before or ""

@@ -9,7 +9,7 @@ from caltech.data.dataset import Dataset
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import split_frozen
 from caltech.training.device import choose_device
-from caltech.training.epoch import Batches, Learner
+from caltech.training.epoch import Batches, Learner, learner_of
 from caltech.training.inputs import Images
 
 
@@ -20,18 +20,12 @@ def model_of(cfg: Any, num_classes: int) -> Classifier:
     return model.to("cpu", memory_format=torch.channels_last)
 
 
-def learner_of(cfg: Any, data: Dataset) -> tuple[Classifier, Learner, Batches]:
+def parts_of(cfg: Any, data: Dataset) -> tuple[Classifier, Learner, Batches]:
     """What train_epoch works with, without cached features; sets the process up as a run does."""
     device = choose_device(cfg.device)
     torch.manual_seed(cfg.seed)
     model = model_of(cfg, len(data.classes))
     _, trainable = split_frozen(model)
-    optimizer = build(cfg.optimizer, [p for p in trainable.parameters() if p.requires_grad])
-    precision = build(cfg.precision)
-    learner = Learner(
-        network=model, trainable=trainable, loss=build(cfg.loss), optimizer=optimizer,
-        schedule=build(cfg.schedule, optimizer), average=build(cfg.average, trainable),
-        scaler=precision.scaler(device), precision=precision,
-    )  # fmt: skip
+    learner = learner_of(cfg, model, trainable, device)
     inputs = Images(data, build(cfg.augment), device)
     return model, learner, Batches(inputs=inputs, labels=data.labels, size=cfg.batch_size)

@@ -25,7 +25,7 @@ from caltech.train import train
 from caltech.training import features
 from caltech.training.epoch import train_epoch
 from tests.bench import plain
-from tests.bench.product import learner_of
+from tests.bench.product import parts_of
 
 LEARNING_RATES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001)
 NUM_EPOCHS = 30
@@ -117,7 +117,7 @@ def fully_connected(folder: Path) -> None:
     def product_rate() -> float:
         cfg = plain.configure(folder, "model=alexnet", "model.weights=null", "freeze=backbone")
         data = first(build(cfg.data), 1024)
-        model, learner, batches = learner_of(cfg, data)
+        model, learner, batches = parts_of(cfg, data)
         frozen, trained = split_frozen(model)
         inputs = features.extract(
             frozen, data, build(cfg.augment), learner.precision, torch.device("cpu"), folder / "fc"

@@ -75,7 +75,6 @@ def outcome(arguments: list[str]) -> tuple[str, str]:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            os.environ.pop("HYDRA_FULL_ERROR", None)  # main sets it for its process
             sys.argv = ["caltech.train", *arguments]
             training.main()
         except Begun:
@@ -114,8 +113,7 @@ def typed(tree, cache, tmp_path, monkeypatch):
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = True
-    for name in ("CALTECH_SWEEP", "HYDRA_FULL_ERROR"):
-        os.environ.pop(name, None)
+    os.environ.pop("CALTECH_SWEEP", None)
 
 
 def assert_clear(typed, arguments: list[str]) -> str:
