@@ -31,14 +31,9 @@ def test_parameters_are_those_of_the_built_optimizer_and_schedule(configure, typ
     used = {"momentum": optimizer.defaults.get("betas", [None])[0], **optimizer.defaults}
     used |= vars(build(cfg.schedule, optimizer))
     told = hyperparameters(cfg)
-    assert told["num_epochs"] == cfg.num_epochs
+    assert (type(told["lr"]), told["num_epochs"]) == (float, cfg.num_epochs)  # lr=1 is 1.0
     for name in ("lr", "momentum", "weight_decay", "step_size", "gamma"):
         assert told.get(name) == (None if name in TYPED[typed] else used[name])
-
-
-def test_equal_numbers_are_told_alike(configure):
-    told = [str(hyperparameters(configure(typed))) for typed in ("lr=1", "optimizer.lr=1")]
-    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(
