@@ -1,0 +1,201 @@
+"""The columns of the report, each once: for people, for a spreadsheet, and what is said of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from caltech.report import statistics
+from caltech.report.rows import Row, Table
+
+# The study's columns, in its order.
+HYPERPARAMETERS = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma")
+MEASURES = {
+    "TRAINING LOSS AT LAST STEP": "train/loss_last_step",
+    "VALIDATION ACC": "val/accuracy",
+    "TESTING ACC": "test/accuracy",
+}
+SMALL_NUMBERS = ("lr", "weight_decay")  # the study writes these as 1e-3
+
+
+class Cell:
+    """A number of ours beside the published one."""
+
+    def __init__(self, row: Row, metric: str) -> None:
+        is_loss = "loss" in metric
+        self.digits, self.change = ("#.4g", "+.2g") if is_loss else (".4f", "+.4f")
+        self.ours, self.deviation = row.mean(metric), row.deviation(metric)
+        self.published = row.published and row.published.numbers.get(metric)
+        self.status = row.status if self.ours is None else ""  # why there is none
+        # agrees, better, worse, erratum, other images, or the status.
+        self.verdict, self.difference = self.status, None
+        if self.published is None:
+            return
+        if metric in row.published.errata:
+            self.verdict = "erratum"
+        elif not row.is_comparable:
+            self.verdict = "other images"
+        elif self.ours is not None:
+            self.difference = self.ours - self.published
+            if interval := row.interval(metric):
+                is_better = (self.difference > 0) != is_loss
+                apart = "better" if is_better else "worse"
+                self.verdict = "agrees" if self.published in interval else apart
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Ours, the published number, and how they compare: each with its class on a page."""
+        parts = [("missing", self.status)]
+        if self.ours is not None:
+            parts = [("", _spread(self.ours, self.deviation, self.digits))]
+        if self.published is not None:
+            parts.append(("published", f"published {self.published:{self.digits}}"))
+        compared = [] if self.difference is None else [f"{self.difference:{self.change}}"]
+        compared += [self.verdict] * (self.verdict != self.status)
+        if compared:
+            parts.append((f"difference {self.verdict}".strip(), ", ".join(compared)))
+        return parts
+
+    def __str__(self) -> str:
+        """`0.2969 ± 0.0021 (published 0.3001, -0.0032, agrees)`."""
+        ours, *others = [text for _, text in self.parts]
+        return f"{ours} ({', '.join(others)})" if others else ours
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the report. One more is one more in a list below, and nothing else."""
+
+    name: str
+    show: Callable[[Row], object] | None  # for people: text or a Cell; None is only in spreadsheets
+    value: Callable[[Row], dict[str, object]] | None = None  # there, by name; None is as shown
+    explanation: str = ""  # in "How to read this"; a line is a point
+    wraps: bool = False  # on a page, being long
+
+    def cells(self, row: Row) -> dict[str, object]:
+        """In a spreadsheet, by name, in full precision."""
+        return self.value(row) if self.value else {self.name: self.show(row)}
+
+
+def parameters(table: Table) -> list[Column]:
+    """The study's hyperparameters, or the keys that differ."""
+    if table.columns:
+        return [Column(name, partial(_parameter, name)) for name in table.columns]
+    return [Column(name.upper(), partial(_hyperparameter, name)) for name in HYPERPARAMETERS]
+
+
+def _parameter(name: str, row: Row) -> str:
+    """As the study writes it: 1e-3 and 5e-5, but 0.1 for gamma."""
+    value = row.params.get(name, "")
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    if name == "start":  # a key, though it may read as a number
+        return value
+    if name not in SMALL_NUMBERS or number == 0:
+        return f"{number:g}"
+    mantissa, exponent = f"{number:.4e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def _hyperparameter(name: str, row: Row) -> str:
+    schedule = row.params.get("schedule", "step")
+    if schedule != "step" and name in ("step_size", "gamma"):  # the others have neither
+        return schedule if name == "step_size" else ""
+    return _parameter(name, row)
+
+
+def _measure(name: str, metric: str) -> Column:
+    return Column(name, partial(Cell, metric=metric), lambda row: {name: row.mean(metric)})
+
+
+def _of_measure(name: str, metric: str) -> Column:
+    """What stands in one cell for people."""
+    kept = {"sd": "deviation"} | {each: each for each in ("published", "difference", "verdict")}
+
+    def value(row: Row) -> dict[str, object]:
+        cell = Cell(row, metric)
+        return {f"{name} {word}": getattr(cell, attribute) for word, attribute in kept.items()}
+
+    return Column(name, None, value)
+
+
+def _over_seeds(name: str, metric: str, explanation: str = "", show=None) -> Column:
+    def value(row: Row) -> dict[str, object]:
+        return {name: row.mean(metric), f"{name} sd": row.deviation(metric)}
+
+    def spread(row: Row) -> str:
+        return _spread(row.mean(metric), row.deviation(metric), ".4f")
+
+    return Column(name, show or spread, value, explanation)
+
+
+def _spread(mean: float | None, deviation: float | None, digits: str) -> str:
+    return " ± ".join(f"{value:{digits}}" for value in (mean, deviation) if value is not None)
+
+
+def _best_epochs(row: Row) -> str:
+    return ", ".join(f"{value:.0f}" for value in row.values("val/best_epoch"))
+
+
+def _bounds(row: Row) -> dict[str, object]:
+    bounds = row.interval("test/accuracy")
+    return {"TESTING ACC low": bounds.low, "TESTING ACC high": bounds.high} if bounds else {}
+
+
+def _interval(row: Row) -> str:
+    return " to ".join(f"{bound:.4f}" for bound in _bounds(row).values())
+
+
+def _calibration(row: Row) -> str:
+    known = row.predictions
+    return f"{statistics.calibration(known.confidences, known.correct).error:.4f}" if known else ""
+
+
+def _time(row: Row) -> str:
+    """In a unit that fits."""
+    seconds = row.mean("seconds")
+    if seconds is None or seconds >= 100:
+        return "" if seconds is None else f"{seconds / 60:.0f} min"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _device(row: Row) -> str:
+    told = row.first.environment if row.finished else {}
+    name, threads = told.get("device", ""), told.get("threads")
+    return f"{name}, {threads} thread{'s' * (threads != '1')}" if threads else name
+
+
+def _code(row: Row) -> str:
+    return ", ".join(dict.fromkeys(run.version for run in row.finished))
+
+
+RESULTS = (
+    *(_measure(*each) for each in MEASURES.items()),
+    *(_of_measure(*each) for each in MEASURES.items()),
+    Column("TESTING ACC", None, _bounds),
+)
+STATISTICS = (
+    Column("Seeds", lambda row: len(row.finished)),
+    _over_seeds("Best epoch", "val/best_epoch", show=_best_epochs),
+    _over_seeds("Best epoch's VALIDATION ACC", "val/best_accuracy"),
+    _over_seeds("Best epoch's TESTING ACC", "test/best_accuracy"),
+    Column("95 % interval of TESTING ACC", _interval, lambda row: {},
+        "The 95 % interval is Wilson's for the number of test images and, with several seeds, "
+        "Student's over the seeds joined to it.\n"
+        "McNemar's exact two-sided test compares rows on the same test images, by the last epoch's "
+        "answers of the first seed."),
+    _over_seeds("Macro TESTING ACC", "test/accuracy_per_class",
+        f"A run is called collapsed if {statistics.COLLAPSED_SHARE:.0%} of its answers or more are "
+        "one class. Macro accuracy is the mean of the classes' own accuracies; TESTING ACC counts "
+        "images."),
+    Column("Calibration error", _calibration, None,
+        "The calibration error is the expected one, over 15 bins of equal width. It and the "
+        "pictures are of the first seed."),
+    Column("Training time", _time, lambda row: {},
+        "Training time is the mean over seeds of all epochs with their validation, without "
+        "decoding images and without computing a frozen part's outputs."),
+    Column("Device", _device, wraps=True),
+    Column("Code", _code, wraps=True),
+    Column("Training time", None, lambda row: {"Training seconds": row.mean("seconds")}),
+)  # fmt: skip

@@ -1,0 +1,177 @@
+"""A study's report in its forms: Markdown, a spreadsheet, a page, and the gallery of its errors."""
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from caltech.report.columns import STATISTICS
+from caltech.report.pictures import Picture
+from caltech.report.rows import FINISHED, Run, Table
+from caltech.report.tables import MOST_ROWS_IN_PAIRS, Line, Sheet
+
+if TYPE_CHECKING:
+    from caltech.data.dataset import Dataset
+
+ERRORS_IN_TEXT, ERRORS_IN_GALLERY = 10, 24
+THUMBNAIL = 128  # pixels
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer on a test image."""
+
+    index: int
+    label: str
+    answer: str
+    confidence: float
+
+
+def text_and_page(
+    study: str,
+    sheets: Sequence[Sheet],
+    runs: Sequence[Run],
+    pictures: Mapping[str, Sequence[Picture]],
+) -> tuple[str, str]:
+    """Tables for the terminal and for git, and a file that needs nothing else.
+
+    Args:
+        pictures: by the tables' titles.
+    """
+    finished = [run for run in runs if run.status == FINISHED]
+    # The day of the newest run and not today: a report made again is the same.
+    newest = max((run.started for run in finished), default=0) / 1000
+    reading = _rendered("reading.txt", sheets=sheets, columns=STATISTICS)
+    told = {
+        "study": study,
+        "sheets": sheets,
+        "statistics": [column for column in STATISTICS if column.show],
+        "baselines": _baselines(runs),
+        "reading": reading.splitlines(),
+    }
+    page = {"count": len(finished), "pictures": pictures}
+    page["newest"] = f"{datetime.fromtimestamp(newest, UTC):%d %B %Y}"
+    return _rendered("table.md", **told), _rendered("report.html", **told, **page)
+
+
+def _baselines(runs: Sequence[Run]) -> list[str]:
+    """What every accuracy is to be compared with: a sentence for each data set."""
+    known = {run.data["sha256"]: run.data for run in runs if "majority_accuracy" in run.data}
+    return [
+        f"On the {data['images']['test']} test images of {data['name']}, always answering the most "
+        f"frequent class gives an accuracy of {data['majority_accuracy']:.4f}."
+        for data in known.values()
+    ]
+
+
+def spreadsheet(sheets: Sequence[Sheet]) -> str:
+    """All rows in one CSV file, with full precision, for a spreadsheet or pandas."""
+    records = [_record(each, line) for each in sheets for line in each.lines]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    for record in ({name: name for name in names}, *records):
+        writer.writerow({name: harmless(value) for name, value in record.items()})
+    return text.getvalue()
+
+
+def _record(sheet: Sheet, line: Line) -> dict[str, object]:
+    record = {"Table": sheet.table.title, "Model": line.row.name}
+    for column in (*sheet.columns, *STATISTICS):
+        record |= column.cells(line.row)
+    record["Notes"] = "; ".join(sheet.notes[mark] for mark in line.marks)
+    return record | {"Command": "" if line.row.finished else line.row.command}
+
+
+def harmless(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else str(value)
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    return text
+
+
+def gallery(study: str, tables: Sequence[Table], datasets: Mapping[str, "Dataset"]) -> str | None:
+    """Images of the most confident errors of each table's best row; None without their data."""
+    sections = []
+    for table in tables:
+        errors = mistakes(table, ERRORS_IN_GALLERY)
+        data = datasets.get(table.best.first.data["sha256"]) if errors else None
+        if data is not None:
+            shown = [(e, data.files[e.index], _thumbnail(data, e.index)) for e in errors]
+            sections.append({"title": table.title, "row": table.best.name, "errors": shown})
+    return _rendered("gallery.html", study=study, sections=sections) if sections else None
+
+
+def mistakes(table: Table, count: int = ERRORS_IN_TEXT) -> list[Mistake]:
+    """The wrong answers of the best row's first seed that the model was surest of."""
+    if not table.finished or (known := table.best.predictions) is None:
+        return []
+    name = table.best.first.class_name
+    wrong = np.flatnonzero(~known.correct)
+    surest = wrong[np.argsort(-known.confidences[wrong], kind="stable")][:count]
+    told = (known.indices, known.labels, known.last, known.confidences)
+    return [
+        Mistake(int(index), name(label), name(answer), float(confidence))
+        for index, label, answer, confidence in zip(*(of[surest] for of in told), strict=True)
+    ]
+
+
+def _thumbnail(data: "Dataset", index: int) -> str:
+    """The crop that the model saw, as a data URI."""
+    side = data.pixels.shape[1]
+    first = (side - data.crop) // 2
+    pixels = data.pixels[index, first : first + data.crop, first : first + data.crop].numpy()
+    image = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return _data_uri(file.getvalue(), "image/jpeg")
+
+
+def _rendered(name: str, **told: Any) -> str:
+    """A template's text. On a page all is escaped, and a name that is not given is an error."""
+    environment = Environment(
+        loader=PackageLoader("caltech.report", "templates"), undefined=StrictUndefined,
+        autoescape=lambda template: ".html" in template, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "data_uri": _data_uri, "p": _p_value, "markdown": markdown, "matrix": _matrix,
+        "mistakes": mistakes,
+    }  # fmt: skip
+    return environment.get_template(f"{name}.jinja").render(**told)
+
+
+def _data_uri(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _p_value(value: float) -> str:
+    """Two digits, and no more zeros than matter."""
+    return "< 1e-6" if value < 1e-6 else f"{value:.2g}"
+
+
+def markdown(value: object) -> str:
+    """Text in a cell: no column's end, no link, no HTML; `p < 0.05` stays as it is."""
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(str(value).split()))
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
+def _matrix(sheet: Sheet) -> list[tuple[str, list[float | None]]]:
+    """Adjusted p values of each row with the rows before it; nothing of too many rows."""
+    known = {(pair.second, pair.first): pair.p_adjusted for pair in sheet.pairs}
+    paired = {name for names in known for name in names}
+    names = [row.name for row in sheet.table.rows if row.name in paired]
+    if len(names) > MOST_ROWS_IN_PAIRS:
+        return []
+    return [(name, [known.get((name, b)) for b in names[:n]]) for n, name in enumerate(names)]
