@@ -15,7 +15,6 @@ from caltech.files import replacing
 from caltech.report import pictures, render, sources
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import FINISHED, Run
-from caltech.report.tables import sheet
 from caltech.settings import CONF, require_allowed
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def report(cfg: DictConfig) -> str:
             f"study={cfg.study} has no run in {store} or {folder / 'kept'}. "
             f"Studies in {cfg.output} are: {', '.join(studies(Path(cfg.output))) or 'none'}."
         )
-    sheets = [sheet(table, runs) for table in tables]
+    sheets = [render.Sheet(table, runs) for table in tables]
     drawn = {table.title: pictures.draw(table) for table in tables}
     text, page = render.text_and_page(cfg.study, sheets, runs, drawn)
     gallery = render.gallery(cfg.study, tables, reachable(cfg, runs))

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -14,22 +15,7 @@ from caltech.report import landscape, statistics
 from caltech.report.landscape import BLUE, GREY, INK, short
 from caltech.report.rows import Row, Table
 
-STYLE = {
-    "font.family": "STIXGeneral",
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "text.parse_math": False,  # a $ in a name is a $
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 144,  # shown at 96: text of a page's size, and sharp in print
-}
+STYLE = Path(__file__).with_name("templates") / "pictures.mplstyle"
 PANELS = 4  # side by side
 MOST_PANELS = 12  # of more rows the best are drawn, and the others together
 CONFUSED_CLASSES = 14
@@ -50,7 +36,7 @@ def draw(table: Table) -> list[Picture]:
     """All pictures of a table's finished rows; none if there are none."""
     if not table.finished:
         return []
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
+    with mpl.rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in any script
         best, answered = table.best, [row for row in table.finished if row.predictions]
         drawn = [("learning-curves", *learning_curves(table.finished))]
@@ -84,7 +70,7 @@ def _picture(name: str, caption: str, drawing: Figure) -> Picture:
     drawing.savefig(drawn, format="png")
     image = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
     image.save(packed, format="png", optimize=True)
-    width = image.width * 96 // STYLE["figure.dpi"]
+    width = image.width * 96 // int(drawing.dpi)
     return Picture(name, caption, packed.getvalue(), width, is_wide=name != "confusions")
 
 

@@ -3,20 +3,21 @@
 import base64
 import csv
 import io
+import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from caltech.report.columns import STATISTICS
+from caltech.report import rows
 from caltech.report.pictures import Picture
-from caltech.report.rows import FINISHED, Run, Table
-from caltech.report.tables import MOST_ROWS_IN_PAIRS, Line, Sheet
+from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
+from caltech.report.tables import RESULTS, STATISTICS, parameters
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -25,14 +26,45 @@ ERRORS_IN_TEXT, ERRORS_IN_GALLERY = 10, 24
 THUMBNAIL = 128  # pixels
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong answer on a test image."""
+class Line(NamedTuple):
+    """A row as it is printed."""
 
-    index: int
-    label: str
-    answer: str
-    confidence: float
+    row: Row
+    label: str  # the row's name, or its number where the columns tell the name
+    marks: list[str]  # letters of the table's notes
+
+
+class Sheet:
+    """A table as it is printed; of `everything`, what its code and data are compared with."""
+
+    def __init__(self, table: Table, everything: Sequence[Run]) -> None:
+        self.table = table
+        self.head = "" if table.columns else "Model"  # of the column of labels
+        self.columns = (*parameters(table), *RESULTS)  # those of STATISTICS are in a second table
+        self.missing = [row.command for row in table.rows if row.command and not row.finished]
+        usual = {what: _usual(everything, what) for what in ("code", "data")}
+        told = {"usual": usual, "test_images": rows.TEST_IMAGES}
+        remarks = [_rendered("remarks.txt", row=row, **told).splitlines() for row in table.rows]
+        texts = dict.fromkeys(itertools.chain(*remarks))
+        letters = {text: _letters(number) for number, text in enumerate(texts)}
+        self.notes = {letter: text for text, letter in letters.items()}
+        self.lines = [
+            Line(row, str(n) if table.columns else row.name, [letters[text] for text in known])
+            for n, (row, known) in enumerate(zip(table.rows, remarks, strict=True), 1)
+        ]
+
+
+def _usual(runs: Sequence[Run], what: str) -> str:
+    """Digest of code or data of most finished runs; of as many, that of the newest."""
+    newest_first = sorted(runs, key=lambda run: -run.started)
+    found = Counter(getattr(run, what)["sha256"] for run in newest_first if run.status == FINISHED)
+    return max(found, key=found.get, default="")
+
+
+def _letters(index: int) -> str:
+    """a to z, aa to az, ba ..."""
+    head = _letters(index // 26 - 1) if index >= 26 else ""
+    return head + chr(ord("a") + index % 26)
 
 
 def text_and_page(
@@ -108,32 +140,37 @@ def gallery(study: str, tables: Sequence[Table], datasets: Mapping[str, "Dataset
         errors = mistakes(table, ERRORS_IN_GALLERY)
         data = datasets.get(table.best.first.data["sha256"]) if errors else None
         if data is not None:
-            shown = [(e, data.files[e.index], _thumbnail(data, e.index)) for e in errors]
-            sections.append({"title": table.title, "row": table.best.name, "errors": shown})
+            for each in errors:
+                each["file"] = data.files[each["index"]]
+                each["uri"] = _thumbnail(data, each["index"])
+            sections.append({"title": table.title, "row": table.best.name, "errors": errors})
     return _rendered("gallery.html", study=study, sections=sections) if sections else None
 
 
-def mistakes(table: Table, count: int = ERRORS_IN_TEXT) -> list[Mistake]:
+def mistakes(table: Table, count: int = ERRORS_IN_TEXT) -> list[dict[str, Any]]:
     """The wrong answers of the best row's first seed that the model was surest of."""
     if not table.finished or (known := table.best.predictions) is None:
         return []
     name = table.best.first.class_name
     wrong = np.flatnonzero(~known.correct)
     surest = wrong[np.argsort(-known.confidences[wrong], kind="stable")][:count]
-    told = (known.indices, known.labels, known.last, known.confidences)
     return [
-        Mistake(int(index), name(label), name(answer), float(confidence))
-        for index, label, answer, confidence in zip(*(of[surest] for of in told), strict=True)
+        {
+            "index": int(known.indices[place]),
+            "label": name(known.labels[place]),
+            "answer": name(known.last[place]),
+            "confidence": float(known.confidences[place]),
+        }
+        for place in surest
     ]
 
 
 def _thumbnail(data: "Dataset", index: int) -> str:
     """The crop that the model saw, as a data URI."""
-    side = data.pixels.shape[1]
-    first = (side - data.crop) // 2
+    first = (data.side - data.crop) // 2
     pixels = data.pixels[index, first : first + data.crop, first : first + data.crop].numpy()
-    image = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     file = io.BytesIO()
+    image = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     image.save(file, "JPEG", quality=80)
     return _data_uri(file.getvalue(), "image/jpeg")
 
@@ -167,11 +204,11 @@ def markdown(value: object) -> str:
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
-def _matrix(sheet: Sheet) -> list[tuple[str, list[float | None]]]:
+def _matrix(table: Table) -> list[tuple[str, list[float | None]]]:
     """Adjusted p values of each row with the rows before it; nothing of too many rows."""
-    known = {(pair.second, pair.first): pair.p_adjusted for pair in sheet.pairs}
+    known = {(pair.second, pair.first): pair.p_adjusted for pair in table.pairs}
     paired = {name for names in known for name in names}
-    names = [row.name for row in sheet.table.rows if row.name in paired]
+    names = [row.name for row in table.rows if row.name in paired]
     if len(names) > MOST_ROWS_IN_PAIRS:
         return []
     return [(name, [known.get((name, b)) for b in names[:n]]) for n, name in enumerate(names)]

@@ -1,5 +1,7 @@
 """What a report is made of: runs, and rows, each of which is all seeds of one config."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +13,8 @@ from caltech.report import statistics
 
 FINISHED = "finished"
 PRUNED = "pruned"
+# All pairs of more rows than these would be too many to read: the best is compared with each.
+MOST_ROWS_IN_PAIRS = 10
 TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them
 
 
@@ -135,6 +139,15 @@ class Row:
     def predictions(self) -> Predictions | None:
         return self.first.predictions if self.finished else None
 
+    @property
+    def collapsed(self) -> tuple[str, float] | None:
+        """The one class that (almost) all answers are, and their share."""
+        if self.predictions is None:
+            return None
+        top = statistics.collapsed(self.predictions.labels, self.predictions.last)
+        share = float((self.predictions.last == top).mean())
+        return None if top is None else (self.first.class_name(top), share)
+
     def values(self, name: str) -> list[float]:
         """Of the finished runs that have this number."""
         numbers = [run.number(name) for run in self.finished]
@@ -183,6 +196,29 @@ class Table:
     def best(self) -> Row:
         """Of the finished rows."""
         return max(self.finished, key=lambda row: row.score)
+
+    @cached_property
+    def pairs(self) -> list[statistics.Pair]:
+        """McNemar's test between rows that answered for the same images; the first seed of each."""
+        by_data = defaultdict(list)
+        for row in self.finished:
+            if row.predictions is not None:
+                by_data[row.first.data["sha256"]].append(row)
+        couples = []
+        for rows in by_data.values():
+            if sum(map(len, by_data.values())) > MOST_ROWS_IN_PAIRS:
+                best = max(rows, key=lambda row: row.score)
+                couples += [(best, row) for row in rows if row is not best]
+            else:
+                couples += itertools.combinations(rows, 2)
+        tests = [
+            statistics.mcnemar(a.predictions.correct, b.predictions.correct) for a, b in couples
+        ]
+        adjusted = statistics.holm([p_value for _, _, p_value in tests])
+        return [
+            statistics.Pair(a.name, b.name, *test, p)
+            for (a, b), test, p in zip(couples, tests, adjusted, strict=True)
+        ]
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
