@@ -222,7 +222,7 @@ def _shown(value: Any) -> str:
 
 
 def quoted(value: str) -> str:
-    """A value as Hydra and a shell both take it."""
+    """A study's name as Hydra and a shell both take it; no name has a backslash."""
     plain = value.replace("_", "").replace("-", "").isalnum() and value.isascii()
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = value.replace('"', '\\"')
     return value if plain else shlex.quote(f'"{escaped}"')

@@ -1,7 +1,7 @@
 """Make a study's tables and pictures from its runs: `python -m caltech.report study=course`."""
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
 
 begun: list[DictConfig] = []  # the config, once it is composed
-
-GALLERY = "gallery.html"
 
 
 def report(cfg: DictConfig) -> str:
@@ -47,20 +45,23 @@ def report(cfg: DictConfig) -> str:
     gallery = render.gallery(cfg.study, tables, reachable(cfg, runs))
 
     sources.keep(folder / "kept", runs)
-    save(folder / "table.md", text)
-    save(folder / "table.csv", render.spreadsheet(sheets))
-    save(folder / "report.html", page)
+    for old in folder.glob("pictures/[0-9]*-*.png"):
+        old.unlink()
+    written = {"table.md": text, "table.csv": render.spreadsheet(sheets), "report.html": page}
     if gallery is not None:
-        save(folder / GALLERY, gallery)
-    save_pictures(folder / "pictures", drawn)
+        written["gallery.html"] = gallery
+    contents = {name: content.encode() for name, content in written.items()}
+    for number, group in enumerate(drawn.values(), 1):  # by table
+        contents |= {f"pictures/{number}-{each.name}.png": each.png for each in group}
+    for name, content in contents.items():
+        with replacing(folder / name) as partial:
+            partial.write_bytes(content)
     return text
 
 
 def studies(output: Path) -> list[str]:
     """Names of the folders that runs or reports were written to."""
-    return (
-        sorted(path.name for path in output.iterdir() if path.is_dir()) if output.is_dir() else []
-    )
+    return sorted(path.name for path in output.glob("*/"))
 
 
 def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
@@ -75,22 +76,6 @@ def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
     return datasets
 
 
-def save_pictures(folder: Path, drawn: Mapping[str, Sequence[pictures.Picture]]) -> None:
-    """As files of their own, numbered by table; those of an earlier report go."""
-    for old in folder.glob("[0-9]*-*.png"):
-        old.unlink()
-    for number, group in enumerate(drawn.values(), 1):
-        for picture in group:
-            with replacing(folder / f"{number}-{picture.name}.png") as partial:
-                partial.write_bytes(picture.png)
-
-
-def save(path: Path, text: str) -> None:
-    """Write atomically."""
-    with replacing(path) as partial:
-        partial.write_text(text, "utf-8")
-
-
 @hydra.main(config_path=str(CONF), config_name="report", execution_whitelist=hydra_targets())
 def compose_and_report(cfg: DictConfig) -> None:
     """What Hydra calls."""
@@ -99,7 +84,7 @@ def compose_and_report(cfg: DictConfig) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # all is written: `| head` may have read enough
     print(text)
     folder = Path(cfg.output) / cfg.study
-    for name in ("table.md", "table.csv", "report.html", GALLERY, "pictures", "kept"):
+    for name in ("table.md", "table.csv", "report.html", "gallery.html", "pictures", "kept"):
         if (folder / name).exists():
             print(folder / name)
 

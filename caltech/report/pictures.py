@@ -154,7 +154,7 @@ def confusions(row: Row) -> Figure:
 def per_class(row: Row) -> Figure:
     """Accuracy of every class with its Wilson interval, from the worst to the best."""
     known = row.predictions
-    accuracy, count = statistics.per_class(known.labels, known.correct, known.labels.max() + 1)
+    accuracy, count = statistics.per_class(known.labels, known.correct)
     present = np.flatnonzero(count)
     order = present[np.argsort(accuracy[present], kind="stable")]
     columns = 1 if len(order) <= 20 else 3
@@ -183,7 +183,7 @@ def reliability(rows: Sequence[Row]) -> Figure:
     for axes in panels.flat[len(rows) :]:
         axes.set_axis_off()
     for row, axes in zip(rows, panels.flat, strict=False):
-        bins = statistics.calibration(row.predictions.confidences, row.predictions.correct)
+        bins = row.predictions.calibration
         edges = np.arange(len(bins.count)) / len(bins.count)
         share = bins.count / bins.count.sum()
         axes.bar(edges, share, 1 / len(edges), align="edge", color="#e4e4e4")

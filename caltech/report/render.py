@@ -44,7 +44,7 @@ class Sheet:
         self.missing = [row.command for row in table.rows if row.command and not row.finished]
         usual = {what: _usual(everything, what) for what in ("code", "data")}
         told = {"usual": usual, "test_images": rows.TEST_IMAGES}
-        remarks = [_rendered("remarks.txt", row=row, **told).splitlines() for row in table.rows]
+        remarks = [_lines("remarks", row=row, **told) for row in table.rows]
         texts = dict.fromkeys(itertools.chain(*remarks))
         letters = {text: _letters(number) for number, text in enumerate(texts)}
         self.notes = {letter: text for text, letter in letters.items()}
@@ -80,28 +80,16 @@ def text_and_page(
     """
     finished = [run for run in runs if run.status == FINISHED]
     # The day of the newest run and not today: a report made again is the same.
-    newest = max((run.started for run in finished), default=0) / 1000
-    reading = _rendered("reading.txt", sheets=sheets, columns=STATISTICS)
+    newest = datetime.fromtimestamp(max((run.started for run in finished), default=0) / 1000, UTC)
     told = {
         "study": study,
         "sheets": sheets,
         "statistics": [column for column in STATISTICS if column.show],
-        "baselines": _baselines(runs),
-        "reading": reading.splitlines(),
+        "baselines": _lines("baselines", runs=runs),
+        "reading": _lines("reading", sheets=sheets, columns=STATISTICS),
     }
-    page = {"count": len(finished), "pictures": pictures}
-    page["newest"] = f"{datetime.fromtimestamp(newest, UTC):%d %B %Y}"
+    page = {"count": len(finished), "newest": f"{newest:%d %B %Y}", "pictures": pictures}
     return _rendered("table.md", **told), _rendered("report.html", **told, **page)
-
-
-def _baselines(runs: Sequence[Run]) -> list[str]:
-    """What every accuracy is to be compared with: a sentence for each data set."""
-    known = {run.data["sha256"]: run.data for run in runs if "majority_accuracy" in run.data}
-    return [
-        f"On the {data['images']['test']} test images of {data['name']}, always answering the most "
-        f"frequent class gives an accuracy of {data['majority_accuracy']:.4f}."
-        for data in known.values()
-    ]
 
 
 def spreadsheet(sheets: Sequence[Sheet]) -> str:
@@ -186,6 +174,11 @@ def _rendered(name: str, **told: Any) -> str:
         "mistakes": mistakes,
     }  # fmt: skip
     return environment.get_template(f"{name}.jinja").render(**told)
+
+
+def _lines(name: str, **told: Any) -> list[str]:
+    """Sentences of a template that has one on a line."""
+    return _rendered(f"{name}.txt", **told).splitlines()
 
 
 def _data_uri(content: bytes, kind: str = "image/png") -> str:

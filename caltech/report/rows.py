@@ -33,6 +33,10 @@ class Predictions:
         """Whether the last epoch's answer is the label, (n,) bool."""
         return self.last == self.labels
 
+    @cached_property
+    def calibration(self) -> statistics.Calibration:
+        return statistics.calibration(self.confidences, self.correct)
+
 
 @dataclass(frozen=True)
 class Run:

@@ -39,33 +39,29 @@ def tracked(tracking: DictConfig, study: str) -> list[Run]:
     Raises:
         InputError: the store does not answer.
     """
-    if "uri" not in tracking or _is_absent(tracking.uri):
-        return []
+    uri = tracking.get("uri")
+    path = str(uri).removeprefix("sqlite:///")
+    if uri is None or (path != uri and not Path(path).is_file()):
+        return []  # to create a store is not a report's work
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # A person waits: MLflow would try for minutes. A training that outlasts a server may.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for name in ("alembic", "mlflow"):  # after the import, which sets them to INFO
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        client = MlflowClient(tracking.uri)
+        client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(tracking.experiment)
         found = [] if experiment is None else _search(client, experiment.experiment_id, study)
         return [_run(client, run) for run in found if "seed" in run.data.params]
     except MlflowException as error:
         raise InputError(
-            f"The tracking store {tracking.uri} cannot be read: {error}. Type tracking.uri= with "
+            f"The tracking store {uri} cannot be read: {error}. Type tracking.uri= with "
             "the store that the runs were tracked in, or tracking=none to use kept results alone."
         ) from error
-
-
-def _is_absent(uri: str) -> bool:
-    """Whether a store would have to be created, which is not a report's work."""
-    path = uri.removeprefix("sqlite:///")
-    return path != uri and not Path(path).is_file()
 
 
 def _search(client: "MlflowClient", experiment_id: str, study: str) -> Iterator["MlflowRun"]:

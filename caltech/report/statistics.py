@@ -111,10 +111,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> Calibration:
     """Expected calibration error (Guo et al., 2017) with bins of equal width, closed above."""
     which = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(which, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(which, confidences, bins) / count
-        accuracy = np.bincount(which, correct, bins) / count
+    confidence, count = _means(which, confidences, bins)
+    accuracy, _ = _means(which, correct, bins)
     error = np.nansum(np.abs(confidence - accuracy) * count) / len(confidences)
     return Calibration(float(error), confidence, accuracy, count)
 
@@ -126,11 +124,16 @@ def collapsed(labels: np.ndarray, answers: np.ndarray) -> int | None:
     return top if is_top >= COLLAPSED_SHARE > float((labels == top).mean()) else None
 
 
-def per_class(labels: np.ndarray, correct: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
+def per_class(labels: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Share of right answers and number of images of each class (classes,); NaN without images."""
-    count = np.bincount(labels, minlength=classes)
+    return _means(labels, correct, int(labels.max()) + 1)
+
+
+def _means(groups: np.ndarray, values: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of `total` groups the mean, NaN of none, and the number of values."""
+    count = np.bincount(groups, minlength=total)
     with np.errstate(invalid="ignore"):
-        return np.bincount(labels, correct, classes) / count, count
+        return np.bincount(groups, values, total) / count, count
 
 
 def confused(

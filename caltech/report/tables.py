@@ -134,22 +134,9 @@ def _spread(mean: float | None, deviation: float | None, digits: str) -> str:
     return " ± ".join(f"{value:{digits}}" for value in (mean, deviation) if value is not None)
 
 
-def _best_epochs(row: Row) -> str:
-    return ", ".join(f"{value:.0f}" for value in row.values("val/best_epoch"))
-
-
 def _bounds(row: Row) -> dict[str, object]:
     bounds = row.interval("test/accuracy")
     return {"TESTING ACC low": bounds.low, "TESTING ACC high": bounds.high} if bounds else {}
-
-
-def _interval(row: Row) -> str:
-    return " to ".join(f"{bound:.4f}" for bound in _bounds(row).values())
-
-
-def _calibration(row: Row) -> str:
-    known = row.predictions
-    return f"{statistics.calibration(known.confidences, known.correct).error:.4f}" if known else ""
 
 
 def _time(row: Row) -> str:
@@ -166,10 +153,6 @@ def _device(row: Row) -> str:
     return f"{name}, {threads} thread{'s' * (threads != '1')}" if threads else name
 
 
-def _code(row: Row) -> str:
-    return ", ".join(dict.fromkeys(run.version for run in row.finished))
-
-
 RESULTS = (
     *(_measure(*each) for each in MEASURES.items()),
     *(_of_measure(*each) for each in MEASURES.items()),
@@ -177,10 +160,13 @@ RESULTS = (
 )
 STATISTICS = (
     Column("Seeds", lambda row: len(row.finished)),
-    _over_seeds("Best epoch", "val/best_epoch", show=_best_epochs),
+    _over_seeds("Best epoch", "val/best_epoch",
+        show=lambda row: ", ".join(f"{epoch:.0f}" for epoch in row.values("val/best_epoch"))),
     _over_seeds("Best epoch's VALIDATION ACC", "val/best_accuracy"),
     _over_seeds("Best epoch's TESTING ACC", "test/best_accuracy"),
-    Column("95 % interval of TESTING ACC", _interval, lambda row: {},
+    Column("95 % interval of TESTING ACC",
+        lambda row: " to ".join(f"{bound:.4f}" for bound in _bounds(row).values()),
+        lambda row: {},
         "The 95 % interval is Wilson's for the number of test images and, with several seeds, "
         "Student's over the seeds joined to it.\n"
         "McNemar's exact two-sided test compares rows on the same test images, by the last epoch's "
@@ -189,13 +175,15 @@ STATISTICS = (
         f"A run is called collapsed if {statistics.COLLAPSED_SHARE:.0%} of its answers or more are "
         "one class. Macro accuracy is the mean of the classes' own accuracies; TESTING ACC counts "
         "images."),
-    Column("Calibration error", _calibration, None,
+    Column("Calibration error",
+        lambda row: f"{row.predictions.calibration.error:.4f}" if row.predictions else "", None,
         "The calibration error is the expected one, over 15 bins of equal width. It and the "
         "pictures are of the first seed."),
     Column("Training time", _time, lambda row: {},
         "Training time is the mean over seeds of all epochs with their validation, without "
         "decoding images and without computing a frozen part's outputs."),
     Column("Device", _device, wraps=True),
-    Column("Code", _code, wraps=True),
+    Column("Code", lambda row: ", ".join(dict.fromkeys(run.version for run in row.finished)),
+        wraps=True),
     Column("Training time", None, lambda row: {"Training seconds": row.mean("seconds")}),
 )  # fmt: skip
