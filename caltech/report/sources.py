@@ -49,6 +49,7 @@ def tracked(tracking: DictConfig, study: str) -> list[Run]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for name in ("alembic", "mlflow"):  # after the import, which sets them to INFO
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -57,10 +58,11 @@ def tracked(tracking: DictConfig, study: str) -> list[Run]:
         experiment = client.get_experiment_by_name(tracking.experiment)
         found = [] if experiment is None else _search(client, experiment.experiment_id, study)
         return [_run(client, run) for run in found if "seed" in run.data.params]
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
+        said = str(error).splitlines()[0]
         raise InputError(
-            f"The tracking store {uri} cannot be read: {error}. Type tracking.uri= with "
-            "the store that the runs were tracked in, or tracking=none to use kept results alone."
+            f"The tracking store {uri} cannot be read: {said}. Type tracking.uri= with the store "
+            "that the runs were tracked in, or tracking=none to use kept results alone."
         ) from error
 
 
@@ -112,8 +114,9 @@ def _files(client: "MlflowClient", run: "MlflowRun") -> Iterator[RunDirectory]:
     found, store = run.info.artifact_uri, {"tracking_uri": client.tracking_uri}
     with tempfile.TemporaryDirectory() as folder:
         for item in artifacts.list_artifacts(found, **store):
-            if not item.path.endswith(".safetensors"):
-                artifacts.download_artifacts(f"{found}/{item.path}", dst_path=folder, **store)
+            name = Path(item.path).name
+            if not name.endswith(".safetensors"):
+                artifacts.download_artifacts(f"{found}/{name}", dst_path=folder, **store)
         directory = RunDirectory(folder)
         ours = RunDirectory(run.data.tags.get("directory", ""))
         if not directory.config.is_file() and _text(ours.mlflow_run_id) == run.info.run_id:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from caltech.config import register
 from caltech.keys import decisive, point_key
 from caltech.metrics import EPOCH_METRICS
-from caltech.report import arrange, render, rows
+from caltech.report import arrange, command, pictures, render, rows
 from caltech.report.rows import Predictions, Run
 from caltech.settings import CONF
 from caltech.tracking.description import Description, describe
@@ -53,33 +53,18 @@ def described(*overrides: str) -> tuple[DictConfig, Description]:
     return cfg, describe(cfg, choices, overrides, None, made_from)
 
 
-def numbers(accuracy: float, epochs: int, lr: float) -> dict[str, list[float]]:
-    """By epoch; of the last one the accuracy is as given."""
-    last = dict(zip(EPOCH_METRICS, (1.5, 1.25, 0.6, 1.4, accuracy, lr), strict=True))
-    slope = 0.001 * np.arange(1 - epochs, 1)
-    return {
-        name: [value + change * (name == "val/accuracy") for change in slope]
-        for name, value in last.items()
-    }
-
-
-def final(accuracy: float, given: np.ndarray, epochs: int) -> dict[str, float]:
-    return {
-        "val/best_accuracy": accuracy,
-        "val/best_epoch": float(epochs),
-        "test/accuracy": float((given == LABELS).mean()),
-        "test/best_accuracy": accuracy,
-        "test/accuracy_per_class": accuracy,
-    }
-
-
-def made_up(
-    *overrides: str, accuracy: float = 0.5, given=None, status: str = "finished", **changes
-) -> Run:
+def made_up(*overrides: str, accuracy=0.5, given=None, status="finished", **changes) -> Run:
     """One run; `given` are its answers on the test images, `changes` other fields of Run."""
     cfg, description = described(*overrides)
     given = answers(accuracy) if given is None else given
     is_finished, epochs = status == "finished", cfg.num_epochs if status == "finished" else 3
+    last = (1.5, 1.25, 0.6, 1.4, accuracy, cfg.lr)
+    history = {name: [v] * epochs for name, v in zip(EPOCH_METRICS, last, strict=True)}
+    history["val/accuracy"] = [accuracy + 0.001 * (n - epochs) for n in range(1, epochs + 1)]
+    measured = dict.fromkeys(("val/best_accuracy", "test/best_accuracy"), accuracy)
+    measured |= {"test/accuracy_per_class": accuracy, "val/best_epoch": float(epochs)}
+    measured |= {"test/accuracy": float((given == LABELS).mean())}
+    answered = Predictions(np.arange(IMAGES), LABELS, given, given, CONFIDENCES)
     known = {
         "key": cfg.key,
         "point": point_key(cfg),
@@ -88,16 +73,14 @@ def made_up(
         "started": 1,
         "params": {name: str(value) for name, value in description.params.items()},
         "config": rows.flat(decisive(cfg)),
-        "metrics": final(accuracy, given, epochs) if is_finished else {},
-        "history": numbers(accuracy, epochs, cfg.lr),
+        "metrics": measured if is_finished else {},
+        "history": history,
         "seconds": 75.0,
         "environment": {name: str(value) for name, value in ENVIRONMENT.items()},
         "code": CODE,
         "data": DATA,
         "experiment": description.tags.get("experiment"),
-        "predictions": Predictions(np.arange(IMAGES), LABELS, given, given, CONFIDENCES)
-        if is_finished
-        else None,
+        "predictions": answered if is_finished else None,
     }
     return Run(**known | changes)
 
@@ -120,6 +103,23 @@ def text_of(experiments, monkeypatch):
         return render.text_and_page(study, sheets, runs, {each.title: [] for each in tables})[0]
 
     return text
+
+
+@pytest.fixture
+def make(experiments, monkeypatch, tmp_path):
+    """Write a study's report into tmp_path, without pictures; returns its folder and the text."""
+    monkeypatch.setattr(command, "experiments", lambda order: experiments)
+    monkeypatch.setattr(pictures, "draw", lambda table: [])  # takes seconds
+    monkeypatch.setattr(rows, "TEST_IMAGES", IMAGES)  # else nothing here would be compared
+
+    def made(study: str, *overrides: str) -> tuple[Path, str]:
+        own = [f"output={tmp_path}", f"cache={tmp_path}", f"data.caltech101.root={tmp_path}"]
+        with initialize_config_dir(config_dir=str(CONF)):
+            cfg = compose("report", [*own, *overrides])
+        cfg.study = study
+        return tmp_path / study, command.report(cfg)
+
+    return made
 
 
 def table(text: str, title: str) -> list[dict[str, str]]:
@@ -147,36 +147,39 @@ class Store:
         place = (folder / "artifacts").as_uri()
         self.experiment = self.client.create_experiment("caltech", artifact_location=place)
 
-    def add(self, *overrides: str, status="FINISHED", accuracy=0.5, config=None, **more) -> Path:
-        """One run, and its artifacts if it has finished; returns their folder."""
+    def add(self, *overrides: str, ended=None, config=None, tags=None, by=(), **of_run) -> Path:
+        """One run, and its artifacts if it has finished; returns their folder.
+
+        Args:
+            ended: what MLflow calls its status.
+            config: text of its config.yaml.
+            by: who went on with it.
+            of_run: as `made_up` has them.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
-        cfg, description = described(*overrides)
+        (cfg, told), run = described(*overrides), made_up(*overrides, **of_run)
         info = self.client.create_run(self.experiment).info
         files = Path(info.artifact_uri.removeprefix("file://"))
-        epochs, metrics = (cfg.num_epochs if status == "FINISHED" else 3), {}
-        if status == "FINISHED":
-            metrics = final(accuracy, answers(accuracy), epochs)
+        if known := run.predictions:
             files.mkdir(parents=True)
             (files / "config.yaml").write_text(config or OmegaConf.to_yaml(cfg, resolve=True))
-            made = {"continued_by": more.get("continued_by", [])}
-            told = {"data": DATA, "provenance": made, "timing": {"seconds": 75}}
-            for name, value in told.items():
+            written = {"data": DATA, "provenance": {"continued_by": by}, "timing": {"seconds": 75}}
+            for name, value in written.items():
                 (files / f"{name}.json").write_text(json.dumps(value))
             for name in ("last", "best"):
                 np.savez(
-                    files / f"predictions_{name}.npz", indices=np.arange(IMAGES), labels=LABELS,
-                    predictions=answers(accuracy), confidences=CONFIDENCES.astype(np.float32),
+                    files / f"predictions_{name}.npz", indices=known.indices, labels=known.labels,
+                    predictions=known.last, confidences=known.confidences.astype(np.float32),
                 )  # fmt: skip
-        history = numbers(accuracy, epochs, cfg.lr)
-        sent = [Metric(name, v, 0, n) for name, of in history.items() for n, v in enumerate(of, 1)]
-        sent += [Metric(name, value, 0, epochs) for name, value in metrics.items()]
-        tags = {**description.tags, "directory": str(self.folder), **more.get("tags", {})}
-        params = [Param(name, str(value)) for name, value in description.params.items()]
+        sent = [Metric(k, v, 0, n) for k, of in run.history.items() for n, v in enumerate(of, 1)]
+        sent += [Metric(name, value, 0, run.epochs) for name, value in run.metrics.items()]
+        tags = {**told.tags, "directory": str(self.folder), **(tags or {})}
         tags = [RunTag(name, value) for name, value in tags.items()]
+        params = [Param(name, value) for name, value in run.params.items()]
         self.client.log_batch(info.run_id, metrics=sent, params=params, tags=tags)
-        if status != "RUNNING":
-            self.client.set_terminated(info.run_id, more.get("ended", status))
+        if run.status != "running":
+            self.client.set_terminated(info.run_id, ended or run.status.upper())
         return files
 
 
