@@ -29,7 +29,6 @@ class Picture:
     caption: str
     png: bytes
     width: int  # on a page, in CSS pixels
-    is_wide: bool  # to be scrolled on a phone, not shrunk
 
 
 def draw(table: Table) -> list[Picture]:
@@ -71,7 +70,7 @@ def _picture(name: str, caption: str, drawing: Figure) -> Picture:
     image = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
     image.save(packed, format="png", optimize=True)
     width = image.width * 96 // int(drawing.dpi)
-    return Picture(name, caption, packed.getvalue(), width, is_wide=name != "confusions")
+    return Picture(name, caption, packed.getvalue(), width)
 
 
 def learning_curves(rows: Sequence[Row]) -> tuple[str, Figure]:

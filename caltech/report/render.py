@@ -2,11 +2,13 @@
 
 import base64
 import csv
+import functools
 import io
 import itertools
 import re
+import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,7 +48,7 @@ class Sheet:
         told = {"usual": usual, "test_images": rows.TEST_IMAGES}
         remarks = [_lines("remarks", row=row, **told) for row in table.rows]
         texts = dict.fromkeys(itertools.chain(*remarks))
-        letters = {text: _letters(number) for number, text in enumerate(texts)}
+        letters = dict(zip(texts, _letters(), strict=False))
         self.notes = {letter: text for text, letter in letters.items()}
         self.lines = [
             Line(row, str(n) if table.columns else row.name, [letters[text] for text in known])
@@ -61,10 +63,10 @@ def _usual(runs: Sequence[Run], what: str) -> str:
     return max(found, key=found.get, default="")
 
 
-def _letters(index: int) -> str:
+def _letters() -> Iterator[str]:
     """a to z, aa to az, ba ..."""
-    head = _letters(index // 26 - 1) if index >= 26 else ""
-    return head + chr(ord("a") + index % 26)
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_lowercase, repeat=length))
 
 
 def text_and_page(
@@ -164,16 +166,19 @@ def _thumbnail(data: "Dataset", index: int) -> str:
 
 
 def _rendered(name: str, **told: Any) -> str:
-    """A template's text. On a page all is escaped, and a name that is not given is an error."""
+    return _environment().get_template(f"{name}.jinja").render(**told)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """On a page everything is escaped, and a name that is not given is an error."""
     environment = Environment(
         loader=PackageLoader("caltech.report", "templates"), undefined=StrictUndefined,
         autoescape=lambda template: ".html" in template, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {
-        "data_uri": _data_uri, "p": _p_value, "markdown": markdown, "matrix": _matrix,
-        "mistakes": mistakes,
-    }  # fmt: skip
-    return environment.get_template(f"{name}.jinja").render(**told)
+    filters = {"markdown": markdown, "matrix": _matrix, "mistakes": mistakes}
+    environment.filters |= filters | {"data_uri": _data_uri, "p": _p_value}
+    return environment
 
 
 def _lines(name: str, **told: Any) -> list[str]:

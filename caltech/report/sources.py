@@ -10,11 +10,12 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -69,10 +70,12 @@ def tracked(tracking: DictConfig, study: str) -> list[Run]:
 def _search(client: "MlflowClient", experiment_id: str, study: str) -> Iterator["MlflowRun"]:
     """Newest first. MLflow's filters cannot escape a quote, so such names are compared here."""
     condition = "" if set(study) & set("'\"`\\") else f"tags.study = '{study}'"
-    page = None
-    while page is None or page.token:
-        page = client.search_runs([experiment_id], condition, page_token=page and page.token)
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], condition, page_token=token)
         yield from (run for run in page if run.data.tags.get("study") == study)
+        if not (token := page.token):
+            return
 
 
 def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
@@ -83,7 +86,9 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
     final = run.data.metrics if status == FINISHED else {}
     with _files(client, run) as files:
         config = OmegaConf.create(_text(files.config))
-        made_by = [_maker(tags), *_json(files.provenance).get("continued_by", ())]
+        code = {"git": tags.get("mlflow.source.git.commit", ""), "sha256": tags.get("code", "")}
+        begun = {"code": code, "environment": tags}
+        made_by = [begun, *_json(files.provenance).get("continued_by", ())]
         return Run(
             key=tags["key"],
             point=point_key(config) if _is_whole(config) else tags.get("point", tags["key"]),
@@ -95,8 +100,8 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
             metrics={name: value for name, value in final.items() if name not in METRICS},
             history={name: _history(client, run_id, name) for name in EPOCH_METRICS},
             seconds=_json(files.timing).get("seconds"),
-            environment=_in_turn([each["environment"] for each in made_by], ENVIRONMENT),
-            code=_in_turn([each["code"] for each in made_by], ("git", "sha256")),
+            environment=_in_turn(made_by, "environment", ENVIRONMENT),
+            code=_in_turn(made_by, "code", code),
             data=_json(files.data) or {"name": "", "sha256": tags.get("data", "")},
             experiment=tags.get("experiment") or params.get("experiment"),
             predictions=_answers(files) if status == FINISHED else None,
@@ -113,15 +118,17 @@ def _files(client: "MlflowClient", run: "MlflowRun") -> Iterator[RunDirectory]:
 
     found, store = run.info.artifact_uri, {"tracking_uri": client.tracking_uri}
     with tempfile.TemporaryDirectory() as folder:
-        for item in artifacts.list_artifacts(found, **store):
-            name = Path(item.path).name
-            if not name.endswith(".safetensors"):
-                artifacts.download_artifacts(f"{found}/{name}", dst_path=folder, **store)
-        directory = RunDirectory(folder)
-        ours = RunDirectory(run.data.tags.get("directory", ""))
-        if not directory.config.is_file() and _text(ours.mlflow_run_id) == run.info.run_id:
-            directory = ours
-        yield directory
+        uri = urlparse(found)
+        if uri.scheme in ("", "file"):
+            folder = unquote(uri.path)
+        else:
+            for item in artifacts.list_artifacts(found, **store):
+                name = Path(item.path).name
+                if not name.endswith(".safetensors"):
+                    artifacts.download_artifacts(f"{found}/{name}", dst_path=folder, **store)
+        directory, ours = RunDirectory(folder), RunDirectory(run.data.tags.get("directory", ""))
+        is_ours = not directory.config.is_file() and _text(ours.mlflow_run_id) == run.info.run_id
+        yield ours if is_ours else directory
 
 
 def _text(path: Path) -> str:
@@ -137,13 +144,9 @@ def _is_whole(config: DictConfig) -> bool:
     return all(name in config or name in ADDED for name, key in ROOT.items() if key.decides)
 
 
-def _maker(tags: Mapping[str, str]) -> dict[str, Any]:
-    code = {"git": tags.get("mlflow.source.git.commit", ""), "sha256": tags.get("code", "")}
-    return {"code": code, "environment": {name: tags[name] for name in ENVIRONMENT if name in tags}}
-
-
-def _in_turn(told: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
+def _in_turn(made_by: Sequence[dict], what: str, names: Iterable[str]) -> dict[str, str]:
     """Of a run that went on by other code, elsewhere or with other threads, all: it equals none."""
+    told = [each[what] for each in made_by]
     return {
         name: ", then ".join(dict.fromkeys(str(each[name]) for each in told if name in each))
         for name in names
