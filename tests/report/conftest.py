@@ -148,14 +148,8 @@ class Store:
         self.experiment = self.client.create_experiment("caltech", artifact_location=place)
 
     def add(self, *overrides: str, ended=None, config=None, tags=None, by=(), **of_run) -> Path:
-        """One run, and its artifacts if it has finished; returns their folder.
-
-        Args:
-            ended: what MLflow calls its status.
-            config: text of its config.yaml.
-            by: who went on with it.
-            of_run: as `made_up` has them.
-        """
+        """One run that MLflow says has `ended` so, its artifacts if it has finished, with a
+        `config.yaml` and continued `by` others; returns their folder."""
         from mlflow.entities import Metric, Param, RunTag
 
         (cfg, told), run = described(*overrides), made_up(*overrides, **of_run)
