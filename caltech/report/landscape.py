@@ -1,51 +1,59 @@
 """What a sweep found over the keys that it varied: a line, a heat map, or parallel axes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
-from caltech.report.canvas import BLUE, INK, figure, png, short, validation
-from caltech.report.rows import Row, Table
+from caltech.report.rows import Table
+
+INK, BLUE, GREY = "#222222", "#1f5a94", "#b9b9b9"
 
 
-def sweep(table: Table) -> bytes | None:
+def sweep(table: Table) -> Figure | None:
     """Best validation accuracy over the keys that differ: a line, a heat map, or parallel axes."""
     rows = table.finished
-    numeric = [key for key in table.columns if _is_number_throughout(rows, key)]
-    varied = [key for key in numeric if len({row.params[key] for row in rows}) > 1]
+    axes = {key: _numbers([row.params[key] for row in rows]) for key in table.columns}
+    varied = [key for key, numbers in axes.items() if len(set(numbers)) > 1]
     if not varied or len(rows) < 3:
         return None
+    accuracy = np.array([row.score for row in rows])
     if len(varied) == 1:
-        return _line(rows, varied[0])
-    x_key, y_key = varied[:2]
-    cells = {(row.params[x_key], row.params[y_key]) for row in rows}
-    sides = [len({row.params[key] for row in rows}) for key in (x_key, y_key)]
-    if len(varied) == 2 and len(cells) >= sides[0] * sides[1] / 2:
-        return _heat_map(rows, x_key, y_key)
-    return _parallel(rows, [key for key in table.columns if key in varied or len(varied) < 6])
+        return _line(varied[0], axes[varied[0]], accuracy)
+    x, y = (axes[key] for key in varied[:2])
+    if len(varied) == 2 and len(set(zip(x, y, strict=True))) >= len(set(x)) * len(set(y)) / 2:
+        return _heat_map(varied, x, y, accuracy)
+    keys = [key for key in table.columns if key in varied or len(varied) < 6]
+    return _parallel({key: [row.params[key] for row in rows] for key in keys}, accuracy)
 
 
-def _line(rows: Sequence[Row], key: str) -> bytes:
-    drawing = figure(4.6, 3)
+def short(name: str, length: int) -> str:
+    """A name that fits."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _line(key: str, numbers: Sequence[float], accuracy: np.ndarray) -> Figure:
+    drawing = Figure((4.6, 3))
     axes = drawing.subplots()
-    order = sorted(rows, key=lambda row: float(row.params[key]))
-    values = [float(row.params[key]) for row in order]
-    axes.plot(values, [validation(row) for row in order], "o-", color=BLUE, lw=1.2, ms=4)
-    if _is_wide(values):
+    order = np.argsort(numbers, kind="stable")
+    axes.plot(np.array(numbers)[order], accuracy[order], "o-", color=BLUE, lw=1.2, ms=4)
+    if _is_wide(numbers):
         axes.set_xscale("log")
     axes.set(xlabel=key, ylabel="best validation accuracy")
-    return png(drawing)
+    return drawing
 
 
-def _heat_map(rows: Sequence[Row], x_key: str, y_key: str) -> bytes:
-    x_values = sorted({float(row.params[x_key]) for row in rows})
-    y_values = sorted({float(row.params[y_key]) for row in rows})
+def _heat_map(
+    keys: Sequence[str], x: Sequence[float], y: Sequence[float], accuracy: np.ndarray
+) -> Figure:
+    """The best of each cell."""
+    x_values, y_values = sorted(set(x)), sorted(set(y))
     grid = np.full((len(y_values), len(x_values)), np.nan)
-    for row in rows:
-        place = y_values.index(float(row.params[y_key])), x_values.index(float(row.params[x_key]))
-        grid[place] = np.fmax(grid[place], validation(row))
-    drawing = figure(1.6 + 0.75 * len(x_values), 1.3 + 0.5 * len(y_values))
+    for column, line, value in zip(x, y, accuracy, strict=True):
+        place = y_values.index(line), x_values.index(column)
+        grid[place] = np.fmax(grid[place], value)
+    drawing = Figure((1.6 + 0.75 * len(x_values), 1.3 + 0.5 * len(y_values)))
     axes = drawing.subplots()
     image = axes.imshow(grid, cmap="viridis", aspect="auto", origin="lower")
     middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
@@ -55,23 +63,22 @@ def _heat_map(rows: Sequence[Row], x_key: str, y_key: str) -> bytes:
             axes.text(x, y, f"{value:.3f}", ha="center", va="center", color=ink, fontsize=8)
     axes.set_xticks(range(len(x_values)), [f"{value:g}" for value in x_values])
     axes.set_yticks(range(len(y_values)), [f"{value:g}" for value in y_values])
-    axes.set(xlabel=x_key, ylabel=y_key)
+    axes.set(xlabel=keys[0], ylabel=keys[1])
     drawing.colorbar(image, label="best validation accuracy")
-    return png(drawing)
+    return drawing
 
 
-def _parallel(rows: Sequence[Row], keys: Sequence[str]) -> bytes:
+def _parallel(values: Mapping[str, Sequence[str]], accuracy: np.ndarray) -> Figure:
     """One line a row over one axis a key; the best validation accuracy is the last axis."""
-    drawing = figure(8.2, 3.6)
+    drawing = Figure((8.2, 3.6))
     axes = drawing.subplots()
-    accuracy = np.array([validation(row) for row in rows])
     low, high = accuracy.min(), max(accuracy.max(), accuracy.min() + 1e-9)
     share = (accuracy - low) / (high - low)
     positions, ticks = [], []
-    for key in keys:
-        place, tick = _axis([row.params[key] for row in rows])
+    for of_rows in values.values():
+        place, tick = _axis(of_rows)
         # Rows that share a value pass it side by side in the order of their accuracy.
-        positions.append(place + 0.07 * (share - 0.5) * (len(np.unique(place)) < len(rows) / 2))
+        positions.append(place + 0.07 * (share - 0.5) * (len(np.unique(place)) < len(share) / 2))
         ticks.append(tick)
     positions.append(share)
     ticks.append([(s, f"{low + s * (high - low):.3f}") for s in (0, 0.25, 0.5, 0.75, 1)])
@@ -83,18 +90,17 @@ def _parallel(rows: Sequence[Row], keys: Sequence[str]) -> bytes:
         for place, label in tick:
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
             axes.text(x + 0.03, place, short(label, 18), va="center", fontsize=8, bbox=box)
-    axes.set_xticks(range(len(ticks)), [*keys, "best validation\naccuracy"])
+    axes.set_xticks(range(len(ticks)), [*values, "best validation\naccuracy"])
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.set_xlim(-0.1, len(ticks) - 0.7)
-    return png(drawing)
+    return drawing
 
 
 def _axis(values: Sequence[str]) -> tuple[np.ndarray, list[tuple[float, str]]]:
     """Places from 0 to 1 of a key's values, logarithmic if they span a decade, and its ticks."""
-    try:
-        numbers = np.array([float(value) for value in values])
-    except ValueError:
+    numbers = np.array(_numbers(values))
+    if not len(numbers):
         names = sorted(set(values))
         places = np.linspace(0, 1, max(len(names), 2))
         ticks = list(zip(places, names, strict=False))
@@ -108,11 +114,13 @@ def _axis(values: Sequence[str]) -> tuple[np.ndarray, list[tuple[float, str]]]:
     return places, [(place, f"{number:.3g}") for place, number in shown]
 
 
-def _is_number_throughout(rows: Sequence[Row], key: str) -> bool:
+def _numbers(values: Sequence[str]) -> list[float]:
+    """Of a key that has a finite number in each row, else nothing."""
     try:
-        return all(np.isfinite(float(row.params[key])) for row in rows)
+        numbers = [float(value) for value in values]
     except ValueError:
-        return False
+        return []
+    return numbers if np.isfinite(numbers).all() else []
 
 
 def _is_wide(values: Sequence[float]) -> bool:

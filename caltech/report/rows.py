@@ -1,7 +1,9 @@
 """What a report is made of: runs, and rows, each of which is all seeds of one config."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +13,8 @@ from caltech.report import statistics
 
 FINISHED = "finished"
 PRUNED = "pruned"
+# All pairs of more rows than these would be too many to read: the best is compared with each.
+MOST_ROWS_IN_PAIRS = 10
 TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them
 
 
@@ -29,6 +33,10 @@ class Predictions:
         """Whether the last epoch's answer is the label, (n,) bool."""
         return self.last == self.labels
 
+    @cached_property
+    def calibration(self) -> statistics.Calibration:
+        return statistics.calibration(self.confidences, self.correct)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -46,13 +54,9 @@ class Run:
     seconds: float | None
     environment: dict[str, str]
     code: dict[str, str]  # git and sha256
-    data: dict[str, Any]  # as Dataset.describe gives, or less for runs of older code
+    data: dict[str, Any]  # as Dataset.describe gives; the SHA-256 alone while there are no files
     experiment: str | None
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON; predictions are kept apart."""
-        return asdict(self) | {"predictions": None}
 
     @property
     def seed(self) -> int:
@@ -64,17 +68,30 @@ class Run:
         return len(self.history["val/accuracy"])
 
     def images(self, part: str) -> int | None:
-        """Of the train, validation or test part; older runs tell the last by their answers."""
-        if "images" in self.data:
-            return self.data["images"][part]
-        return len(self.predictions.labels) if part == "test" and self.predictions else None
+        """Of the train, validation or test part."""
+        return self.data.get("images", {}).get(part)
 
     def number(self, name: str) -> float | None:
-        """A final metric, or the last epoch's value; None for what an older run did not tell."""
-        if name in self.metrics:
-            return self.metrics[name]
-        values = self.history.get(name)
-        return values[-1] if values else None
+        """A final metric, the last epoch's value, or the seconds; None for what was not told."""
+        last = {name: values[-1] for name, values in self.history.items() if values}
+        return (last | {"seconds": self.seconds} | self.metrics).get(name)
+
+    @property
+    def state(self) -> str:
+        """What became of it, or how far it is."""
+        if self.status == PRUNED:
+            return f"pruned after epoch {self.epochs}"
+        if self.status == "running":
+            return f"running, epoch {self.epochs} of {self.params['num_epochs']}"
+        return self.status
+
+    @property
+    def version(self) -> str:
+        """Of the code."""
+        return f"{self.code['git']} ({self.code['sha256'][:8]})"
+
+    def class_name(self, number: int) -> str:
+        return self.data["classes"][number]
 
 
 @dataclass(frozen=True)
@@ -113,6 +130,11 @@ class Row:
         return self.finished[0]
 
     @property
+    def status(self) -> str:
+        """Of a row without a finished run."""
+        return self.runs[0].state if self.runs else "not run"
+
+    @property
     def is_comparable(self) -> bool:
         """Whether the published numbers are of as many test images as ours."""
         return not self.finished or self.first.images("test") in (None, TEST_IMAGES)
@@ -120,6 +142,15 @@ class Row:
     @cached_property
     def predictions(self) -> Predictions | None:
         return self.first.predictions if self.finished else None
+
+    @property
+    def collapsed(self) -> tuple[str, float] | None:
+        """The one class that (almost) all answers are, and their share."""
+        if self.predictions is None:
+            return None
+        top = statistics.collapsed(self.predictions.labels, self.predictions.last)
+        share = float((self.predictions.last == top).mean())
+        return None if top is None else (self.first.class_name(top), share)
 
     def values(self, name: str) -> list[float]:
         """Of the finished runs that have this number."""
@@ -136,10 +167,9 @@ class Row:
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     @property
-    def mean_seconds(self) -> float | None:
-        """Training time of a seed."""
-        seconds = [run.seconds for run in self.finished if run.seconds is not None]
-        return float(np.mean(seconds)) if seconds else None
+    def score(self) -> float | None:
+        """What rows are compared by, validation accuracy of the best epoch: the test has no say."""
+        return self.mean("val/best_accuracy")
 
     def interval(self, name: str) -> statistics.Interval | None:
         """Of an accuracy, from images and seeds; of a loss, of one further run by the seeds'."""
@@ -168,8 +198,31 @@ class Table:
 
     @property
     def best(self) -> Row:
-        """The finished row with the best validation accuracy of any epoch: the test has no say."""
-        return max(self.finished, key=lambda row: row.mean("val/best_accuracy"))
+        """Of the finished rows."""
+        return max(self.finished, key=lambda row: row.score)
+
+    @cached_property
+    def pairs(self) -> list[statistics.Pair]:
+        """McNemar's test between rows that answered for the same images; the first seed of each."""
+        by_data = defaultdict(list)
+        for row in self.finished:
+            if row.predictions is not None:
+                by_data[row.first.data["sha256"]].append(row)
+        couples = []
+        for rows in by_data.values():
+            if sum(map(len, by_data.values())) > MOST_ROWS_IN_PAIRS:
+                best = max(rows, key=lambda row: row.score)
+                couples += [(best, row) for row in rows if row is not best]
+            else:
+                couples += itertools.combinations(rows, 2)
+        tests = [
+            statistics.mcnemar(a.predictions.correct, b.predictions.correct) for a, b in couples
+        ]
+        adjusted = statistics.holm([p_value for _, _, p_value in tests])
+        return [
+            statistics.Pair(a.name, b.name, *test, p)
+            for (a, b), test, p in zip(couples, tests, adjusted, strict=True)
+        ]
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,16 +53,20 @@ def wilson(accuracy: float, count: int) -> Interval:
 
 def over_seeds(values: Sequence[float]) -> Interval:
     """Student's t-interval of the mean of at least two seeds."""
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1)
-    half = float(half) / len(values) ** 0.5
-    return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
+    return _student(values, 1 / len(values))
 
 
 def of_one_more(values: Sequence[float]) -> Interval:
     """Student's prediction interval: where one further seed is expected, after at least two."""
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1)
-    half = float(half) * (1 + 1 / len(values)) ** 0.5
-    return Interval(float(np.mean(values)) - half, float(np.mean(values)) + half)
+    return _student(values, 1 + 1 / len(values))
+
+
+def _student(values: Sequence[float], variance: float) -> Interval:
+    """Around the mean; `variance` is in units of the seeds' own."""
+    # Not stats.t.interval with loc and scale: it has no interval of equal seeds.
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1))
+    mean, half = float(np.mean(values)), half * variance**0.5
+    return Interval(mean - half, mean + half)
 
 
 def of_accuracy(values: Sequence[float], count: int) -> Interval:
@@ -107,10 +111,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> Calibration:
     """Expected calibration error (Guo et al., 2017) with bins of equal width, closed above."""
     which = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(which, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(which, confidences, bins) / count
-        accuracy = np.bincount(which, correct, bins) / count
+    confidence, count = _means(which, confidences, bins)
+    accuracy, _ = _means(which, correct, bins)
     error = np.nansum(np.abs(confidence - accuracy) * count) / len(confidences)
     return Calibration(float(error), confidence, accuracy, count)
 
@@ -122,8 +124,36 @@ def collapsed(labels: np.ndarray, answers: np.ndarray) -> int | None:
     return top if is_top >= COLLAPSED_SHARE > float((labels == top).mean()) else None
 
 
-def per_class(labels: np.ndarray, correct: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
+def per_class(labels: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Share of right answers and number of images of each class (classes,); NaN without images."""
-    count = np.bincount(labels, minlength=classes)
+    return _means(labels, correct, int(labels.max()) + 1)
+
+
+def _means(groups: np.ndarray, values: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of `total` groups the mean, NaN of none, and the number of values."""
+    count = np.bincount(groups, minlength=total)
     with np.errstate(invalid="ignore"):
-        return np.bincount(labels, correct, classes) / count, count
+        return np.bincount(groups, values, total) / count, count
+
+
+def confused(
+    labels: np.ndarray, answers: np.ndarray, most: int
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Of at most `most` classes that are confused most (k,), none if no answer (n,) is wrong.
+
+    Returns:
+        The classes, and by class and answer (k, k) the images and their shares of the class's.
+    """
+    total = max(labels.max(), answers.max()) + 1
+    matrix = np.zeros((total, total), int)
+    np.add.at(matrix, (labels, answers), 1)
+    wrong = matrix * (1 - np.eye(total, dtype=int))
+    chosen: list[int] = []
+    for place in np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]:
+        pair = [int(number) for number in np.unravel_index(place, wrong.shape)]
+        if len({*chosen, *pair}) > most:
+            break
+        chosen += [number for number in pair if number not in chosen]
+    chosen.sort()
+    counts = matrix[np.ix_(chosen, chosen)]
+    return chosen, counts, counts / np.maximum(matrix[chosen].sum(1, keepdims=True), 1)

@@ -1,0 +1,212 @@
+"""A study's report in its forms: Markdown, a spreadsheet, a page, and the gallery of its errors."""
+
+import base64
+import csv
+import functools
+import io
+import itertools
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from caltech.report import rows
+from caltech.report.pictures import Picture
+from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
+from caltech.report.tables import RESULTS, STATISTICS, parameters
+
+if TYPE_CHECKING:
+    from caltech.data.dataset import Dataset
+
+ERRORS_IN_TEXT, ERRORS_IN_GALLERY = 10, 24
+THUMBNAIL = 128  # pixels
+
+
+class Line(NamedTuple):
+    """A row as it is printed."""
+
+    row: Row
+    label: str  # the row's name, or its number where the columns tell the name
+    marks: list[str]  # letters of the table's notes
+
+
+class Sheet:
+    """A table as it is printed; of `everything`, what its code and data are compared with."""
+
+    def __init__(self, table: Table, everything: Sequence[Run]) -> None:
+        self.table = table
+        self.head = "" if table.columns else "Model"  # of the column of labels
+        self.columns = (*parameters(table), *RESULTS)  # those of STATISTICS are in a second table
+        self.missing = [row.command for row in table.rows if row.command and not row.finished]
+        usual = {what: _usual(everything, what) for what in ("code", "data")}
+        told = {"usual": usual, "test_images": rows.TEST_IMAGES}
+        remarks = [_lines("remarks", row=row, **told) for row in table.rows]
+        texts = dict.fromkeys(itertools.chain(*remarks))
+        letters = dict(zip(texts, _letters(), strict=False))
+        self.notes = {letter: text for text, letter in letters.items()}
+        self.lines = [
+            Line(row, str(n) if table.columns else row.name, [letters[text] for text in known])
+            for n, (row, known) in enumerate(zip(table.rows, remarks, strict=True), 1)
+        ]
+
+
+def _usual(runs: Sequence[Run], what: str) -> str:
+    """Digest of code or data of most finished runs; of as many, that of the newest."""
+    newest_first = sorted(runs, key=lambda run: -run.started)
+    found = Counter(getattr(run, what)["sha256"] for run in newest_first if run.status == FINISHED)
+    return max(found, key=found.get, default="")
+
+
+def _letters() -> Iterator[str]:
+    """a to z, aa to az, ba ..."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_lowercase, repeat=length))
+
+
+def text_and_page(
+    study: str,
+    sheets: Sequence[Sheet],
+    runs: Sequence[Run],
+    pictures: Mapping[str, Sequence[Picture]],
+) -> tuple[str, str]:
+    """Tables for the terminal and for git, and a file that needs nothing else.
+
+    Args:
+        pictures: by the tables' titles.
+    """
+    finished = [run for run in runs if run.status == FINISHED]
+    # The day of the newest run and not today: a report made again is the same.
+    newest = datetime.fromtimestamp(max((run.started for run in finished), default=0) / 1000, UTC)
+    told = {
+        "study": study,
+        "sheets": sheets,
+        "statistics": [column for column in STATISTICS if column.show],
+        "baselines": _lines("baselines", runs=runs),
+        "reading": _lines("reading", sheets=sheets, columns=STATISTICS),
+    }
+    page = {"count": len(finished), "newest": f"{newest:%d %B %Y}", "pictures": pictures}
+    return _rendered("table.md", **told), _rendered("report.html", **told, **page)
+
+
+def spreadsheet(sheets: Sequence[Sheet]) -> str:
+    """All rows in one CSV file, with full precision, for a spreadsheet or pandas."""
+    records = [_record(each, line) for each in sheets for line in each.lines]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    for record in ({name: name for name in names}, *records):
+        writer.writerow({name: harmless(value) for name, value in record.items()})
+    return text.getvalue()
+
+
+def _record(sheet: Sheet, line: Line) -> dict[str, object]:
+    record = {"Table": sheet.table.title, "Model": line.row.name}
+    for column in (*sheet.columns, *STATISTICS):
+        record |= column.cells(line.row)
+    record["Notes"] = "; ".join(sheet.notes[mark] for mark in line.marks)
+    return record | {"Command": "" if line.row.finished else line.row.command}
+
+
+def harmless(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else str(value)
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    return text
+
+
+def gallery(study: str, tables: Sequence[Table], datasets: Mapping[str, "Dataset"]) -> str | None:
+    """Images of the most confident errors of each table's best row; None without their data."""
+    sections = []
+    for table in tables:
+        errors = mistakes(table, ERRORS_IN_GALLERY)
+        data = datasets.get(table.best.first.data["sha256"]) if errors else None
+        if data is not None:
+            for each in errors:
+                each["file"] = data.files[each["index"]]
+                each["uri"] = _thumbnail(data, each["index"])
+            sections.append({"title": table.title, "row": table.best.name, "errors": errors})
+    return _rendered("gallery.html", study=study, sections=sections) if sections else None
+
+
+def mistakes(table: Table, count: int = ERRORS_IN_TEXT) -> list[dict[str, Any]]:
+    """The wrong answers of the best row's first seed that the model was surest of."""
+    if not table.finished or (known := table.best.predictions) is None:
+        return []
+    name = table.best.first.class_name
+    wrong = np.flatnonzero(~known.correct)
+    surest = wrong[np.argsort(-known.confidences[wrong], kind="stable")][:count]
+    return [
+        {
+            "index": int(known.indices[place]),
+            "label": name(known.labels[place]),
+            "answer": name(known.last[place]),
+            "confidence": float(known.confidences[place]),
+        }
+        for place in surest
+    ]
+
+
+def _thumbnail(data: "Dataset", index: int) -> str:
+    """The crop that the model saw, as a data URI."""
+    first = (data.side - data.crop) // 2
+    pixels = data.pixels[index, first : first + data.crop, first : first + data.crop].numpy()
+    file = io.BytesIO()
+    image = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.save(file, "JPEG", quality=80)
+    return _data_uri(file.getvalue(), "image/jpeg")
+
+
+def _rendered(name: str, **told: Any) -> str:
+    return _environment().get_template(f"{name}.jinja").render(**told)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """On a page everything is escaped, and a name that is not given is an error."""
+    environment = Environment(
+        loader=PackageLoader("caltech.report", "templates"), undefined=StrictUndefined,
+        autoescape=lambda template: ".html" in template, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    filters = {"markdown": markdown, "matrix": _matrix, "mistakes": mistakes}
+    environment.filters |= filters | {"data_uri": _data_uri, "p": _p_value}
+    return environment
+
+
+def _lines(name: str, **told: Any) -> list[str]:
+    """Sentences of a template that has one on a line."""
+    return _rendered(f"{name}.txt", **told).splitlines()
+
+
+def _data_uri(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _p_value(value: float) -> str:
+    """Two digits, and no more zeros than matter."""
+    return "< 1e-6" if value < 1e-6 else f"{value:.2g}"
+
+
+def markdown(value: object) -> str:
+    """Text in a cell: no column's end, no link, no HTML; `p < 0.05` stays as it is."""
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(str(value).split()))
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
+def _matrix(table: Table) -> list[tuple[str, list[float | None]]]:
+    """Adjusted p values of each row with the rows before it; nothing of too many rows."""
+    known = {(pair.second, pair.first): pair.p_adjusted for pair in table.pairs}
+    paired = {name for names in known for name in names}
+    names = [row.name for row in table.rows if row.name in paired]
+    if len(names) > MOST_ROWS_IN_PAIRS:
+        return []
+    return [(name, [known.get((name, b)) for b in names[:n]]) for n, name in enumerate(names)]

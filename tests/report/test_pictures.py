@@ -1,0 +1,52 @@
+"""Pictures are PNG files, and which there are depends on what there is to show."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from caltech.report import landscape, pictures, rows
+from tests.report.conftest import LABELS, made_up
+
+
+def sweep(**keys: tuple) -> rows.Table:
+    """A row for each combination."""
+    points = [dict(zip(keys, map(str, p), strict=True)) for p in itertools.product(*keys.values())]
+    run = made_up("num_epochs=2")
+    runs = [replace(run, metrics={"val/best_accuracy": 0.5 + 0.02 * n}) for n in range(len(points))]
+    made = zip(points, runs, strict=True)
+    return rows.Table(
+        "Runs",
+        tuple(rows.Row(str(point), (run,), point) for point, run in made),
+        tuple(keys),
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [({"lr": (0.1, 0.01, 1)}, "_line"), ({"lr": (0.1, 1), "step_size": (5, 10)}, "_heat_map"),
+     ({"lr": (0.1, 1), "step_size": (5, 9), "gamma": (0.1, 1), "model": ("a", "$b")}, "_parallel")],
+)  # fmt: skip
+def test_the_picture_of_a_sweep_fits_the_keys_that_differ(keys, kind, monkeypatch):
+    found, original = [], getattr(landscape, kind)
+    monkeypatch.setattr(landscape, kind, lambda *args: found.append(kind) or original(*args))
+    drawn = {picture.name: picture.png for picture in pictures.draw(sweep(**keys))}
+    assert found == [kind] and drawn["sweep"].startswith(b"\x89PNG")
+
+
+def test_pictures_are_of_what_there_is():
+    """No confusions of a run that is always right, and no answers of one that has none."""
+    run = made_up("num_epochs=2")
+    always_right = made_up("num_epochs=2", given=LABELS)
+    without = replace(run, predictions=None)
+    told = {"learning-curves"}, {"reliability", "per-class"}, {"confusions"}
+    expected = (
+        (run, told[0] | told[1] | told[2]),
+        (always_right, told[0] | told[1]),
+        (without, told[0]),
+    )
+    for each, names in expected:
+        table = rows.Table("Table", (rows.Row("$a", (each,), {}),), (), True)
+        assert {picture.name for picture in pictures.draw(table)} == names
+    assert pictures.draw(rows.Table("Table", (rows.Row("a", (), {}),), (), True)) == []

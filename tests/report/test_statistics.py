@@ -1,0 +1,78 @@
+"""Intervals and tests against published or hand-made values."""
+
+import numpy as np
+import pytest
+
+from caltech.report import statistics
+
+
+def test_wilson_s_interval():
+    """Values of Newcombe (1998), Table I, method 3."""
+    for correct, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)):
+        interval = statistics.wilson(correct / count, count)
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+    assert statistics.wilson(1.0, 29).high == 1.0
+
+
+def test_seeds_widen_the_interval_of_images():
+    alone = statistics.of_accuracy([0.5], 1000)
+    assert alone == statistics.wilson(0.5, 1000)
+    together = statistics.of_accuracy([0.48, 0.5, 0.52], 1000)
+    assert together.low < alone.low and together.high > alone.high
+    assert 0.5 in together and 0.6 not in together
+    assert statistics.of_accuracy([0.97, 0.99], 599).high == 1.0
+    assert statistics.of_accuracy([0.02, 0.05], 599).low == 0.0
+
+
+def test_student_s_intervals():
+    """Of the mean, and of one more seed, wider by the one's own chance; t(2) = 4.3027."""
+    seeds = statistics.over_seeds([0.48, 0.5, 0.52])
+    assert seeds.high - 0.5 == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=1e-4)
+    interval = statistics.of_one_more([2.0, 3.0, 4.0])
+    assert interval.high - 3 == pytest.approx(4.3027 * (1 + 1 / 3) ** 0.5, rel=1e-4)
+    assert 3 - interval.low == pytest.approx(interval.high - 3)
+    assert statistics.of_one_more([2.0, 2.0]) == statistics.Interval(2.0, 2.0)
+
+
+def test_mcnemar_s_test():
+    """Exact: twice the binomial tail of the smaller count, here of 5 in 20."""
+    first, second = np.zeros(100, bool), np.zeros(100, bool)
+    first[:15], second[15:20] = True, True
+    first[20:60] = second[20:60] = True
+    only_first, only_second, p_value = statistics.mcnemar(first, second)
+    assert (only_first, only_second) == (15, 5)
+    assert p_value == pytest.approx(0.041389, abs=1e-6)
+    assert statistics.mcnemar(first, first) == (0, 0, 1.0)
+
+
+def test_holm_s_adjustment():
+    """The example of R's p.adjust(c(0.01, 0.02, 0.03, 0.005), "holm")."""
+    assert statistics.holm([0.01, 0.02, 0.03, 0.005]) == pytest.approx([0.03, 0.04, 0.04, 0.02])
+    assert statistics.holm([]) == []
+
+
+def test_calibration():
+    """Two bins: 0.9 promised and 0.5 kept, 0.3 promised and 0.3 kept, as many answers in each."""
+    confidences = np.array([0.9] * 10 + [0.3] * 10)
+    correct = np.array([True] * 5 + [False] * 5 + [True] * 3 + [False] * 7)
+    result = statistics.calibration(confidences, correct)
+    assert result.error == pytest.approx(0.2) and result.count.sum() == 20
+    assert statistics.calibration(np.ones(4), np.ones(4, bool)).error == 0
+
+
+def test_a_collapsed_run_is_known_by_its_answers():
+    labels = np.array([0] * 30 + [1] * 70)
+    assert statistics.collapsed(labels, np.full(100, 1)) == 1
+    assert statistics.collapsed(labels, np.array([0] * 5 + [1] * 95)) == 1
+    assert statistics.collapsed(labels, np.array([0] * 6 + [1] * 94)) is None
+    assert statistics.collapsed(np.zeros(9, int), np.zeros(9, int)) is None  # so are the labels
+
+
+def test_the_classes_that_are_confused_most():
+    """3 for 1 most often, then 0 for 2, and a third pair has no room."""
+    labels = np.array([1] * 5 + [2] * 4 + [4, 0, 3])
+    answers = np.array([3, 3, 3, 1, 1, 0, 0, 2, 2, 5, 0, 3])
+    classes, counts, shares = statistics.confused(labels, answers, 4)
+    assert classes == [0, 1, 2, 3]
+    assert counts.tolist() == [[1, 0, 0, 0], [0, 2, 0, 3], [2, 0, 2, 0], [0, 0, 0, 1]]
+    assert shares[1].tolist() == [0, 0.4, 0, 0.6]

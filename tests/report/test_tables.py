@@ -1,0 +1,95 @@
+"""What a number is shown as, and what is said of it."""
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+
+from caltech.report import render, rows, tables
+from tests.report.conftest import DATA, accuracies, made_up, table
+
+
+def row(*overrides: str, **changes) -> rows.Row:
+    run = made_up(*overrides, **changes)
+    return rows.Row("x", (run,), run.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [("lr", "0.001", "1e-3"), ("lr", "0.05", "5e-2"), ("weight_decay", "5e-05", "5e-5"),
+     ("gamma", "0.01", "0.01"), ("weight_decay", "0.0", "0"), ("model", "alexnet", "alexnet"),
+     ("start", "1234567e89", "1234567e89")],
+)  # fmt: skip
+def test_parameters_are_written_as_in_the_study(name, value, shown):
+    found = rows.Table("Runs", (rows.Row("x", (), {name: value}),), (name,), False)
+    (column,) = tables.parameters(found)
+    assert column.show(found.rows[0]) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, ""), (0.123, "0.12 s"), (42.4, "42 s"), (600, "10 min")]
+)
+def test_time_is_in_a_unit_that_fits(seconds, shown):
+    column = next(each for each in tables.STATISTICS if each.name == "Training time")
+    assert column.show(row(seconds=seconds)) == shown
+
+
+def test_a_column_that_is_listed_is_in_all_forms_and_is_explained(monkeypatch, text_of):
+    added = tables.Column("Ants", lambda row: "some", explanation="Ants are counted.")
+    monkeypatch.setattr(render, "STATISTICS", (*render.STATISTICS, added))
+    runs = [made_up()]
+    assert "| Ants |\n" in text_of(runs) and "\n- Ants are counted.\n" in text_of(runs)
+    sheet = render.Sheet(rows.Table("Runs", (row(),), (), False), runs)
+    (line,) = csv.DictReader(io.StringIO(render.spreadsheet([sheet])))
+    assert line["Ants"] == "some"
+    page = render.text_and_page("mine", [sheet], runs, {"Runs": []})[1]
+    assert "<th>Ants</th>" in page and "<td>some</td>" in page
+    assert "<li>Ants are counted.</li>" in page
+
+
+def test_runs_that_did_not_finish_are_marked_and_do_not_count(text_of):
+    failed = {"status": "failed", "reason": "DivergedError: nan\nand more"}
+    runs = [
+        made_up("lr=0.1", accuracy=0.3),
+        made_up("lr=0.2", accuracy=0.4),
+        made_up("lr=0.3", status="pruned"),
+        made_up("lr=0.4", **failed, data={"name": "", "sha256": "d"}),
+        made_up("lr=0.5", status="running"),
+    ]
+    text = text_of(runs)
+    lines = table(text, "Runs")
+    assert [line["lr"] for line in lines] == ["2e-1", "1e-1", "3e-1", "4e-1", "5e-1"]
+    told = [line["TESTING ACC"] for line in lines]
+    assert told == ["0.4000", "0.3000", "pruned after epoch 3", "failed", "running, epoch 3 of 30"]
+    assert "(b) failed (DivergedError: nan): does not count." in text
+    assert text.count(" / 2: ") == 1  # one pair for McNemar's test
+
+
+def test_other_code_and_other_data_are_marked(text_of):
+    runs = [
+        made_up("lr=0.1", accuracy=0.2, code={"sha256": "old", "git": "old-git"}),
+        made_up("lr=0.2", accuracy=0.4),
+        made_up("lr=0.3", accuracy=0.3, data=DATA | {"sha256": "other", "name": "mine"}),
+        made_up("lr=0.4", accuracy=0.5),
+    ]
+    text = text_of(runs)
+    assert list(accuracies(text, "Runs")) == ["1", "2", "3 (a)", "4 (b)"]
+    assert "(a) made from other data than most runs: mine other." in text
+    assert "(b) made by other code than most runs: old-git (old)." in text
+    assert text.count(": lr=0.3 / ") == 0  # no paired test on other images
+
+
+def test_paired_tests_stay_within_a_data_set():
+    """Of many rows, each data set's best is compared with the others on the same images."""
+    run = made_up()
+
+    def named(name: str, accuracy: float, data=DATA) -> rows.Row:
+        known = replace(run, data=data, metrics={"val/best_accuracy": accuracy})
+        return rows.Row(name, (known,), {})
+
+    mine = [named(f"mine {n}", 0.5 + 0.01 * n) for n in range(12)]
+    other = [named(f"other {n}", 0.9 + 0.01 * n, DATA | {"sha256": "o"}) for n in range(3)]
+    pairs = rows.Table("Runs", (*mine, *other), (), False).pairs
+    assert {pair.first for pair in pairs} == {"mine 11", "other 2"}
+    assert len(pairs) == 11 + 2
