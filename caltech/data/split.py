@@ -9,6 +9,13 @@ from torch import Tensor
 from caltech.errors import InputError
 
 
+def of(files: list[str], train_files: str | None, test_files: str | None) -> dict[str, Tensor]:
+    """Indices into `files` of each part: by the lists if there are any, else by the rule."""
+    if train_files or test_files:
+        return by_files(files, train_files, test_files)
+    return by_rule(len(files))
+
+
 def by_rule(count: int) -> dict[str, Tensor]:
     """Every third of the ordered images is for test, every fourth of the others for validation.
 
