@@ -18,7 +18,7 @@ from caltech.config import build
 from caltech.errors import DivergedError, InputError
 from caltech.runs import checkpoint, provenance
 from caltech.train import train
-from caltech.training import epoch, features, signals
+from caltech.training import epoch, signals
 from caltech.training.average import Last
 from caltech.training.epoch import Setup, evaluate
 from caltech.training.inputs import Images
@@ -337,83 +337,6 @@ def test_other_data_is_refused(configure, tmp_path, cache):
     with pytest.raises(InputError, match=r"made from other data.*study=NAME.*rerun=true"):
         train(cfg)
     assert_equal(outcome(cfg), before)
-
-
-@pytest.mark.parametrize(
-    ("model", "freeze", "augment"),
-    [
-        (["model=alexnet", "model.weights=null"], "backbone", "flip_both"),
-        (["model=alexnet", "model.weights=null"], "linear", "none"),
-        (["model=resnet18", "model.weights=null"], "backbone", "flip"),
-        (["model=efficientnet_lite0"], "backbone", "none"),
-        (["model=efficientnet_lite0"], "linear", "flip_both"),
-    ],
-)
-def test_cached_features_change_nothing(configure, model, freeze, augment):
-    """Same draws, same dropout; the products differ at most in their rounding."""
-    common = [*model, f"freeze={freeze}", f"augment={augment}", "num_epochs=2", "batch_size=16"]
-    cached = configure(*common, "study=cached")
-    plain = configure(*common, "study=plain", "features=off")
-    train(cached)
-    train(plain)
-    found, expected = outcome(cached), outcome(plain)
-    for name in ("last", "best"):
-        for metric, value in expected[0][name].items():
-            assert found[0][name][metric] == pytest.approx(value, rel=1e-4, abs=1e-6), metric
-    for name, tensor in expected[1].items():
-        assert torch.allclose(found[1][name], tensor, rtol=1e-4, atol=1e-5), name
-
-
-def test_features_are_computed_once(configure, monkeypatch, tmp_path):
-    own = [*LITE0, f"cache={tmp_path / 'cache'}", "num_epochs=1"]
-    train(configure(*own))
-    monkeypatch.setattr(features, "_extract_view", lambda *_: pytest.fail("computed again"))
-    train(configure(*own, "lr=0.02"))
-    for other in ("data.crop=60", "data.resize=76", "model.weights=null", "precision=bf16"):
-        with pytest.raises(pytest.fail.Exception):
-            train(configure(*own, other))
-
-
-def test_an_interrupted_extraction_goes_on(configure, monkeypatch, tmp_path):
-    own = [*LITE0, f"cache={tmp_path / 'cache'}", "num_epochs=1"]
-    expected = configure(*LITE0, "num_epochs=1", "study=expected")
-    train(expected)
-    monkeypatch.setitem(features.BATCH, "cpu", 10)
-    monkeypatch.setattr(features, "ROWS_PER_BLOCK", 10)
-    rows = []
-
-    def crop(pixels, indices, size):
-        rows.extend(indices.tolist())
-        if indices[0] == 30 and rows.count(30) == 1:
-            raise Stopped
-        return features_crop(pixels, indices, size)
-
-    features_crop = features.center_crop
-    monkeypatch.setattr(features, "center_crop", crop)
-    with pytest.raises(Stopped):
-        train(configure(*own))
-    train(configure(*own))
-    assert sorted(set(rows)) == list(range(60))
-    assert [rows.count(row) for row in (0, 29, 30, 59)] == [1, 1, 2, 1]
-    found = outcome(configure(*own))[1]
-    for name, tensor in outcome(expected)[1].items():
-        assert torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-6)
-
-
-def test_features_cut_short_on_disk_are_completed(configure, tmp_path):
-    own = [*LITE0, f"cache={tmp_path / 'cache'}", "num_epochs=1"]
-    cfg = configure(*own)
-    train(cfg)
-    (binary,) = (tmp_path / "cache" / "features").glob("*.bin")
-    whole = binary.read_bytes()
-    with binary.open("rb+") as file:
-        file.truncate(len(whole) // 2 + 1)
-    train(configure(*own, "study=again"))
-    row = len(whole) // 60
-    assert binary.read_bytes()[: 30 * row] == whole[: 30 * row]
-    again = torch.frombuffer(bytearray(binary.read_bytes()), dtype=torch.float32)
-    before = torch.frombuffer(bytearray(whole), dtype=torch.float32)
-    assert torch.allclose(again, before, rtol=1e-4, atol=1e-6)
 
 
 def test_divergence_is_an_error_and_leaves_no_result(configure):
