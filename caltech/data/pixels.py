@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 # Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
-BLOCK_BYTES = 1 << 26  # decoded at a time, and then in memory
+BLOCK_BYTES = 1 << 25  # decoded at a time, and then in memory
 
 
 def content_digest(images: Path, files: list[str], cache: Path) -> str:

@@ -54,7 +54,7 @@ def test_a_file_of_an_earlier_version_is_built_again_in_its_place(tree, tmp_path
 
 
 def test_blocks_are_of_a_size_in_bytes(tmp_path):
-    for resize, images in ((256, 341), (4672, 1), (10_000, 1)):
+    for resize, images in ((256, 170), (4672, 1), (10_000, 1)):
         array = pixels.cached(tmp_path, ["a/b.jpg"], resize, "x", tmp_path)
         assert array.block_rows == images
 
