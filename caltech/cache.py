@@ -54,13 +54,7 @@ class CachedArray:
         Raises:
             DiskError: there is no room. What was computed stays; the next call goes on from it.
         """
-        if self._is_complete(self._note()):
-            return False
-        with self._lock():
-            if self._is_complete(self._note()):  # another process has computed it meanwhile
-                return False
-            self._complete()
-        return True
+        return not self._is_complete(self._note()) and self._complete()
 
     def read(self) -> Tensor:
         """All rows, every byte verified; memory-mapped, and no change of it reaches the file.
@@ -69,12 +63,9 @@ class CachedArray:
             DiskError: as ensure.
             DamagedError: the disk does not give back what was written to it.
         """
-        if (values := self._verified()) is not None:
-            return values
-        with self._lock():
-            if (values := self._verified()) is None:
-                self._complete()
-                values = self._verified()
+        if (values := self._verified()) is None:
+            self._complete()
+            values = self._verified()
         if values is None:
             raise DamagedError(f"{self.path} is not what was just written: look after this disk.")
         return values
@@ -87,9 +78,6 @@ class CachedArray:
     @property
     def _note_path(self) -> Path:
         return self.path.with_suffix(".json")
-
-    def _lock(self) -> FileLock:
-        return FileLock(self.path.with_suffix(".lock"))  # which makes the folder
 
     def _is_complete(self, note: Mapping[str, Any]) -> bool:
         rows = sum(rows for rows, _ in note["blocks"])
@@ -122,16 +110,23 @@ class CachedArray:
         size = self.path.stat().st_size if self.path.is_file() else 0
         return np.memmap(self.path, np.uint8, "c") if size else np.empty(0, np.uint8)
 
-    def _complete(self) -> None:
-        """Compute the damaged and the missing blocks, and note each; the lock is held."""
-        note = self._note()
-        row_bytes, blocks = note["row_bytes"], list(note["blocks"])
-        for first in range(sum(rows for rows, _ in blocks), self.rows, self.block_rows):
-            blocks.append((min(self.block_rows, self.rows - first), None))
-        todo = _differing(self._map(), blocks, row_bytes)
-        damaged = [number for number in todo if number < len(note["blocks"])]
-        if damaged or not note["blocks"]:
-            self._replace(damaged)
+    def _complete(self) -> bool:
+        """Compute the blocks that are damaged or missing; whether there were any."""
+        with FileLock(self.path.with_suffix(".lock")):  # which makes the folder, too
+            note = self._note()
+            blocks = list(note["blocks"])
+            for first in range(sum(rows for rows, _ in blocks), self.rows, self.block_rows):
+                blocks.append((min(self.block_rows, self.rows - first), None))
+            todo = _differing(self._map(), blocks, note["row_bytes"])
+            if todo:  # else another process has computed them while this one waited
+                damaged = [number for number in todo if number < len(note["blocks"])]
+                if damaged or not note["blocks"]:
+                    self._replace(damaged)
+                self._compute(blocks, todo, note["row_bytes"])
+        return bool(todo)
+
+    def _compute(self, blocks: list[tuple], todo: Sequence[int], row_bytes: int) -> None:
+        """Write one block after the other, and note each once it is written."""
         ends = list(accumulate(rows for rows, _ in blocks))
         count = sum(blocks[number][0] for number in todo)
         log.info(f"{self.doing} into %s", count, self.path)

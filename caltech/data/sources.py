@@ -48,7 +48,7 @@ def caltech101(
     images = folder(root, "caltech101")
     if not images.is_dir():
         downloads.caltech101(images, download)
-    return _of_files("caltech101", images, resize, crop, train_files, test_files, cache)
+    return _of_files("caltech101", images, resize, crop, (train_files, test_files), cache)
 
 
 def digits(resize: int, crop: int) -> Dataset:
@@ -101,19 +101,13 @@ def list_images(images: Path) -> list[str]:
 
 
 def _of_files(
-    name: str,
-    images: Path,
-    resize: int,
-    crop: int,
-    train_files: str | None,
-    test_files: str | None,
-    cache: str,
+    name: str, images: Path, resize: int, crop: int, lists: tuple[str | None, ...], cache: str
 ) -> Dataset:
-    """The images below category folders, decoded if they are not yet."""
+    """The images in category folders, decoded; split by two lists of files or by the rule."""
     files = list_images(images)
     names = [file.split("/")[0] for file in files]
     classes = tuple(dict.fromkeys(names))
-    parts = split.of(files, train_files, test_files)
+    parts = split.of(files, *lists)
     split.require_parts(images, classes, parts)
     kept = Path(cache).expanduser()
     content = pixels.content_digest(images, files, kept)
