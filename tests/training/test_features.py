@@ -94,6 +94,12 @@ def test_an_evaluation_has_all_its_views(tmp_path):
     assert list(found.views) == BOTH
 
 
+def test_a_frozen_part_drops_nothing(tmp_path):
+    frozen = nn.Sequential(Halved(), nn.Dropout()).train()
+    expected = extract(tmp_path).views["plain"]
+    assert torch.equal(extract(tmp_path, frozen=frozen).views["plain"], expected)
+
+
 @pytest.mark.parametrize(
     "change",
     [
