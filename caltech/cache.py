@@ -151,11 +151,11 @@ class CachedArray:
 
     def _replace(self, damaged: Sequence[int]) -> None:
         """Go on in another file: a process may have mapped the one that was complete."""
-        reason = "its checksums are missing (an earlier version wrote it, or they were lost)"
+        reason = "checksums are missing (an earlier version wrote it, or they were lost); all"
         if damaged:
-            reason = f"blocks {', '.join(map(str, damaged))} do not match their checksums"
+            reason = f"blocks {', '.join(map(str, damaged))} do not match their checksums; each"
         if len(self._map()):
-            log.warning("%s: %s. What is damaged is computed again.", self.path, reason)
+            log.warning("%s: %s is computed again.", self.path, reason)
         with files.replacing(self.path) as fresh:
             shutil.copyfile(self.path, fresh) if damaged else fresh.touch()
 

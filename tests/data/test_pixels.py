@@ -49,7 +49,7 @@ def test_a_file_of_an_earlier_version_is_built_again_in_its_place(tree, tmp_path
     assert array.ensure()
     assert array.path.stat().st_size == expected.nbytes
     assert torch.equal(array.read(), expected)
-    assert f"{array.path}: its checksums are missing (an earlier version" in caplog.text
+    assert f"{array.path}: checksums are missing (an earlier version" in caplog.text
     assert len(list(array.path.parent.iterdir())) == 3
 
 
