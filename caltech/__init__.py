@@ -1,1 +1,23 @@
-"""A Hydra sweep framework for transfer-learning studies on Caltech-101."""
+"""Transfer-learning studies as one command a run.
+
+train predict export    what is typed; also `python -m caltech.report` and `... caltech.data audit`
+sweeps/     what became of many runs
+inference/  a finished run that answers
+report/     a study's tables, page and pictures
+training/   how weights change
+tracking/   what MLflow is told
+runs/       one run's directory: what is in it, what it was made from, how it is found
+data/       which images, in which split, as which pixels
+models/     which network, where it is cut, what is frozen
+config      what a config may name, and how an option is built
+keys        what a run is: its key
+settings    what may be typed: each root key once
+cache       a big array on disk, computed once
+files       whole, or not there, or found out
+errors      sentences instead of tracebacks
+metrics     the names of all numbers
+
+A file imports what stands below it in this list, and of the folders that stand together neither
+sweeps, inference and report, nor training and tracking, nor data and models each other
+(pyproject.toml: importlinter).
+"""

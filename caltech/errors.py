@@ -2,9 +2,8 @@
 
 import os
 import sys
-import traceback
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class CaltechError(Exception):
@@ -31,21 +30,40 @@ class DamagedError(CaltechError):
     """A file is not what was written there: names it."""
 
 
-def show_as_messages(begun: Sequence[object]) -> None:
-    """Make uncaught errors one message without a traceback where a user can act on them.
+_is_composed = False  # whether what was typed has become a config
+
+
+def composed() -> None:
+    """Called when what was typed has become a config: other errors than ours are bugs from now."""
+    global _is_composed
+    _is_composed = True
+
+
+@contextmanager
+def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -> Iterator[None]:
+    """A command from what was typed to its exit code; what a user can act on is one message.
 
     Args:
-        begun: what the command has begun to work on. While it is empty, any error can only be of
-            what was typed, in Hydra's words: a missing option, a value of another type.
+        interrupted: what is said after Ctrl-C.
+        composes: a config is made of what was typed, by Hydra. Until it is (composed), any error
+            can only be of that, in Hydra's words: a missing option, a value of another type.
     """
-    wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    global _is_composed
+    _is_composed = not composes
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own
-
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        is_input = isinstance(error, CaltechError) or (not begun and isinstance(error, Exception))
-        if is_input and not wants_traceback:
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            traceback.print_exception(kind, error, trace)
-
-    sys.excepthook = show
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if before or not (isinstance(error, CaltechError) or not _is_composed):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = before or ""

@@ -1,4 +1,4 @@
-"""What a run is: a key that is equal for two configs exactly if their results must be.
+"""What a run is: its key, which two configs share exactly if they agree in all that decides.
 
 Normalise, then hash: numbers get the type that conf/ gives them, lists of files count by their
 lines, addresses become the names that they were born with, and what was added later is left out
@@ -42,7 +42,7 @@ LISTS_WITHIN = {"data": ("train_files", "test_files")}
 
 
 def run_key(cfg: DictConfig) -> str:
-    """Ten hexadecimal digits that are equal for two configs exactly if their results must be."""
+    """Ten hexadecimal digits, the same for two configs exactly if these agree in what decides."""
     return _digest(decisive(cfg))
 
 

@@ -1,4 +1,4 @@
-"""What may be typed: each root key once, the options that conf/ has, and the check before any work."""
+"""What may be typed: each root key once, the options of conf/, the check before any work."""
 
 import dataclasses
 import difflib
@@ -44,10 +44,18 @@ def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
     return lambda value: value in options, f"it is one of {', '.join(options)}", options[0]
 
 
-GROUPS = {"data", "model", "freeze", "augment", "loss", "optimizer", "schedule", "average"}
 ROOT = {
-    **dict.fromkeys((*sorted(GROUPS), "precision"), RootKey(True)),
-    **dict.fromkeys(("pruner", "tracking"), RootKey(False)),
+    "data": RootKey(True),
+    "model": RootKey(True),
+    "freeze": RootKey(True),
+    "augment": RootKey(True),
+    "loss": RootKey(True),
+    "optimizer": RootKey(True),
+    "schedule": RootKey(True),
+    "average": RootKey(True),
+    "precision": RootKey(True),
+    "pruner": RootKey(False),
+    "tracking": RootKey(False),
     "lr": RootKey(None, float, lambda v: 0 < v < math.inf,
         "the learning rate must be positive and finite", "1e-2"),
     "momentum": RootKey(None, float, lambda v: 0 <= v < 1,

@@ -5,7 +5,6 @@ import signal
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import hydra
@@ -31,20 +30,18 @@ from caltech.tracking.description import describe
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, signals
 from caltech.training.device import choose_device
-from caltech.training.epoch import Batches, Learner, evaluate
-from caltech.training.fit import Nobody, Observer, fit
+from caltech.training.epoch import Batches, Learner, evaluate, learner_of
+from caltech.training.fit import NOBODY, Observer, fit
 from caltech.training.inputs import Images
-from caltech.training.schedule import require_steps
 
 log = logging.getLogger(__name__)
-begun: list[DictConfig] = []  # configs of this process's jobs
 
 
 def train(
     cfg: DictConfig,
     choices: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
-    observer: Observer = Nobody(),
+    observer: Observer = NOBODY,
 ) -> Result:
     """Compute the run that `cfg` describes, or go on with it, or answer what it gave before.
 
@@ -76,15 +73,11 @@ def train(
         require_batch_of_one(model, data.crop, cfg.batch_size)
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
-    loss = build(cfg.loss)
-    optimizer = build(cfg.optimizer, [p for p in trainable.parameters() if p.requires_grad])
-    schedule = build(cfg.schedule, optimizer)
-    require_steps(partial(build, cfg.schedule), cfg.num_epochs)
-    average = build(cfg.average, trainable)
-    precision = build(cfg.precision)
-    precision.warn_if_slow(device)
-    directory = RunDirectory(cfg.directory)
-    with directory.claimed(waits=jobs.name() is not None):
+    is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
+    learner = learner_of(cfg, trainable if is_cached else model, trainable, device)
+
+    directory, sweep = RunDirectory(cfg.directory), jobs.name()
+    with directory.claimed(waits=sweep is not None):
         made_from = provenance.collect(data, model, device)
         ended = Result.read(directory, pruned_too=True)
         if cfg.rerun and (ended or not provenance.is_begun(directory, made_from)):
@@ -92,42 +85,48 @@ def train(
             ended = None
         goes_on = ended is None or (ended.status == PRUNED and not observer.prunes)
         provenance.record(directory, cfg, made_from, goes_on)
-        description = describe(cfg, choices or {}, overrides, jobs.name(), made_from)
+        description = describe(cfg, choices or {}, overrides, sweep, made_from)
         if not goes_on:
             log.info("%s is %s already; rerun=true computes it again.", directory, ended.status)
-            if jobs.name() is not None:
+            if sweep is not None:
                 build(cfg.tracking, description).join_sweep()
             ended.log()
             return ended
 
-        if len(frozen) and isinstance(augment, Views) and cfg.features == "auto":
+        if is_cached:
             cache = Path(cfg.cache).expanduser()
-            inputs = features.extract(frozen, data, augment, precision, device, cache)
-            network = trainable
+            inputs = features.extract(frozen, data, augment, learner.precision, device, cache)
         else:
-            network, inputs = model, Images(data, augment, device)
-        learner = Learner(
-            network=network, trainable=trainable, loss=loss, optimizer=optimizer,
-            schedule=schedule, average=average, scaler=precision.scaler(device),
-            precision=precision,
-        )  # fmt: skip
+            inputs = Images(data, augment, device)
         batches = Batches(inputs=inputs, labels=data.labels.to(device), size=cfg.batch_size)
-
         with build(cfg.tracking, description) as tracker:
-            frozen_before = frozen_digest(model)
-            progress = fit(cfg, learner, batches, data, directory, [tracker, observer])
-            if frozen_digest(model) != frozen_before:
-                raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
-            tested = None
-            if len(progress.history) == cfg.num_epochs:
-                tested = test_once(learner, batches, data, model, progress, directory)
-            result = Result.of(cfg.key, progress, tested, data.majority_accuracy)
-            write_json(directory.data, data.describe())
-            write_json(directory.timing, {"seconds": progress.seconds})
+            result = compute(cfg, learner, batches, data, model, directory, [tracker, observer])
             tracker.log_result(result, directory.artifacts())
         result.write(directory)
     result.log()
     return result
+
+
+def compute(
+    cfg: DictConfig,
+    learner: Learner,
+    batches: Batches,
+    data: Dataset,
+    model: Classifier,
+    directory: RunDirectory,
+    observers: Sequence[Observer],
+) -> Result:
+    """Train the epochs that are left and, unless the run is pruned, test once."""
+    frozen_before = frozen_digest(model)
+    progress = fit(cfg, learner, batches, data, directory, observers)
+    if frozen_digest(model) != frozen_before:
+        raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
+    tested = None
+    if len(progress.history) == cfg.num_epochs:
+        tested = test_once(learner, batches, data, model, progress, directory)
+    write_json(directory.data, data.describe())
+    write_json(directory.timing, {"seconds": progress.seconds})
+    return Result.of(cfg.key, progress, tested, data.majority_accuracy)
 
 
 def test_once(
@@ -161,7 +160,7 @@ def test_once(
 def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
     require_resolved(cfg)
-    begun.append(cfg)
+    errors.composed()
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
     with jobs.recorded(cfg, overrides, hydra_cfg.job) as record:
@@ -198,20 +197,15 @@ def repeated(cfg: DictConfig) -> list[DictConfig]:
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
-    errors.show_as_messages(begun)
     logging.raiseExceptions = False  # a log on a full disk: the run says it, not each line
     signal.signal(signal.SIGTERM, signals.raise_at_once)
-    register()
-    begun.clear()
-    refuse_null_groups(sys.argv[1:])
     if "--cfg" in sys.argv and "--resolve" not in sys.argv:
         sys.argv.append("--resolve")  # the key, and the values that groups take from the root
-    try:
+    with errors.shown_as_messages("interrupted; the same command goes on from here"):
+        register()
+        refuse_null_groups(sys.argv[1:])
         with jobs.summarised():
             compose_and_train()
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

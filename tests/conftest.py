@@ -1,6 +1,7 @@
 """A small Caltech-101 tree of generated JPEGs, composed configs, and the real data if present."""
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 from caltech.config import register
 from caltech.settings import CONF
 from caltech.train import train
+from tests.forks import Driver, driver
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CATEGORIES = ("BACKGROUND_Google", "Faces", "Faces_easy", "accordion", "wild_cat", "yin_yang")
@@ -51,20 +53,33 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def compose_in(tree: Path, cache: Path):
+    """Compose a config as the command line does, with an output folder and overrides."""
+    return partial(composed, tree, cache)
+
+
 @pytest.fixture
-def configure(tree: Path, cache: Path, tmp_path: Path):
-    """Compose a config as the command line does; small images, no tracking, own output folder."""
-    return partial(composed, tree, cache, tmp_path / "multirun")
+def configure(compose_in, tmp_path: Path):
+    """The same with an output folder of the test's own."""
+    return partial(compose_in, tmp_path / "multirun")
 
 
 def composed(tree: Path, cache: Path, output: Path, *overrides: str) -> DictConfig:
-    """What `configure` gives."""
+    """Small images, no tracking."""
     register()
     own = [f"cache={cache}", f"output={output}", "tracking=none", "device=cpu"]
-    if not any(override == "data=digits" for override in overrides):
+    if "data=digits" not in overrides:
         own += [f"data.root={tree}", "data.resize=72", "data.crop=64"]
     with initialize_config_dir(config_dir=str(CONF)):
         return compose("train", [*own, *overrides])
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """Runs commands in children of one process that has imported everything."""
+    with driver(tmp_path_factory.mktemp("forks")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from pathlib import Path
 import imagehash
 import numpy as np
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 from PIL import Image
 from torch import get_num_threads
 from tqdm import tqdm
@@ -118,18 +117,19 @@ def main() -> None:
     parser.add_argument("command", choices=["audit"])
     parser.add_argument("overrides", nargs="*", help="as for caltech.train: data.root=FOLDER")
     arguments = parser.parse_args()
-    begun: list[DictConfig] = []
-    errors.show_as_messages(begun)
-    register()
-    with initialize_config_dir(config_dir=str(CONF)):
-        given = compose("train", arguments.overrides).data
-    name = given.get("_target_", "").rpartition(".")[2]
-    if name not in sources.FOLDERS:
-        raise InputError("An audit reads image files, and this data set has none. Type data.root=.")
-    begun.append(given)
-    images = sources.folder(given.root, name)
-    findings = audit(images, given.get("train_files"), given.get("test_files"))
-    print(report(findings))
+    with errors.shown_as_messages():
+        register()
+        with initialize_config_dir(config_dir=str(CONF)):
+            given = compose("train", arguments.overrides).data
+        errors.composed()
+        name = given.get("_target_", "").rpartition(".")[2]
+        if name not in sources.FOLDERS:
+            raise InputError(
+                "An audit reads image files, and this data set has none. Type data.root=."
+            )
+        images = sources.folder(given.root, name)
+        findings = audit(images, given.get("train_files"), given.get("test_files"))
+        print(report(findings))
     raise SystemExit(1 if findings.corrupt else 0)
 
 

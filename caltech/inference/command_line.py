@@ -2,17 +2,16 @@
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from caltech import errors
 from caltech.config import project_root
-from caltech.errors import CaltechError
-from caltech.inference import predictor
-from caltech.inference.predictor import Trained
-from caltech.runs import find
+from caltech.inference.predictor import Predictor
+from caltech.runs.directory import WEIGHTS
+from caltech.runs.find import find
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +31,7 @@ class Parser(argparse.ArgumentParser):
             "validation accuracy")  # fmt: skip
         add("--study", metavar="NAME", help="only runs of this study")
         add("--data", metavar="NAME", help="with run=best, only runs on this data set")
-        add("--weights", choices=predictor.WEIGHTS, default="best",
+        add("--weights", choices=WEIGHTS, default="best",
             help="of the epoch of best validation accuracy (the default) or the last")  # fmt: skip
         add("--output", metavar="FOLDER", default=f"{project_root()}/multirun",
             help="where the studies are (default: %(default)s)")  # fmt: skip
@@ -41,43 +40,32 @@ class Parser(argparse.ArgumentParser):
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse, with name=VALUE as --name=VALUE for every option that takes a value."""
         names = {s for a in self._actions for s in a.option_strings if a.nargs != 0}
-        written = [
-            f"--{a}" if f"--{a.split('=')[0]}" in names and "=" in a else a for a in arguments
-        ]
-        return self.parse_intermixed_args(written)
+        words = [f"--{a}" if "=" in a and f"--{a.split('=')[0]}" in names else a for a in arguments]
+        return self.parse_intermixed_args(words)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}. Type --help to see what is possible.\n")
 
 
-def load(given: argparse.Namespace) -> Trained:
+def load(given: argparse.Namespace) -> Predictor:
     """The run that the command line names; says on stderr which one it is."""
-    directory = find.find(given.run, given.study, given.data, Path(given.output).expanduser())
-    run = predictor.load(directory, given.weights, given.device)
-    told = run.summary()
+    directory = find(given.run, given.study, given.data, Path(given.output).expanduser())
+    predictor = Predictor.load(directory, given.weights, given.device)
+    told = predictor.summary()
     print(
-        f"run {told['key']} of study {told['study']}, {run.weights} weights: epoch "
+        f"run {told['key']} of study {told['study']}, {predictor.weights} weights: epoch "
         f"{told['epoch']}, validation accuracy {told['val/accuracy']:.4f}",
         file=sys.stderr,
     )
-    return run
+    return predictor
 
 
 def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a command to an exit code; what a user can act on is one line without a traceback."""
+    """Run a command to its exit code."""
     for stream in (sys.stdout, sys.stderr):  # file names may be of any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
-    try:
+    code = 0  # also if what reads the output has seen enough
+    with errors.shown_as_messages(composes=False):
         code = command(sys.argv[1:])
-        sys.stdout.flush()
-    except CaltechError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from caltech.data import pixels
 from caltech.errors import InputError
 from caltech.files import replacing
-from caltech.inference.predictor import Trained
+from caltech.inference.predictor import Predictor
 from caltech.models.classifier import Classifier
 
 SUFFIX = ".gradcam.png"
@@ -40,17 +40,16 @@ def names(images: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
     return targets
 
 
-def write(run: Trained, image: Path, class_name: str, target: Path) -> None:
+def write(predictor: Predictor, image: Path, class_name: str, target: Path) -> None:
     """Write the model's view (crop x crop) of an image, coloured where it sees a class.
 
     Red is where features raise the class's logit most, blue where not at all.
     """
     from matplotlib import colormaps
 
-    decoded = torch.from_numpy(pixels.decode(image, run.resize).copy())
-    cropped = run.crop(decoded[None])
-    index = torch.tensor([run.classes.index(class_name)])
-    heat = grad_cam(run.model, cropped.to(run.device), index.to(run.device))[0].cpu()
+    cropped = predictor.crop(predictor.read(image)[None])
+    index = torch.tensor([predictor.classes.index(class_name)], device=predictor.device)
+    heat = grad_cam(predictor.network.model, cropped.to(predictor.device), index)[0].cpu()
     colours = torch.from_numpy(colormaps["turbo"](heat.numpy())[..., :3] * 255)
     mixed = (1 - OPACITY) * cropped[0].permute(1, 2, 0) + OPACITY * colours
     with replacing(target) as partial:
@@ -83,14 +82,10 @@ def last_feature_map(model: Classifier, image: Tensor) -> nn.Module:
         if isinstance(output, Tensor):
             ran.append((module, tuple(output.shape)))
 
-    network = model.backbone.network
-    handles = [module.register_forward_hook(note) for module in network.modules()]
-    try:
-        with torch.inference_mode():
-            model(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.inference_mode():
+        for module in model.backbone.network.modules():
+            hooks.enter_context(module.register_forward_hook(note))
+        model(image)
     for module, shape in reversed(ran):
         if len(shape) == 3:
             break

@@ -1,4 +1,8 @@
-"""The forms in which a run is exported: each a function that writes, and one that reads again."""
+"""The forms in which a run is exported: written, read again, compared with the run, and then kept.
+
+A form is a function that writes, and one that reads again and gives a function like
+Predictor.probabilities: decoded pixels (n, resize, resize, 3) uint8 to (n, classes).
+"""
 
 import copy
 import importlib.util
@@ -6,81 +10,167 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from caltech.errors import InputError
+from caltech.errors import CaltechError, InputError
 from caltech.files import read_sealed_json, write_sealed_json
-from caltech.inference import predictor
-from caltech.inference.predictor import Trained
+from caltech.inference.predictor import Predictor, own_data
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, PACKAGE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+IMAGES = 64  # compared, spread evenly over the test part
+NOISE_IMAGES = 17  # where there is no test part: a batch on a CPU, and one more
 
-def write_safetensors(run: Trained, folder: Path, pixels: Tensor) -> None:
+
+def export(predictor: Predictor, form: str, to: Path, tolerance: float) -> str:
+    """Write the run in a form, read it again and compare; return what was found in a sentence.
+
+    Raises:
+        InputError: `to` exists, or a library is missing.
+        CaltechError: the written model's answers differ by more than `tolerance`.
+    """
+    write, read = FORMATS[form]
+    if to.exists():
+        raise InputError(f"to={to} exists already. Nothing is overwritten: type another folder.")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as temporary:
+        folder = Path(temporary) / to.name
+        pixels, stored = sample(predictor)
+        write(predictor, folder, pixels)
+        found = compare(predictor, read(predictor, folder), pixels, stored, tolerance)
+        shutil.move(folder, to)
+    return found
+
+
+def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images of the run's test part and its stored answers; noise and none without its data.
+
+    Returns:
+        Pixels (n, resize, resize, 3) uint8; predictions and confidences (n,), or nothing.
+    """
+    try:
+        data = own_data(predictor.directory, predictor.cfg)
+        stored = np.load(predictor.directory.predictions(predictor.weights))
+    except (InputError, OSError):
+        shape = (NOISE_IMAGES, predictor.resize, predictor.resize, 3)
+        random = torch.Generator().manual_seed(0)
+        return torch.randint(256, shape, dtype=torch.uint8, generator=random), {}
+    count = len(stored["indices"])
+    chosen = np.linspace(0, count - 1, min(IMAGES, count)).astype(int)
+    answers = {name: torch.from_numpy(values[chosen]) for name, values in stored.items()}
+    return data.pixels[answers.pop("indices")], answers
+
+
+def compare(
+    predictor: Predictor,
+    answer: Callable[[Tensor], Tensor],
+    pixels: Tensor,
+    stored: Mapping[str, Tensor],
+    tolerance: float,
+) -> str:
+    """Largest differences of probabilities from the run's model and from its stored answers.
+
+    Args:
+        answer: the exported model, decoded pixels (n, resize, resize, 3) uint8 to (n, classes).
+        pixels, stored: what `sample` gave.
+
+    Raises:
+        CaltechError: one is larger than the tolerance, or no number.
+    """
+    answered = answer(pixels)
+    kind, told = "of noise (its data set is not here)", ""
+    differences = [(answered - predictor.probabilities(pixels)).abs().max().item()]
+    if stored:
+        confidences = answered.gather(1, stored["predictions"][:, None]).squeeze(1)
+        differences.append((confidences - stored["confidences"]).abs().max().item())
+        kind = "of its test part"
+        told = f" and by at most {differences[1]:.1e} from the answers stored in its test"
+    sentence = (
+        f"on {len(answered)} images {kind}, probabilities differ by at most {differences[0]:.1e} "
+        f"from the run's model{told}; {tolerance:g} is tolerated"
+    )
+    # Not `>`, and not of the maximum: what is not a number is no difference that is tolerated.
+    if not all(difference <= tolerance for difference in differences):
+        raise CaltechError(
+            f"Nothing is exported: {sentence}. Type tolerance= for another, if the run was "
+            "computed on another kind of device, for example."
+        )
+    return sentence
+
+
+def write_safetensors(predictor: Predictor, folder: Path, pixels: Tensor) -> None:
     """A run's directory with no more than an answer needs, and without this machine's paths."""
     folder.mkdir()
-    cfg = OmegaConf.masked_copy(run.cfg, ["key", "study", "model", "augment", "precision"])
-    cfg.data = {"resize": run.cfg.data.resize, "crop": run.cfg.data.crop}
-    to = RunDirectory(folder)
+    run, to = predictor.directory, RunDirectory(folder)
+    cfg = OmegaConf.masked_copy(predictor.cfg, ["key", "study", "model", "augment", "precision"])
+    cfg.data = {name: predictor.cfg.data[name] for name in ("resize", "crop")}
     to.config.write_text(OmegaConf.to_yaml(cfg))
-    provenance = read_sealed_json(run.directory.provenance)
-    write_sealed_json(to.provenance, provenance | {"classes": list(run.classes)})
-    shutil.copyfile(run.directory.result, to.result)
-    shutil.copyfile(run.directory.weights(run.weights), to.weights(run.weights))
+    provenance = read_sealed_json(run.provenance)
+    write_sealed_json(to.provenance, provenance | {"classes": list(predictor.classes)})
+    shutil.copyfile(run.result, to.result)
+    shutil.copyfile(run.weights(predictor.weights), to.weights(predictor.weights))
 
 
-def read_safetensors(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
-    """The folder's model: decoded pixels (n, resize, resize, 3) uint8 to (n, classes)."""
-    return predictor.load(RunDirectory(folder), run.weights, run.device.type).probabilities
+def read_safetensors(predictor: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
+    """By this package."""
+    written, device = RunDirectory(folder), predictor.device.type
+    return Predictor.load(written, predictor.weights, device).probabilities
 
 
-def write_onnx(run: Trained, folder: Path, pixels: Tensor) -> None:
-    """One file; views are averaged inside, so that nobody has to know of them."""
-    _require("onnx", "onnxscript", "onnxruntime")
+def write_onnx(predictor: Predictor, folder: Path, pixels: Tensor) -> None:
+    """One file; views are averaged inside, so that nobody has to know of them.
+
+    Raises:
+        InputError: a library that it needs is not installed.
+    """
+    libraries = ("onnx", "onnxscript", "onnxruntime")
+    if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
+        raise InputError(f"format=onnx needs more libraries. Type: pip install {' '.join(missing)}")
     folder.mkdir()
-    answers = copy.deepcopy(run.answers).cpu().to(memory_format=torch.contiguous_format)
     program = torch.onnx.export(
-        answers,
-        (run.crop(pixels[:2]),),
+        copy.deepcopy(predictor.network).cpu().to(memory_format=torch.contiguous_format),
+        (predictor.crop(pixels[:2]),),
         input_names=["images"],
         output_names=["probabilities"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
         verbose=False,
     )
-    about = {"classes": run.classes, "resize": run.resize, "crop": run.cfg.data.crop}
-    about |= {"run": run.summary() | {"directory": None}}
+    about = {"classes": predictor.classes, "resize": predictor.resize}
+    about |= {"crop": predictor.cfg.data.crop, "run": predictor.summary() | {"directory": None}}
     program.model.metadata_props.update({name: json.dumps(v) for name, v in about.items()})
     program.save(folder / "model.onnx", external_data=False)
 
 
-def read_onnx(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
-    """As read_safetensors, by onnxruntime on the CPU."""
+def read_onnx(predictor: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
+    """By onnxruntime on the CPU."""
     from onnxruntime import InferenceSession
 
     session = InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
 
     def answer(pixels: Tensor) -> Tensor:
-        images = run.crop(pixels).contiguous().numpy()
-        return torch.from_numpy(session.run(["probabilities"], {"images": images})[0])
+        batches = predictor.crop(pixels).contiguous().split(predictor.batch_size)
+        found = [session.run(None, {"images": batch.numpy()})[0] for batch in batches]
+        return torch.from_numpy(np.concatenate(found))
 
     return answer
 
 
-def write_mlflow(run: Trained, folder: Path, pixels: Tensor) -> None:
+def write_mlflow(predictor: Predictor, folder: Path, pixels: Tensor) -> None:
     """A pyfunc model of code, this package's own (serving.py), around a safetensors export.
 
     Its serving_input_example.json is a request that can be sent to a server as it is.
@@ -93,14 +183,15 @@ def write_mlflow(run: Trained, folder: Path, pixels: Tensor) -> None:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with TemporaryDirectory() as temporary:
-        write_safetensors(run, Path(temporary) / "run", pixels)
+        run = Path(temporary) / "run"
+        write_safetensors(predictor, run, pixels)
         # In a checkout conf/ is beside the package, which looks for it there.
         code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
         save_model(
             folder,
             python_model=str(Path(__file__).with_name("serving.py")),
-            artifacts={"run": str(Path(temporary) / "run")},
-            model_config={"weights": run.weights},
+            artifacts={"run": str(run)},
+            model_config={"weights": predictor.weights},
             code_paths=[str(path) for path in code],
             signature=ModelSignature(
                 inputs=Schema([ColSpec("binary", "image")]),
@@ -111,16 +202,16 @@ def write_mlflow(run: Trained, folder: Path, pixels: Tensor) -> None:
         )
 
 
-def read_mlflow(run: Trained, folder: Path) -> Callable[[Tensor], Tensor]:
-    """As read_safetensors, by the pyfunc model."""
+def read_mlflow(predictor: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
+    """By MLflow."""
     from mlflow.pyfunc import load_model
 
     model = load_model(str(folder))
 
     def answer(pixels: Tensor) -> Tensor:
-        rows = model.predict(_table(pixels), params={"top": len(run.classes)})
+        rows = model.predict(_table(pixels), params={"top": len(predictor.classes)})
         named = [{top["class"]: top["probability"] for top in row["top"]} for row in rows]
-        return torch.tensor([[row[name] for name in run.classes] for row in named])
+        return torch.tensor([[row[name] for name in predictor.classes] for row in named])
 
     return answer
 
@@ -130,12 +221,6 @@ FORMATS = {
     "onnx": (write_onnx, read_onnx),
     "mlflow": (write_mlflow, read_mlflow),
 }
-
-
-def _require(*libraries: str) -> None:
-    missing = [name for name in libraries if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"format=onnx needs more libraries. Type: pip install {' '.join(missing)}")
 
 
 def _table(pixels: Tensor) -> "DataFrame":

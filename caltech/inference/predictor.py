@@ -1,8 +1,9 @@
-"""A finished run as something that answers: found by its key, rebuilt from its own files."""
+"""A finished run as something that answers, rebuilt from its own files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -10,21 +11,20 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from caltech.config import build
+from caltech.data import pixels
 from caltech.data.augment import VIEWS, center_crop
 from caltech.data.dataset import Dataset
 from caltech.errors import InputError
 from caltech.files import read_sealed_json
-from caltech.models.classifier import Classifier
 from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.training.device import choose_device
+from caltech.training.features import BATCH
 from caltech.training.precision import Precision
 
-WEIGHTS = ("best", "last")
 
-
-class Answers(nn.Module):
+class AveragedViews(nn.Module):
     """uint8 images (N, 3, H, W) to probabilities (N, classes), as a run's test computes them.
 
     Args:
@@ -43,25 +43,76 @@ class Answers(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trained:
+class Predictor:
     """A finished run's model in eval mode, and what its images have to look like."""
 
     directory: RunDirectory
     cfg: DictConfig
-    weights: str  # best or last
-    answers: Answers
+    weights: str  # last or best
+    measured: Mapping[str, float]  # metrics of their epoch
+    network: AveragedViews
     classes: tuple[str, ...]
     precision: Precision
     device: torch.device
 
-    @property
-    def model(self) -> Classifier:
-        return self.answers.model
+    @classmethod
+    def load(cls, directory: RunDirectory, weights: str, device: str) -> "Predictor":
+        """Rebuild a finished run's model from the directory alone: no data, no download.
+
+        Only config.targets can be called by the directory's config, and safetensors hold nothing
+        but numbers.
+
+        Raises:
+            InputError: the run is not finished, its files do not fit each other, or it is of a time
+                when class names were not kept and its data set is not here.
+            DamagedError: a file is not what the run wrote.
+        """
+        result, path = Result.read(directory, pruned_too=False), directory.weights(weights)
+        if result is None or not path.is_file():
+            missing = path.name if result else f"{directory.result.name} of a finished run"
+            raise InputError(
+                f"{directory} has no {missing}. Type its training command again to finish it, or "
+                "choose another with run= or weights=."
+            )
+        cfg = OmegaConf.load(directory.config)
+        kept = read_sealed_json(directory.provenance)
+        # Runs of the first versions did not keep them.
+        classes = kept["classes"] if "classes" in kept else own_data(directory, cfg).classes
+        where = choose_device(device)
+        model = build(cfg.model, num_classes=len(classes), load=False)
+        try:
+            checkpoint.load_weights(path, model)
+        except (RuntimeError, SafetensorError) as error:
+            raise InputError(
+                f"{path} does not fit the model of config.yaml beside it: {error}. A library may "
+                f"have changed it since; {directory.provenance} says what the run was made with."
+            ) from error
+        network = AveragedViews(model, build(cfg.augment).test).eval()
+        network.to(where, memory_format=torch.channels_last)
+        return cls(
+            directory=directory,
+            cfg=cfg,
+            weights=weights,
+            measured=getattr(result, weights),
+            network=network,
+            classes=tuple(classes),
+            precision=build(cfg.precision),
+            device=where,
+        )
 
     @property
     def resize(self) -> int:
         """Pixels of an image's short side before the centre crop."""
         return self.cfg.data.resize
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are answered at a time."""
+        return BATCH[self.device.type]
+
+    def read(self, file: Path | IO[bytes]) -> Tensor:
+        """Pixels (resize, resize, 3) uint8 of an image file; a broken one raises many types."""
+        return torch.from_numpy(pixels.decode(file, self.resize).copy())
 
     def crop(self, pixels: Tensor) -> Tensor:
         """Centre crops (n, 3, crop, crop) of decoded pixels (n, resize, resize, 3), both uint8."""
@@ -70,90 +121,34 @@ class Trained:
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
         """(n, classes) float32 on the CPU, of decoded pixels (n, resize, resize, 3) uint8."""
-        images = self.crop(pixels).to(self.device)
         with self.precision.autocast(self.device):
-            return self.answers(images).cpu()
+            batches = pixels.split(self.batch_size)
+            return torch.cat([self.network(self.crop(b).to(self.device)).cpu() for b in batches])
 
-    def rank(self, probabilities: Tensor, count: int) -> tuple[tuple[str, float], ...]:
+    def rank(self, probabilities: Tensor, count: int) -> list[dict[str, Any]]:
         """The `count` most probable classes of (classes,) probabilities, in falling order."""
         values, indices = probabilities.topk(min(count, len(self.classes)))
-        names = [self.classes[index] for index in indices.tolist()]
-        return tuple(zip(names, values.tolist(), strict=True))
+        pairs = zip(indices.tolist(), values.tolist(), strict=True)
+        return [{"class": self.classes[index], "probability": value} for index, value in pairs]
 
     def summary(self) -> dict[str, Any]:
         """Which run it is, and how good it was."""
-        result = getattr(Result.read(self.directory, pruned_too=False), self.weights)
         return {
             "key": self.cfg.key,
             "study": self.cfg.study,
             "directory": str(self.directory),
             "weights": self.weights,
-            "epoch": result["epoch"],
-            "val/accuracy": result["val/accuracy"],
+            "epoch": self.measured["epoch"],
+            "val/accuracy": self.measured["val/accuracy"],
         }
 
 
-def load(directory: RunDirectory, weights: str, device: str) -> Trained:
-    """Rebuild a finished run's model from the directory alone: no data, no download.
-
-    Only config.caltech's whitelisted callables can be called by the directory's config, and
-    safetensors hold nothing but numbers.
-
-    Raises:
-        InputError: the run is not finished, its files do not fit each other, or it is of a time
-            when class names were not kept and its data set is not here.
-    """
-    path = directory.weights(weights)
-    for needed in (directory.result, path):
-        if not needed.is_file():
-            raise InputError(
-                f"{directory} has no {needed.name}: the run is not finished. Type its training "
-                "command again to go on with it, or choose another with run=."
-            )
-    if Result.read(directory, pruned_too=False) is None:
-        raise InputError(
-            f"{directory} has no result of a finished run. Type its training command again, or "
-            "choose another run with run=."
-        )
-    cfg = OmegaConf.load(directory.config)
-    classes = _class_names(directory, cfg)
-    where = choose_device(device)
-    model = build(cfg.model, num_classes=len(classes), load=False)
-    try:
-        checkpoint.load_weights(path, model)
-    except (RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{path} does not fit the model of config.yaml beside it: {error}. A library may have "
-            f"changed it since; {directory.provenance} says what the run was made with."
-        ) from error
-    model.eval().to(where, memory_format=torch.channels_last)
-    return Trained(
-        directory=directory,
-        cfg=cfg,
-        weights=weights,
-        answers=Answers(model, build(cfg.augment).test).eval(),
-        classes=classes,
-        precision=build(cfg.precision),
-        device=where,
-    )
-
-
-def own_data(trained: Trained) -> Dataset:
-    """The data set that the run was made from.
+def own_data(directory: RunDirectory, cfg: DictConfig) -> Dataset:
+    """The data set that a run of this config was made from.
 
     Raises:
         InputError: it is not here, or has changed.
     """
-    return _data(trained.directory, trained.cfg)
-
-
-def _class_names(directory: RunDirectory, cfg: DictConfig) -> tuple[str, ...]:
-    kept = read_sealed_json(directory.provenance)
-    # Runs of the first versions did not keep them.
-    return tuple(kept["classes"]) if "classes" in kept else _data(directory, cfg).classes
-
-
-def _data(directory: RunDirectory, cfg: DictConfig) -> Dataset:
     if "_target_" not in cfg.data:
         raise InputError(f"{directory} is an export, which does not say where its data are.")
     offline = {"download": False} if "download" in cfg.data else {}

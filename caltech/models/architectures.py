@@ -1,26 +1,21 @@
-"""Classifiers: any torchvision or timm architecture, cut into backbone, hidden and linear."""
+"""What conf/model names: any torchvision or timm architecture, cut into three stages.
+
+Each function takes the number of classes, then the keys of its options, then `load`: False builds
+what the same weights would have been put into, without reading or fetching them, because a finished
+run's own weights are put in instead.
+"""
 
 import difflib
-import pickle
 from pathlib import Path
 
 from torch import nn
 
 from caltech.errors import InputError
 from caltech.models.classifier import Classifier, cut
-from caltech.models.weights import (
-    cannot_load,
-    empty_torchvision,
-    load_lite,
-    load_torchvision,
-    require_blob,
-)
+from caltech.models.weights import load_lite, load_timm, load_torchvision
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and std; the study's choice from scratch
-
-
-# In all four functions below, load=False builds what the same weights would have been put into,
-# without reading or fetching them: a saved model's are put in instead (trained.py).
+AUXILIARY = ("googlenet", "inception_v3")  # have auxiliary heads, and warn if not told how to start
 
 
 def torchvision_model(
@@ -36,24 +31,27 @@ def torchvision_model(
     Raises:
         InputError: for an unknown name or weights, and for a download without a network.
     """
-    import torchvision
+    from torchvision import models
 
-    _require_known("model.name", name, torchvision.models.list_models(module=torchvision.models))
+    _require_known("model.name", name, models.list_models(module=models))
     if weights is None:
-        # GoogLeNet and Inception have auxiliary heads and warn about their initialisation.
-        auxiliary = name in ("googlenet", "inception_v3")
-        extra = {"aux_logits": False, "init_weights": True} if auxiliary else {}
-        network = torchvision.models.get_model(name, num_classes=num_classes, **extra)
+        extra = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
+        network = models.get_model(name, num_classes=num_classes, **extra)
         return cut(network, _take_last_child(network), *HALF, weights="none")
 
-    options = torchvision.models.get_model_weights(name)
+    options = models.get_model_weights(name)
     _require_known("model.weights", weights, list(options.__members__))
     chosen = options[weights]
-    network = load_torchvision(name, chosen) if load else empty_torchvision(name, chosen)
+    if load:
+        network = load_torchvision(name, chosen)
+    else:  # with the options that the library sets for these weights
+        extra = {"image_size": chosen.meta["min_size"][0]} if name.startswith("vit_") else {}
+        if name in AUXILIARY:
+            extra = {"aux_logits": False, "init_weights": False, "transform_input": True}
+        network = models.get_model(name, **extra)
     head = _with_new_last(_take_last_child(network), num_classes)
     preset = chosen.transforms()
-    identity = f"{chosen} {Path(chosen.url).name}"
-    return cut(network, head, preset.mean, preset.std, weights=identity)
+    return cut(network, head, preset.mean, preset.std, f"{chosen} {Path(chosen.url).name}")
 
 
 def timm_model(num_classes: int, name: str, weights: str | None, load: bool = True) -> Classifier:
@@ -73,16 +71,10 @@ def timm_model(num_classes: int, name: str, weights: str | None, load: bool = Tr
     tagged = name if weights == "DEFAULT" else f"{name}.{weights}"
     if weights != "DEFAULT":
         _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
-    if load:
-        require_blob(tagged)
-    try:
-        network = timm.create_model(tagged, pretrained=load)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise InputError(cannot_load(tagged, "the Hugging Face hub's cache", error)) from error
-    source = network.pretrained_cfg
+    network = load_timm(tagged) if load else timm.create_model(tagged)
     head = _with_new_last(_take_classifier(network), num_classes)
-    identity = f"timm {name}.{source['tag']}"
-    return cut(network, head, source["mean"], source["std"], weights=identity)
+    source = network.pretrained_cfg
+    return cut(network, head, source["mean"], source["std"], f"timm {name}.{source['tag']}")
 
 
 def efficientnet_lite0(num_classes: int, weights: str | None, load: bool = True) -> Classifier:
@@ -134,14 +126,14 @@ def _take_classifier(network: nn.Module) -> nn.Module:
 
 def _with_new_last(head: nn.Module, num_classes: int) -> nn.Module:
     """The pretrained head with a fresh last layer of `num_classes` outputs."""
-    last = head[-1] if isinstance(head, nn.Sequential) else head
+    *before, last = head if isinstance(head, nn.Sequential) else [head]
     if not isinstance(last, nn.Linear):
         raise InputError(
             f"The model's last layer is a {type(last).__name__}, not a linear one, so it cannot "
             "be replaced for other classes. Type another model, or model.weights=null."
         )
     fresh = nn.Linear(last.in_features, num_classes, bias=last.bias is not None)
-    return nn.Sequential(*head[:-1], fresh) if isinstance(head, nn.Sequential) else fresh
+    return nn.Sequential(*before, fresh)
 
 
 def _require_known(key: str, given: object, known: list) -> None:

@@ -47,11 +47,7 @@ class Classifier(nn.Sequential):
 
 
 def cut(
-    network: nn.Module,
-    head: nn.Module,
-    mean: Iterable[float],
-    std: Iterable[float],
-    weights: str,
+    network: nn.Module, head: nn.Module, mean: Iterable[float], std: Iterable[float], weights: str
 ) -> Classifier:
     """A classifier from a network that gives out features and the head that was taken off it."""
     layers = list(head) if isinstance(head, nn.Sequential) else [head]

@@ -22,7 +22,6 @@ from caltech.settings import CONF, require_allowed
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
 
-begun: list[DictConfig] = []  # the config, once it is composed
 
 READING = (
     "The three numbers of a row are of the last epoch's weights; those of the best epoch by "
@@ -185,7 +184,7 @@ def save(path: Path, text: str) -> None:
 @hydra.main(config_path=str(CONF), config_name="report", execution_whitelist=hydra_targets())
 def compose_and_report(cfg: DictConfig) -> None:
     """What Hydra calls."""
-    begun.append(cfg)
+    errors.composed()
     print(report(cfg))
     folder = Path(cfg.output) / cfg.study
     for name in ("table.md", "table.csv", "report.html", GALLERY, "pictures", "kept"):
@@ -195,6 +194,6 @@ def compose_and_report(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
-    errors.show_as_messages(begun)
-    register()
-    compose_and_report()
+    with errors.shown_as_messages():
+        register()
+        compose_and_report()

@@ -1,0 +1,24 @@
+"""One run's directory: what is in it, what it was made from, how it is found.
+
+directory   the names of its files, and one process at a time
+progress    how far it is: the epochs behind it, and the place inside an epoch
+checkpoint  states and weights on disk: whole, or the version before, or found out
+provenance  the data, weights, code and machine behind a result, which the config does not tell
+result      what it came to
+find        a finished run by its key, its directory, or the best in validation; a start from one
+
+It may import data and models, and what stands below them. A run is a function of its config
+(keys.py), so:
+
+- Typing a command again resumes an interrupted run at its last checkpoint, bitwise as if it had not
+  stopped (on a CPU), and answers a finished one. `rerun=true` computes it again and keeps the old
+  files aside.
+- Other data or weights under the same key are refused, with what is to be typed. Other code is
+  flagged, also where it went on with a run.
+- `start=KEY` refuses a run of another split: what it was trained on may be tested on here.
+- Whether a process lives is asked of the lock on the run's directory, never of a process number.
+- A run keeps its last two checkpoints until it is finished: two at rest, never three while one is
+  written.
+- Every byte of checkpoints, weights, results and provenance is compared with a checksum each time
+  it is read. Nothing that is read is executed.
+"""

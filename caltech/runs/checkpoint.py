@@ -1,6 +1,7 @@
 """What is written to disk during and after training: always complete, or the previous version."""
 
 import logging
+import pickle
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
-from caltech.errors import DamagedError
+from caltech.errors import DamagedError, InputError
 from caltech.files import CHECKSUM, replacing
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{path} cannot be read: {error}.") from error
     if damaged is not None:
         raise DamagedError(f"{path} does not match its checksum ({damaged}).")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except RuntimeError as error:
+        if "PytorchStreamReader" in str(error):  # the zip file's directory, which has no checksum
+            raise DamagedError(f"{path} cannot be read: {str(error).split('.')[0]}.") from error
+        raise  # for want of memory, for example: no reason to begin anew
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} is whole, but cannot be loaded: {str(error).splitlines()[0]} Another version "
+            "of torch wrote it, or it holds more than numbers. Move it away to begin anew."
+        ) from error
 
 
 def _sum_of(tensors: Mapping[str, Tensor]) -> str:

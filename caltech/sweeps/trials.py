@@ -20,7 +20,7 @@ from caltech.config import build
 from caltech.errors import InputError
 from caltech.files import without_passwords, write_json
 from caltech.runs.progress import Totals
-from caltech.training.fit import Nobody, Observer
+from caltech.training.fit import NOBODY, Observer
 
 if TYPE_CHECKING:
     import optuna
@@ -134,7 +134,7 @@ def trial(
             "or --multirun and values to sweep over, for example lr=1e-1,1e-2,1e-3."
         )
     if note is None or not note.is_file():
-        yield Nobody()
+        yield NOBODY
         return
     kept = json.loads(note.read_text())
     study = _open(kept["name"], cfg.storage, build(cfg.pruner))

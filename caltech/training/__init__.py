@@ -1,0 +1,21 @@
+"""How weights change.
+
+fit        the epochs that are left, with a checkpoint after each; who is told of them
+epoch      one epoch of training, one pass of evaluation: sums over images
+inputs     where batches come from: crops of the pixels,
+features   or what a frozen part has made of them, computed once
+loss schedule average precision   the options of these groups
+device     where it computes, and the settings that make it fast there
+signals    SIGINT and SIGTERM, which wait for the end of a step
+
+It may import runs, data, models and what stands below them, and never tracking: who wants to know
+how a training goes on is an Observer (fit.py), and may end it.
+
+- All randomness of an epoch is a function of the run's seed and the epoch's number, so between
+  epochs no generator's state is needed to go on exactly. Inside an epoch it is in the checkpoint.
+- Checkpoints are written after every epoch and every `checkpoint_minutes` inside one. Ctrl-C and
+  SIGTERM write one more; during validation, at its end.
+- A frozen part is computed once with `augment=none`, `flip` or `flip_both`, for all epochs of all
+  trials. `features=off` computes it in every epoch; the results are the same up to rounding.
+- A run whose frozen parameters or buffers changed by a bit is an error.
+"""

@@ -1,8 +1,8 @@
 """Whose weights are validated, tested and kept: the last step's, or a mean over the steps."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +10,11 @@ from torch import Tensor, nn
 from caltech.errors import InputError
 
 
-class Average(Protocol):
-    """What the loop asks of either."""
-
-    def update(self) -> None: ...
-
-    def applied(self) -> AbstractContextManager[None]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
 class Last:
-    """The weights as the last step left them."""
+    """The weights as the last step left them; what the loop asks of any average."""
 
     def __init__(self, model: nn.Module) -> None:
-        pass
+        """Nothing of it is kept."""
 
     def update(self) -> None:
         """After a step: there is nothing to do."""
@@ -43,7 +31,7 @@ class Last:
         pass
 
 
-class MovingAverage:
+class MovingAverage(Last):
     """The exponential moving average of weights and of BatchNorm's statistics over the steps.
 
     After step t (from 1) the average moves to the model by the share 1 - min(decay, t / (9 + t)):

@@ -2,25 +2,31 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from caltech.config import build
 from caltech.errors import DivergedError
 from caltech.files import replacing
 from caltech.models.classifier import Classifier
 from caltech.runs.progress import Totals
-from caltech.training.average import Average
+from caltech.training.average import Last
 from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
+from caltech.training.schedule import require_steps
+
+FROM_ITS_START = Totals()
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Learner:
     loss: nn.Module  # of logits and labels, to train with
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler
-    average: Average
+    average: Last  # or one that takes its place
     scaler: torch.amp.GradScaler
     precision: Precision
 
@@ -88,20 +94,40 @@ class Batches:
     size: int
 
 
+def learner_of(
+    cfg: DictConfig, network: nn.Module, trainable: Classifier, device: torch.device
+) -> Learner:
+    """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
+    optimizer = build(cfg.optimizer, [p for p in trainable.parameters() if p.requires_grad])
+    require_steps(partial(build, cfg.schedule), cfg.num_epochs)
+    precision = build(cfg.precision)
+    precision.warn_if_slow(device)
+    return Learner(
+        network=network,
+        trainable=trainable,
+        loss=build(cfg.loss),
+        optimizer=optimizer,
+        schedule=build(cfg.schedule, optimizer),
+        average=build(cfg.average, trainable),
+        scaler=precision.scaler(device),
+        precision=precision,
+    )
+
+
 def train_epoch(
     learner: Learner,
     batches: Batches,
     order: Tensor,
     epoch: int,
-    totals: Totals = Totals(),
-    after_step: Callable[[Totals], None] = lambda totals: None,
+    totals: Totals = FROM_ITS_START,
+    after_step: Iterable[Callable[[Totals], None]] = (),
 ) -> dict[str, float]:
     """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
 
     Args:
         epoch: counted from 1, for messages.
         totals: of the steps of this epoch that were made before, which are passed over.
-        after_step: called with the totals after every step.
+        after_step: each is called with the totals after every step.
 
     Raises:
         DivergedError: the loss is not a finite number; names epoch and step.
@@ -123,7 +149,8 @@ def train_epoch(
             learner.scaler.step(learner.optimizer)
             learner.scaler.update()
             learner.average.update()
-            after_step(totals)
+            for call in after_step:
+                call(totals)
             accuracy = totals.correct / totals.images
             bar.set_postfix_str(f"loss={totals.last_loss:.3f}, accuracy={accuracy:.3f}", False)
             bar.update(len(indices))

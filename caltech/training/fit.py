@@ -44,6 +44,9 @@ class Nobody:
         return False
 
 
+NOBODY = Nobody()
+
+
 def fit(
     cfg: DictConfig,
     learner: Learner,
@@ -62,13 +65,8 @@ def fit(
         metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
         with signals.deferred() as interrupted:
             keep = keeper(directory, learner, progress, 60 * cfg.checkpoint_minutes, interrupted)
-
-            def after_step(totals: Totals, keep: Callable[[Totals], None] = keep) -> None:
-                for observer in observers:
-                    observer.step(totals)
-                keep(totals)
-
             order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
+            after_step = [*(observer.step for observer in observers), keep]
             metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
             # A signal waits for the validation, too: a trained epoch is worth more than seconds.
             with learner.average.applied():
@@ -89,7 +87,8 @@ def fit(
 
 def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) -> bool:
     """All of them; whether one ends the training."""
-    return any([observer.epoch(history) for observer in observers])
+    answers = [observer.epoch(history) for observer in observers]
+    return any(answers)
 
 
 def restore(directory: RunDirectory, learner: Learner) -> Progress:

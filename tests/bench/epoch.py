@@ -22,7 +22,7 @@ import torch
 from caltech.config import build
 from caltech.training.epoch import train_epoch
 from tests.bench import plain
-from tests.bench.product import setup_of
+from tests.bench.product import parts_of
 
 BATCHES = {"alexnet": (128, 4), "efficientnet_lite0": (32, 5), "resnet18": (64, 4)}
 GOALS = {"alexnet": 1.25, "efficientnet_lite0": 5.0, "resnet18": 2.0}
@@ -32,7 +32,7 @@ def against_the_bare_step(output: Path) -> None:
     plain.head("epoch a: train_epoch against the bare training step, AlexNet, batch 256")
     cfg = plain.configure(output, "experiment=scratch/model1", "num_epochs=1")
     data = build(cfg.data)
-    model, setup = setup_of(cfg, data)
+    model, learner, batches = parts_of(cfg, data)
     order = data.train[torch.randperm(len(data.train))]
 
     network = torch.nn.Sequential(model.backbone.network, model.hidden, model.linear).train()
@@ -43,7 +43,7 @@ def against_the_bare_step(output: Path) -> None:
 
     def bare_rate() -> float:
         def step() -> None:
-            plain.train_step(network, setup.optimizer, images, labels)
+            plain.train_step(network, learner.optimizer, images, labels)
 
         return size / plain.one_step_seconds(step, 0, 2)
 
@@ -52,7 +52,7 @@ def against_the_bare_step(output: Path) -> None:
     bare, epoch, ratios = [bare_rate()], [], []
     with plain.Others() as others:
         for part in order.split(2 * cfg.batch_size):
-            epoch.append((len(part), train_epoch(setup, part, 1)["images_per_second"]))
+            epoch.append((len(part), train_epoch(learner, batches, part, 1)["images_per_second"]))
             bare.append(bare_rate())
             ratios.append(epoch[-1][1] / statistics.mean(bare[-2:]))
     plain.Others.seen.append(others.share)
@@ -100,12 +100,12 @@ def rate_of(side: str, name: str) -> float:
         overrides = (f"model={name}", "model.weights=null", "freeze=none", "lr=1e-3")
         cfg = plain.configure(Path(output), *overrides, f"batch_size={batch_size}")
         data = build(cfg.data)
-        _, setup = setup_of(cfg, data)
+        _, learner, fed = parts_of(cfg, data)
         order = data.train.repeat(math.ceil((batches + 2) * batch_size / len(data.train)))
         order = order[torch.randperm(len(order))]
         warmup, timed = order.split([2 * batch_size, len(order) - 2 * batch_size])
-        train_epoch(setup, warmup, 1)
-        return train_epoch(setup, timed[: batches * batch_size], 1)["images_per_second"]
+        train_epoch(learner, fed, warmup, 1)
+        return train_epoch(learner, fed, timed[: batches * batch_size], 1)["images_per_second"]
 
 
 if __name__ == "__main__":

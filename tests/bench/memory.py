@@ -1,4 +1,4 @@
-"""Freed memory kept by glibc (caltech.device.keep_freed_memory) against glibc's own habit.
+"""Freed memory kept by glibc (caltech.training.device.keep_freed_memory) against glibc's own habit.
 
     python -m tests.bench.memory    3.5 minutes with --repeats 1 on 2 quiet cores
 

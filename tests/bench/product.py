@@ -9,7 +9,7 @@ from caltech.data.dataset import Dataset
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import split_frozen
 from caltech.training.device import choose_device
-from caltech.training.epoch import Setup
+from caltech.training.epoch import Batches, Learner, learner_of
 from caltech.training.inputs import Images
 
 
@@ -20,14 +20,12 @@ def model_of(cfg: Any, num_classes: int) -> Classifier:
     return model.to("cpu", memory_format=torch.channels_last)
 
 
-def setup_of(cfg: Any, data: Dataset) -> tuple[Classifier, Setup]:
+def parts_of(cfg: Any, data: Dataset) -> tuple[Classifier, Learner, Batches]:
     """What train_epoch works with, without cached features; sets the process up as a run does."""
     device = choose_device(cfg.device)
     torch.manual_seed(cfg.seed)
     model = model_of(cfg, len(data.classes))
-    _, trained = split_frozen(model)
-    optimizer = build(cfg.optimizer, [p for p in trained.parameters() if p.requires_grad])
-    precision = build(cfg.precision)
+    _, trainable = split_frozen(model)
+    learner = learner_of(cfg, model, trainable, device)
     inputs = Images(data, build(cfg.augment), device)
-    learning = (build(cfg.loss), optimizer, build(cfg.average, trained), precision.scaler(device))
-    return model, Setup(model, inputs, data.labels, cfg.batch_size, *learning, precision)
+    return model, learner, Batches(inputs=inputs, labels=data.labels, size=cfg.batch_size)

@@ -52,7 +52,7 @@ def product(began: float, arguments: list[str]) -> dict[str, float]:
 
     def build(group: Any, *args: Any, **kwargs: Any) -> Any:
         target = group._target_
-        stage = {"caltech.data": "data", "caltech.model": "model"}.get(target.rpartition(".")[0])
+        stage = {"data": "data", "models": "model"}.get(target.split(".")[1])
         stage = "tracking" if "tracking" in target else stage or "other"
         built = timed(stage, original)(group, *args, **kwargs)
         if stage == "tracking":
@@ -66,8 +66,8 @@ def product(began: float, arguments: list[str]) -> dict[str, float]:
         seconds["config"] = time.time() - began - seconds["python"] - seconds["imports"]
         return train(*args, **kwargs)
 
-    def first_step(setup: Any, order: Any, *args: Any) -> None:
-        timed("first step", step)(setup, order[: setup.batch_size], *args)
+    def first_step(learner: Any, batches: Any, order: Any, *args: Any) -> None:
+        timed("first step", step)(learner, batches, order[: batches.size], *args)
         seconds["total"] = time.time() - began
         raise Reached
 

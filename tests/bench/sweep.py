@@ -25,7 +25,7 @@ from caltech.train import train
 from caltech.training import features
 from caltech.training.epoch import train_epoch
 from tests.bench import plain
-from tests.bench.product import setup_of
+from tests.bench.product import parts_of
 
 LEARNING_RATES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.001)
 NUM_EPOCHS = 30
@@ -117,14 +117,15 @@ def fully_connected(folder: Path) -> None:
     def product_rate() -> float:
         cfg = plain.configure(folder, "model=alexnet", "model.weights=null", "freeze=backbone")
         data = first(build(cfg.data), 1024)
-        model, setup = setup_of(cfg, data)
+        model, learner, batches = parts_of(cfg, data)
         frozen, trained = split_frozen(model)
         inputs = features.extract(
-            frozen, data, build(cfg.augment), setup.precision, torch.device("cpu"), folder / "fc"
+            frozen, data, build(cfg.augment), learner.precision, torch.device("cpu"), folder / "fc"
         )
-        setup = dataclasses.replace(setup, network=trained, inputs=inputs)
-        train_epoch(setup, data.train[: cfg.batch_size], 1)
-        return train_epoch(setup, data.train, 2)["images_per_second"]
+        learner = dataclasses.replace(learner, network=trained)
+        batches = dataclasses.replace(batches, inputs=inputs)
+        train_epoch(learner, batches, data.train[: cfg.batch_size], 1)
+        return train_epoch(learner, batches, data.train, 2)["images_per_second"]
 
     sides = {
         "plain": lambda: plain.in_process("sweep", "--plain", "alexnet")[0],

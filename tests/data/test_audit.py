@@ -1,5 +1,6 @@
 """What the audit finds, and its command."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -8,7 +9,6 @@ import pytest
 from PIL import Image
 
 from caltech.data.audit import audit, report
-from caltech.errors import InputError
 
 
 def ant(root: Path, number: int) -> Path:
@@ -49,25 +49,31 @@ def test_lists_are_the_split(root):
     assert len(found.exact) == 1 and not found.exact_across
 
 
-def run(monkeypatch, *arguments: str) -> None:
-    """`python -m caltech.data ARGUMENTS`, in this process."""
+def run(monkeypatch, *arguments: str) -> int:
+    """The exit code of `python -m caltech.data ARGUMENTS`, run in this process."""
     monkeypatch.setattr(sys, "argv", ["caltech.data", *arguments])
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    runpy.run_module("caltech.data", run_name="__main__")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("caltech.data", run_name="__main__")
+    return ended.value.code
 
 
 def test_the_command(root, monkeypatch, capsys):
     ant(root, 2).write_bytes(b"")
-    with pytest.raises(SystemExit) as ended:
-        run(monkeypatch, "audit", f"data.root={root}")
-    assert ended.value.code == 1
+    assert run(monkeypatch, "audit", f"data.root={root}") == 1
     said = capsys.readouterr().out
     assert "1 files that cannot be read as images\n    ant/image_0002.jpg" in said
+    ant(root, 2).unlink()
+    assert run(monkeypatch, "audit", f"data.root={root}") == 0
 
 
-def test_the_command_without_files_to_read(root, monkeypatch):
-    with pytest.raises(InputError, match=r"this data set has none"):
-        run(monkeypatch, "audit", "data=digits")
-    with pytest.raises(InputError, match=r"is no folder.*folder of caltech101/"):
-        run(monkeypatch, "audit", f"data.root={root / 'nowhere'}")
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data=digits", "error: An audit reads image files, and this data set has none."),
+        ("data.root=/nowhere", "/nowhere/caltech101/101_ObjectCategories is no folder."),
+        ("data=nothing", "error: .*Could not find 'data/nothing'"),
+    ],
+)
+def test_the_command_without_files_to_read(monkeypatch, capsys, override, said):
+    assert run(monkeypatch, "audit", override) == 1
+    assert re.search(said, capsys.readouterr().err, re.DOTALL)

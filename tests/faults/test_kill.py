@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from mlflow import MlflowClient
 
-from tests.faults.forks import Driver, driver, places
+from tests.forks import Driver, driver, places
 
 SWEEP = ["--multirun", "freeze=none,backbone", "lr=0.05,0.02", "num_epochs=3", "batch_size=16"]
 SWEEP += ["model=timm", "model.name=test_resnet", "model.weights=null", "device=cpu"]

@@ -8,28 +8,27 @@ import torch
 from PIL import Image
 
 from caltech.errors import DivergedError, InputError
-from caltech.runs.directory import objective
 from caltech.train import train
-from caltech.training import fit
 from tests.faults.test_damage import SMALL
+from tests.observers import Doing
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("moment", ["before training", "before validation"])
 def test_weights_that_are_no_numbers(configure, monkeypatch, value, moment):
     cfg = configure(*SMALL, "freeze=none", "num_epochs=1")
-    name = "train_epoch" if moment == "before training" else "evaluate"
-    usual = getattr(fit, name)
+    models = []
+    monkeypatch.setattr("caltech.train.require_fit", lambda model, *_: models.append(model))
 
-    def spoiled(setup, *rest, **named):
+    def spoil() -> None:
         with torch.no_grad():
-            next(iter(setup.network.linear.parameters())).fill_(value)
-        return usual(setup, *rest, **named)
+            next(iter(models[0].linear.parameters())).fill_(value)
 
-    monkeypatch.setattr(fit, name, spoiled)
-    said = "epoch 1, step 1" if moment == "before training" else "loss on the validation images"
+    before = moment == "before training"
+    observer = Doing(spoil, at_epoch=0) if before else Doing(spoil, at_step=2)  # of two
+    said = "epoch 1, step 1" if before else "loss on the validation images"
     with pytest.raises(DivergedError, match=said):
-        train(cfg)
+        train(cfg, observer=observer)
     assert not (Path(cfg.directory) / "result.json").exists()
     assert not (Path(cfg.directory) / "checkpoint.pt").exists()  # nothing is kept of such weights
     monkeypatch.undo()
@@ -86,7 +85,7 @@ def test_the_smallest_data_that_can_be_trained_on(configure, tmp_path):
     """One image each for training and validation; a class that is not in them."""
     images(tmp_path, ant=2, bee=2)
     result = train(configure(*SMALL, f"data.root={tmp_path}", "num_epochs=1"))
-    assert 0 <= objective(result) <= 1
+    assert 0 <= result.objective <= 1
 
 
 def test_a_batch_larger_than_the_data_is_the_data(configure):
@@ -94,7 +93,7 @@ def test_a_batch_larger_than_the_data_is_the_data(configure):
         configure(*SMALL, "freeze=none", "num_epochs=2", f"batch_size={size}")
         for size in (1_000_000, 30)
     )
-    assert train(larger)["last"] == train(equal)["last"]
+    assert train(larger).last == train(equal).last
 
 
 @pytest.mark.parametrize("batch_size", [1, 29])  # 30 images to train on: 29 leave one
@@ -109,4 +108,4 @@ def test_a_batch_of_one(configure, batch_size):
     frozen = configure(
         "model=torchvision", "model.name=mobilenet_v3_small", *common, "freeze=linear"
     )
-    assert 0 <= objective(train(frozen)) <= 1
+    assert 0 <= train(frozen).objective <= 1

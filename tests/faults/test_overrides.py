@@ -1,7 +1,6 @@
 """Whatever is typed ends in a run or in one clear error before any work, never in a traceback."""
 
 import contextlib
-import dataclasses
 import io
 import logging
 import os
@@ -12,14 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from caltech import train as training
-from caltech.runs import directory as run
-from caltech.settings import CONF, Settings
+from caltech.runs.directory import RunDirectory
+from caltech.settings import CONF, ROOT
 
-SCALARS = [
-    field.name
-    for field in dataclasses.fields(Settings)
-    if field.type not in (object,) and not (CONF / field.name).is_dir()
-]
+SCALARS = [name for name in ROOT if not (CONF / name).is_dir()]
 GROUPS = ["freeze", "augment", "optimizer", "schedule", "precision", "tracking", "model", "data"]
 GROUPS += ["experiment", "sweep"]
 VALUES = [
@@ -80,7 +75,6 @@ def outcome(arguments: list[str]) -> tuple[str, str]:
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            os.environ.pop("HYDRA_FULL_ERROR", None)  # main sets it for its process
             sys.argv = ["caltech.train", *arguments]
             training.main()
         except Begun:
@@ -102,8 +96,7 @@ def beginning(directory, waits):
 @pytest.fixture
 def typed(tree, cache, tmp_path, monkeypatch):
     """A function for it, with small data, nothing written and nothing fetched."""
-    monkeypatch.setattr(run, "claimed", beginning)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(RunDirectory, "claimed", beginning)
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALTECH101_ROOT", str(tree))
@@ -120,8 +113,7 @@ def typed(tree, cache, tmp_path, monkeypatch):
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.raiseExceptions = True
-    for name in ("CALTECH_SWEEP", "HYDRA_FULL_ERROR"):
-        os.environ.pop(name, None)
+    os.environ.pop("CALTECH_SWEEP", None)
 
 
 def assert_clear(typed, arguments: list[str]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.faults.forks import Driver, Ended, driver, places
 from tests.faults.test_kill import assert_nothing_left_over
+from tests.forks import Driver, Ended, driver, places
 
 SMALL = ["model=timm", "model.name=test_resnet", "model.weights=null", "device=cpu"]
 SMALL += ["data.resize=40", "data.crop=32", "batch_size=16", "num_epochs=3"]

@@ -1,22 +1,24 @@
 """A process that has imported everything forks a child for each command: 0.1 s instead of 5.
 
-`python -m tests.faults.forks` reads a line of JSON, a list of jobs that run at the same time, and
+`python -m tests.forks` reads a line of JSON, a list of jobs that run at the same time, and
 answers with how each ended. It computes nothing itself, so that its children start clean.
 """
 
 import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import REPOSITORY
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 SHARED = ["device=cpu", "data=digits", "data.resize=32", "data.crop=32", "batch_size=128"]
 TINY = [*SHARED, "model=timm", "model.name=test_resnet", "model.weights=null"]
@@ -24,11 +26,14 @@ TINY = [*SHARED, "model=timm", "model.name=test_resnet", "model.weights=null"]
 
 @dataclass(frozen=True)
 class Job:
-    """`python -m caltech.train ARGUMENTS`, killed after so many seconds if it lives that long."""
+    """`python -m MODULE ARGUMENTS`, killed after so many seconds if it lives that long."""
 
     arguments: Sequence[str]
     log: str
     kill_after: float = 300.0
+    signal_at: tuple[str, int] | None = None  # a text, and the signal to send once it is printed
+    module: str = "caltech.train"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,15 +51,15 @@ class Driver:
     def __init__(self, process: subprocess.Popen, folder: Path) -> None:
         self.process, self.folder, self.count = process, folder, 0
 
-    def run(self, *commands: Sequence[str], kill_after: Sequence[float] = ()) -> list[Ended]:
-        """Run the commands at the same time to their ends."""
+    def run(
+        self, *commands: Sequence[str], kill_after: Sequence[float] = (), **details: Any
+    ) -> list[Ended]:
+        """Run the commands at the same time to their ends; `details` are fields of Job."""
         jobs = []
         for number, arguments in enumerate(commands):
             self.count += 1
-            job = Job([*arguments], str(self.folder / f"log-{self.count}.txt"))
-            if kill_after:
-                job = Job(job.arguments, job.log, kill_after[number])
-            jobs.append(job)
+            job = Job([*arguments], str(self.folder / f"log-{self.count}.txt"), **details)
+            jobs.append(replace(job, kill_after=kill_after[number]) if kill_after else job)
         self.process.stdin.write(json.dumps([asdict(job) for job in jobs]) + "\n")
         self.process.stdin.flush()
         answers = json.loads(self.process.stdout.readline())
@@ -68,7 +73,7 @@ def driver(folder: Path, **environment: str) -> Iterator[Driver]:
     own = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     own["PYTHONPATH"] = str(REPOSITORY)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.forks"], cwd=folder, text=True,
+        [sys.executable, "-m", "tests.forks"], cwd=folder, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | own | environment,
     )  # fmt: skip
     try:
@@ -88,22 +93,27 @@ def places(folder: Path, tracking: str = "mlflow") -> list[str]:
     return own
 
 
-def _start(job: Mapping[str, Any]) -> int:
+def _start(job: dict[str, Any]) -> int:
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     pid = os.fork()
     if pid:
+        os.close(log)
         return pid
     code = 70
     try:
-        log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(0)
-        sys.argv = ["caltech.train", *job["arguments"]]
-        from caltech.train import main
-
-        main()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+        sys.argv = [job["module"], *job["arguments"]]
+        os.environ.update(job["environment"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # it is imported already
+            runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -114,7 +124,7 @@ def _start(job: Mapping[str, Any]) -> int:
         os._exit(code)
 
 
-def _wait(pids: Sequence[int], jobs: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+def _wait(pids: Sequence[int], jobs: Sequence[dict[str, Any]]) -> list[tuple[int, float]]:
     start, ended = time.monotonic(), {}
     while len(ended) < len(pids):
         for pid, job in zip(pids, jobs, strict=True):
@@ -124,6 +134,9 @@ def _wait(pids: Sequence[int], jobs: Sequence[Mapping[str, Any]]) -> list[tuple[
             seconds = time.monotonic() - start
             if found:
                 ended[pid] = (os.waitstatus_to_exitcode(status), seconds)
+            elif job["signal_at"] and job["signal_at"][0] in Path(job["log"]).read_text():
+                os.kill(pid, job["signal_at"][1])
+                job["signal_at"] = None
             elif seconds > job["kill_after"]:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.002)
@@ -131,7 +144,10 @@ def _wait(pids: Sequence[int], jobs: Sequence[Mapping[str, Any]]) -> list[tuple[
 
 
 def _serve() -> None:
+    import hydra_plugins.hydra_optuna_sweeper._impl  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    import optuna.importance  # noqa: F401
     import safetensors.torch  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import timm  # noqa: F401

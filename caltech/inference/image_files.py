@@ -1,0 +1,104 @@
+"""Image files and what they show: named by files, folders and globs, read, answered in batches."""
+
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from caltech.data.sources import IMAGE_SUFFIXES
+from caltech.inference import explain
+from caltech.inference.predictor import Predictor
+
+FOLDER_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Of one image: its most probable classes in falling order, or why there are none."""
+
+    image: Path
+    top: list[dict[str, Any]] | None = None
+    reason: str | None = None
+    overlay: Path | None = None
+
+    def __str__(self) -> str:
+        if self.top is None:
+            return f"unreadable: {self.image}: {self.reason}"
+        lines = [f"{100 * each['probability']:7.2f} %  {each['class']}" for each in self.top]
+        seen = [f"  seen where {self.overlay} is red"] if self.overlay else []
+        return "\n".join([str(self.image), *lines, *seen])
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def answers(predictor: Predictor, images: Sequence[Path]) -> Iterator[Answer]:
+    """Answer image files in their order, a batch at a time; a bar shows progress on a terminal."""
+    size = predictor.batch_size
+    bar = tqdm(total=len(images), unit="image", disable=None, leave=False)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool, bar:
+        for first in range(0, len(images), size):
+            batch = images[first : first + size]
+            read = list(pool.map(partial(_read, predictor), batch))
+            good = [image for image in read if isinstance(image, Tensor)]
+            found = iter(predictor.probabilities(torch.stack(good)) if good else ())
+            for path, image in zip(batch, read, strict=True):
+                bar.update()
+                if isinstance(image, Tensor):
+                    yield Answer(path, predictor.rank(next(found), TOP))
+                else:
+                    yield Answer(path, reason=image)
+
+
+def expand(given: Sequence[str]) -> list[Path]:
+    """The files that files, folders and globs stand for, each once.
+
+    What a folder or a glob gives is sorted and without earlier explanations. What stands for
+    nothing stays as it is, to be told as unreadable.
+    """
+    files: list[Path] = []
+    for text in given:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            found = [p for p in path.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES]
+        elif glob.has_magic(text) and not path.exists():
+            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute ones, too)
+            found = [Path(match) for match in matches if Path(match).is_file()]
+        else:
+            found = [path]
+        images = sorted(p for p in found if not p.name.endswith(explain.SUFFIX))
+        files += images or [path]
+    return list(dict.fromkeys(files))
+
+
+def _read(predictor: Predictor, path: Path) -> Tensor | str:
+    """Decoded pixels (resize, resize, 3) uint8 of one file, or why it cannot be read."""
+    if path.is_dir():
+        return "no image in this folder"
+    if not path.exists():
+        return "nothing matches" if glob.has_magic(str(path)) else "no such file"
+    try:
+        with Image.open(path) as image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation != 1:
+            tqdm.write(
+                f"note: {path} is answered as it is stored, without its EXIF orientation "
+                f"{orientation}; rotate its pixels if the camera was held otherwise",
+                file=sys.stderr,
+            )
+        return predictor.read(path)
+    except UnidentifiedImageError:
+        return "not an image in a format that Pillow knows"
+    except Exception as error:  # Pillow raises many types for a broken image
+        return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,114 @@
+"""A finished run is found by key, directory, or as the best; and a start from its weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caltech.config import build
+from caltech.errors import InputError
+from caltech.files import read_sealed_json, write_json, write_sealed_json
+from caltech.runs.directory import RunDirectory
+from caltech.runs.find import find
+from caltech.train import train
+from tests.observers import TINY, outcome
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Make directories of made-up runs: what find() reads of them."""
+
+    def put(study, key, validation=0.5, test=0.5, data="caltech101", finished=True) -> Path:
+        directory = tmp_path / study / key
+        directory.mkdir(parents=True)
+        (directory / "config.yaml").write_text(f"key: {key}\n")
+        made_from = {"data": {"name": data, "sha256": data[::-1]}}
+        write_sealed_json(directory / "provenance.json", made_from)
+        measured = {"val/accuracy": validation, "val/loss": 1.0, "test/accuracy": test}
+        result = {"key": key, "status": "finished", "last": measured, "best": measured}
+        if finished:
+            write_json(directory / "result.json", result)
+        return directory
+
+    return put
+
+
+@pytest.fixture
+def found(tmp_path):
+    def place(run: str, study: str | None = None, data: str | None = None) -> Path:
+        return find(run, study, data, tmp_path).path
+
+    return place
+
+
+def test_the_best_run_is_that_of_highest_validation_accuracy(store, found):
+    worse = store("first", "aaa", validation=0.7, test=0.9)
+    best = store("second", "bbb", validation=0.8, test=0.6)
+    store("second", "ccc", finished=False)
+    assert found("best") == best
+    assert found("best", study="first") == worse
+
+
+def test_the_best_runs_of_two_data_sets_are_not_compared(store, found):
+    store("study", "bbb", validation=0.8)
+    other = store("study", "ddd", validation=0.99, data="digits")
+    with pytest.raises(InputError, match=r"data=caltech101 \(bbb, 0\.8000\); data=digits \(ddd"):
+        found("best")
+    assert found("best", data="digits") == other
+    with pytest.raises(InputError, match="no finished run on data=mnist"):
+        found("best", data="mnist")
+
+
+def test_a_run_is_found_by_key_or_directory(store, found):
+    with pytest.raises(InputError, match=r"has no runs.*caltech\.train"):
+        found("aaaa1")
+    first = store("first", "aaaa1")
+    assert found("aaaa1") == found(str(first)) == first
+    with pytest.raises(InputError, match=r"run=aaaa2 is neither.*aaaa1.*run=best"):
+        found("aaaa2")
+
+
+def test_a_key_with_two_results_needs_its_study(store, found):
+    first, _ = store("first", "aaaa1", validation=0.7), store("second", "aaaa1", validation=0.7)
+    assert found("aaaa1") == first  # the same result: either will do
+    third = store("third", "aaaa1", validation=0.6)
+    with pytest.raises(InputError, match="study=first, study=second, study=third"):
+        found("aaaa1")
+    assert found("aaaa1", study="third") == third
+
+
+@pytest.fixture(scope="module")
+def head(compose_in, tmp_path_factory):
+    cfg = compose_in(tmp_path_factory.mktemp("head"), *TINY, "freeze=backbone")
+    train(cfg)
+    return cfg
+
+
+def test_a_run_starts_from_another_one_s_best_weights(compose_in, head):
+    tiny = [*TINY, "freeze=none", "num_epochs=1", "batch_size=64", "lr=1e-30"]
+    cfg = compose_in(head.output, *tiny, f"start={head.key}")
+    train(cfg)
+    best = outcome(head)[2]
+    for name, value in outcome(cfg)[1].items():
+        if "running_" not in name and "num_batches" not in name:  # BatchNorm has seen a batch
+            assert torch.allclose(value, best[name], rtol=0, atol=1e-20), name
+    told = read_sealed_json(RunDirectory(cfg.directory).provenance)
+    assert told["weights"]["name"].endswith(f", then the best of {head.key}")
+    assert cfg.key != compose_in(head.output, *tiny).key
+
+
+def test_another_model_cannot_start_from_it(compose_in, head):
+    other = ["model=resnet18", "model.weights=null", f"start={head.key}"]
+    with pytest.raises(InputError, match=r"start=.* cannot be the start of this model"):
+        train(compose_in(head.output, *TINY[3:], *other))
+
+
+def test_a_start_from_another_split_is_refused(compose_in, head, tmp_path):
+    """What it was trained on may be what this run is tested on."""
+    own, halves = [], np.array_split(build(head.data).files, 2)
+    for name, files in zip(("train", "test"), halves, strict=True):
+        (tmp_path / f"{name}.txt").write_text("\n".join(files))
+        own.append(f"data.{name}_files={tmp_path}/{name}.txt")
+    with pytest.raises(InputError, match=r"another split .*may be test images here"):
+        train(compose_in(head.output, *TINY, *own, f"start={head.key}"))

@@ -1,0 +1,68 @@
+"""What may be typed: refused before any work, with what is allowed and what to type instead."""
+
+from typing import Any
+
+import pytest
+from hydra.errors import ConfigCompositionException
+
+from caltech.errors import InputError
+from caltech.settings import CONF, ROOT, refuse_null_groups, validate
+
+
+def test_the_table_has_every_root_key_and_no_other(configure):
+    assert set(configure()) == set(ROOT)
+    groups = {name for name, key in ROOT.items() if key.type is Any}
+    assert {name for name in ROOT if (CONF / name).is_dir()} == groups
+
+
+def test_every_example_of_the_table_is_allowed(configure):
+    typed = [f"{name}={key.example}" for name, key in ROOT.items() if key.example]
+    for override in typed:
+        validate(configure(override))
+    assert len(typed) > 12
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lr=-1", "lr=0", "lr=nan", "lr=inf", "momentum=1", "momentum=-0.1", "momentum=nan",
+        "weight_decay=-1", "weight_decay=inf", "num_epochs=0", "step_size=0", "gamma=0",
+        "gamma=nan", "batch_size=0", "seed=-1", "seed=4294967296", "seeds=0", "device=gpu",
+        "features=on", "study=a/b", "study=..", "start=best", "checkpoint_minutes=0",
+        "checkpoint_minutes=nan",
+    ],
+)  # fmt: skip
+def test_values_out_of_range(configure, override):
+    name = override.split("=")[0]
+    with pytest.raises(InputError, match=rf"{name}=.* is not allowed: .*for example {name}="):
+        validate(configure(override))
+
+
+@pytest.mark.parametrize(
+    "override", ["lr=abc", "num_epochs=1.5", "rerun=maybe", "lrr=1", "model=alexnett"]
+)
+def test_hydra_refuses(configure, override):
+    with pytest.raises(ConfigCompositionException):
+        configure(override)
+
+
+def test_one_seed_and_several_are_not_asked_for_at_once(configure):
+    with pytest.raises(InputError, match=r"Type seeds=5 or seed=3"):
+        validate(configure("seeds=5", "seed=3"))
+
+
+def test_an_added_root_key_is_refused_with_a_suggestion(configure):
+    with pytest.raises(InputError, match=r"batchsize is no key .*batch_size"):
+        validate(configure("+batchsize=8"))
+
+
+@pytest.mark.parametrize("value", ["???", "${nope}"])
+def test_a_value_that_is_not_there_is_named(configure, value):
+    with pytest.raises(InputError, match=r"not complete at tracking\.uri"):
+        validate(configure("tracking=mlflow", f"tracking.uri={value}"))
+
+
+def test_null_is_no_option_of_a_group():
+    refuse_null_groups(["start=null", "lr=1"])
+    with pytest.raises(InputError, match=r"freeze=null is no option.*backbone, head"):
+        refuse_null_groups(["freeze=null"])

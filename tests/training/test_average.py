@@ -1,0 +1,65 @@
+"""Averaged weights: their formula, and that they change nothing else."""
+
+import copy
+
+import pytest
+import torch
+
+from caltech.errors import InputError
+from caltech.training.average import Last, MovingAverage
+from caltech.training.epoch import train_epoch
+from tests.training.conftest import learner
+
+
+def test_moving_average_is_its_formula_and_changes_no_training(problem):
+    """Over the steps of two epochs, against weights copied after each, BatchNorm's included."""
+    network, batches = problem
+    plain = copy.deepcopy(network)
+    average = MovingAverage(network, decay=0.5)
+    expected = {name: value.double() for name, value in network.state_dict().items()}
+    seen = 0
+
+    def follow(totals):
+        nonlocal seen
+        seen += 1
+        decay = min(0.5, seen / (9 + seen))
+        for name, value in network.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value.double()
+
+    for one, with_average in ((network, average), (plain, Last(plain))):
+        learning = learner(one, average=with_average)
+        for epoch in (1, 2):
+            after = [follow] if one is network else []
+            train_epoch(learning, batches, torch.arange(30), epoch, after_step=after)
+
+    trained = copy.deepcopy(network.state_dict())
+    assert seen == 8
+    for name, value in plain.state_dict().items():
+        assert torch.equal(trained[name], value), name
+    with average.applied():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                assert not torch.equal(value, trained[name]), name
+                torch.testing.assert_close(value.double(), expected[name])
+            else:
+                assert torch.equal(value, trained[name]), name  # batches are counted, not averaged
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, trained[name]), name
+
+
+def test_what_does_not_train_stays_bitwise_in_a_moving_average(problem):
+    network, _ = problem
+    network[1].num_batches_tracked.fill_(2**53 + 1)  # no float64 holds it
+    before = copy.deepcopy(network.state_dict())
+    average = MovingAverage(network, decay=0.9)
+    for _ in range(5):
+        average.update()
+    with average.applied():
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
+def test_a_decay_that_is_no_share_is_refused(problem, decay):
+    with pytest.raises(InputError, match=r"average\.decay=.* at least 0 and below 1"):
+        MovingAverage(problem[0], decay)
