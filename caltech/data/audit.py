@@ -6,9 +6,10 @@ Corrupt files, stray files, exact duplicates and near duplicates across the spli
 import argparse
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import imagehash
@@ -52,39 +53,36 @@ def audit(images: Path, train_files: str | None = None, test_files: str | None =
         InputError: there is none, or a folder cannot be read.
     """
     if not images.is_dir():
-        raise InputError(f"{images} is no folder. Type data.root= with the folder of caltech101/.")
+        above = images.parent.name
+        raise InputError(f"{images} is no folder. Type data.root= with the folder of {above}/.")
     files = sources.list_images(images)
-    part = np.empty(len(files), dtype=object)
-    parts = split.by_rule(len(files))
-    if train_files or test_files:
-        parts = split.by_files(files, train_files, test_files)
-    for name, indices in parts.items():
-        part[indices.numpy()] = name
+    parts = split.of(files, train_files, test_files)
+    part = {files[i]: name for name, indices in parts.items() for i in indices.tolist()}
     with ThreadPoolExecutor(get_num_threads()) as pool:
         read = pool.map(_digests, [images / file for file in files])
-        found = list(tqdm(read, total=len(files), desc="reading images", disable=None))
-    readable = [i for i, (_, bits, _) in enumerate(found) if bits is not None]
+        bar = tqdm(read, total=len(files), desc="reading images", disable=None)
+        found = dict(zip(files, bar, strict=True))
     groups = defaultdict(list)
-    for index, (sha, _, _) in enumerate(found):
-        groups[sha].append(index)
-    same = [group for group in groups.values() if len(group) > 1]
+    for file, (sha, _, _) in found.items():
+        groups[sha].append(file)
+    same = [tuple(group) for group in groups.values() if len(group) > 1]
+    hashes = {file: bits for file, (_, bits, _) in found.items() if bits is not None}
     return Findings(
         images=len(files),
         per_class=dict(Counter(file.split("/")[0] for file in files)),
         stray=_stray(images),
-        corrupt=tuple(f"{files[i]}: {why}" for i, (_, _, why) in enumerate(found) if why),
-        exact=tuple(tuple(files[i] for i in group) for group in same),
+        corrupt=tuple(f"{file}: {why}" for file, (_, _, why) in found.items() if why),
+        exact=tuple(same),
         exact_across=tuple(
-            (files[i], files[j])
+            (one, other)
             for group in same
-            for i in group
-            for j in group
-            if i < j and part[i] != part[j]
+            for one, other in combinations(group, 2)
+            if part.get(one) != part.get(other)
         ),
         near_across=tuple(
-            (files[i], files[j], bits)
-            for i, j, bits in _near(readable, [found[i][1] for i in readable])
-            if part[i] != part[j] and found[i][0] != found[j][0]
+            (one, other, bits)
+            for one, other, bits in _near(hashes)
+            if part.get(one) != part.get(other) and found[one][0] != found[other][0]
         ),
     )
 
@@ -124,12 +122,13 @@ def main() -> None:
         with initialize_config_dir(config_dir=str(CONF)):
             given = compose("train", arguments.overrides).data
         errors.composed()
-        if "root" not in given:
+        name = given.get("_target_", "").rpartition(".")[2]
+        if name not in sources.FOLDERS:
             raise InputError(
                 "An audit reads image files, and this data set has none. Type data.root=."
             )
-        images = Path(given.root).expanduser() / "caltech101" / "101_ObjectCategories"
-        findings = audit(images, given.train_files, given.test_files)
+        images = sources.folder(given.root, name)
+        findings = audit(images, given.get("train_files"), given.get("test_files"))
         print(report(findings))
     raise SystemExit(1 if findings.corrupt else 0)
 
@@ -145,14 +144,13 @@ def _digests(path: Path) -> tuple[str, int | None, str]:
     return sha, int(np.packbits(bits).view(np.uint64)[0]), ""
 
 
-def _near(indices: Sequence[int], hashes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Pairs of indices whose hashes differ in at most NEAR_BITS, and in how many."""
-    table, pairs = np.array(hashes, np.uint64), []
-    for row in range(len(table)):
+def _near(hashes: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
+    """Pairs of files whose hashes differ in at most NEAR_BITS, and in how many."""
+    files, table = list(hashes), np.array([*hashes.values()], np.uint64)
+    for row, file in enumerate(files):
         distances = np.bitwise_count(table[row + 1 :] ^ table[row])
         for other in np.flatnonzero(distances <= NEAR_BITS):
-            pairs.append((indices[row], indices[row + 1 + other], int(distances[other])))
-    return pairs
+            yield file, files[row + 1 + other], int(distances[other])
 
 
 def _stray(images: Path) -> tuple[str, ...]:

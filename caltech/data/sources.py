@@ -1,6 +1,9 @@
-"""The data sets: which images there are, how they are split, and their decoded pixels."""
+"""The data sets, a function each: which images there are, and where their pixels are.
 
-import functools
+A new one is a function here and a file in conf/data/. If its images are files in category folders,
+it has a line in FOLDERS, too, and most of its function is a call of `_of_files`.
+"""
+
 import hashlib
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from caltech.data import pixels, split
 from caltech.data.dataset import Dataset
 from caltech.errors import InputError
 
+FOLDERS = {"caltech101": "caltech101/101_ObjectCategories"}  # of the categories, below data.root
 BACKGROUND = "BACKGROUND_Google"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -41,36 +45,10 @@ def caltech101(
         InputError: the images are missing or unreadable, or the lists overlap or repeat.
     """
     _require_crop(crop, resize)
-    images = Path(root).expanduser() / "caltech101" / "101_ObjectCategories"
+    images = folder(root, "caltech101")
     if not images.is_dir():
         downloads.caltech101(images, download)
-    files = list_images(images)
-    parts = split.by_rule(len(files))
-    if train_files or test_files:
-        parts = split.by_files(files, train_files, test_files)
-    names = [file.split("/")[0] for file in files]
-    classes = tuple(dict.fromkeys(names))
-    split.require_parts(images, classes, parts)
-    number = {name: index for index, name in enumerate(classes)}
-    content = pixels.content_digest(images, files, Path(cache).expanduser())
-    path = pixels.place(content, resize, Path(cache).expanduser())
-    if pixels.ensure(images, files, resize, path) and (
-        list_images(images) != files
-        or pixels.content_digest(images, files, Path(cache).expanduser()) != content
-    ):
-        path.unlink()  # it has the name of other images
-        raise InputError(f"{images} changed while it was read. Type the command again.")
-    return Dataset(
-        name="caltech101",
-        read_pixels=functools.partial(pixels.read, images, files, resize, path),
-        side=resize,
-        labels=torch.tensor([number[name] for name in names]),
-        classes=classes,
-        files=tuple(files),
-        **parts,
-        crop=crop,
-        content=content,
-    )
+    return _of_files("caltech101", images, resize, crop, (train_files, test_files), cache)
 
 
 def digits(resize: int, crop: int) -> Dataset:
@@ -99,6 +77,11 @@ def digits(resize: int, crop: int) -> Dataset:
     )
 
 
+def folder(root: str, name: str) -> Path:
+    """Where the category folders of the data set of that name are."""
+    return Path(root).expanduser() / FOLDERS[name]
+
+
 def list_images(images: Path) -> list[str]:
     """`category/file` of every image: categories sorted without regard to case, files by name."""
     with pixels.naming_file():
@@ -112,9 +95,43 @@ def list_images(images: Path) -> list[str]:
     if not files:
         raise InputError(
             f"{images} has no category folder with images. Type data.root= with the folder that "
-            "holds caltech101/101_ObjectCategories."
+            f"holds {'/'.join(images.parts[-2:])}."
         )
     return files
+
+
+def _of_files(
+    name: str, images: Path, resize: int, crop: int, lists: tuple[str | None, ...], cache: str
+) -> Dataset:
+    """The images in category folders, decoded; split by two lists of files or by the rule."""
+    files = list_images(images)
+    names = [file.split("/")[0] for file in files]
+    classes = tuple(dict.fromkeys(names))
+    parts = split.of(files, *lists)
+    split.require_parts(images, classes, parts)
+    kept = Path(cache).expanduser()
+    content = pixels.content_digest(images, files, kept)
+    array = pixels.cached(images, files, resize, content, kept)
+    try:
+        if array.ensure() and (
+            list_images(images) != files or pixels.content_digest(images, files, kept) != content
+        ):
+            raise InputError(f"{images} changed while it was read. Type the command again.")
+    except InputError:
+        array.discard()  # once the images are as they should be, it has another name
+        raise
+    number = {name: index for index, name in enumerate(classes)}
+    return Dataset(
+        name=name,
+        read_pixels=array.read,
+        side=resize,
+        labels=torch.tensor([number[name] for name in names]),
+        classes=classes,
+        files=tuple(files),
+        **parts,
+        crop=crop,
+        content=content,
+    )
 
 
 def _require_crop(crop: int, resize: int) -> None:

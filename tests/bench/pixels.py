@@ -2,7 +2,7 @@
 
     python -m tests.bench.pixels    2 minutes on 2 cores
 
-caltech.data.pixels.read into a temporary folder, with one thread and with as many as cores
+caltech.data.pixels into a temporary folder, with one thread and with as many as cores
 (torch.set_num_threads governs), on a sample of the images whose files are in the system's cache.
 Then how fast the finished cache is read again, against a copy within memory.
 """
@@ -33,7 +33,7 @@ def build_rate(images: Path, files: list[str], threads: int) -> float:
     try:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            pixels.read(images, files, 256, Path(folder) / "bench.bin")
+            pixels.cached(images, files, 256, "bench", Path(folder)).read()
             return len(files) / (time.perf_counter() - start)
     finally:
         torch.set_num_threads(before)
@@ -53,8 +53,8 @@ def plain_rate(images: Path, count: int) -> float:
 def read_rates(images: Path, files: list[str]) -> dict[str, float]:
     """GB a second of copying all pixels into memory that is in use already."""
     with tempfile.TemporaryDirectory() as folder:
-        pixels.read(images, files, 256, Path(folder) / "bench.bin")
-        mapped = pixels.read(images, files, 256, Path(folder) / "bench.bin")
+        pixels.cached(images, files, 256, "bench", Path(folder)).read()
+        mapped = pixels.cached(images, files, 256, "bench", Path(folder)).read()
         target = torch.zeros_like(mapped)
         gigabytes = mapped.numel() / 1e9
 

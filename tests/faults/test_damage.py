@@ -1,7 +1,6 @@
 """Files that were cut short or have other bytes: found, named, and replaced by good ones."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -10,13 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from caltech.config import build
-from caltech.data import pixels
 from caltech.errors import DamagedError
 from caltech.files import read_sealed_json, remove_leftovers, write_sealed_json
 from caltech.runs import checkpoint
 from caltech.train import train
-from caltech.training import features
 from tests.observers import Doing, Stopped, stop
 
 TIMES = 150
@@ -112,47 +108,6 @@ def test_every_changed_byte_of_a_sealed_json_file_is_found(tmp_path):
 @pytest.fixture
 def own(tmp_path):
     return [*SMALL, f"cache={tmp_path / 'cache'}", "num_epochs=2"]
-
-
-@pytest.mark.parametrize("number", range(6))
-@pytest.mark.parametrize("which", ["*.bin", "*.json"])
-def test_damaged_features_are_named_and_computed_again(
-    configure, tmp_path, caplog, monkeypatch, which, number
-):
-    monkeypatch.setattr(features, "ROWS_PER_BLOCK", 16)
-    cfg = configure(*SMALL)
-    torch.manual_seed(0)
-    model = build(cfg.model, num_classes=5)[:1].eval()
-    parts = (model, build(cfg.data), build(cfg.augment), build(cfg.precision))
-    arguments = (*parts, torch.device("cpu"), tmp_path)
-    expected = features.extract(*arguments).views["plain"].clone()
-    (path,) = (tmp_path / "features").glob(which)
-    harmed(path, number)
-    with caplog.at_level(logging.INFO):
-        found = features.extract(*arguments).views["plain"]
-    assert torch.equal(found, expected)
-    assert path.stem in caplog.text
-    assert torch.equal(features.extract(*arguments).views["plain"], expected)
-
-
-@pytest.mark.parametrize("number", range(9))
-def test_damaged_pixels_are_named_and_decoded_again(tree, tmp_path, caplog, number):
-    images = tree / "caltech101" / "101_ObjectCategories"
-    files = [f"Faces/image_{index:04d}.jpg" for index in range(1, 13)]
-    path = tmp_path / "pixels.bin"
-    expected = pixels.read(images, files, 32, path).clone()
-    harmed(path, number)
-    assert torch.equal(pixels.read(images, files, 32, path), expected)
-    assert str(path) in caplog.text and "decoded again" in caplog.text
-
-
-def test_a_damaged_digest_is_computed_again(tree, tmp_path, caplog):
-    images, files = tree / "caltech101" / "101_ObjectCategories", ["Faces/image_0001.jpg"]
-    expected = pixels.content_digest(images, files, tmp_path)
-    (kept,) = (tmp_path / "digests").iterdir()
-    kept.write_text(kept.read_text().replace(expected[:4], "0000"))
-    assert pixels.content_digest(images, files, tmp_path) == expected
-    assert str(kept) in caplog.text
 
 
 @pytest.mark.parametrize("harm", ["checkpoint", "checkpoints", "result"])

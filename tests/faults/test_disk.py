@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from caltech import files
+from caltech.cache import CachedArray
 from caltech.config import build
 from caltech.data import pixels
 from caltech.errors import DiskError
@@ -51,34 +53,39 @@ def small_files(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def images(tree: Path) -> tuple[Path, list[str]]:
-    folder = tree / "caltech101" / "101_ObjectCategories"
-    return folder, [f"Faces/image_{index:04d}.jpg" for index in range(1, 13)]
+def decoded(tree: Path, resize: int, cache: Path) -> CachedArray:
+    files = [f"Faces/image_{index:04d}.jpg" for index in range(1, 13)]
+    return pixels.cached(tree / "caltech101" / "101_ObjectCategories", files, resize, "x", cache)
 
 
 def test_no_room_for_pixels_is_told_before_any_work(tree, tmp_path, monkeypatch):
     """Hundreds of megabytes on a disk of 400 kB: no image is decoded first."""
     monkeypatch.setattr(pixels, "decode", lambda *_: pytest.fail("decoded"))
     with small_disk(tmp_path / "disk", 400) as disk:
-        path = disk / "pixels" / "x.bin"
-        with pytest.raises(DiskError, match=rf"{path} .*needs 785\.8 MB.* MB are free"):
-            pixels.read(*images(tree), 4672, path)
-        assert not [p for p in disk.rglob("*") if p.is_file() and p.suffix != ".lock"]
+        array = decoded(tree, 4672, disk)
+        with pytest.raises(DiskError, match=rf"{array.path} .*needs 785\.8 MB.* MB are free"):
+            array.read()
+        assert not sum(path.stat().st_size for path in disk.rglob("*") if path.is_file())
 
 
-def test_a_disk_that_fills_up_while_pixels_are_written(tree, tmp_path):
-    """The map that was here before would have ended the process by SIGBUS."""
-    path = tmp_path / "x.bin"
-    with small_files(50_000), pytest.raises(DiskError, match=rf"{path} .*File too large.*needs"):
-        pixels.read(*images(tree), 64, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["x.bin.lock"]
-    assert pixels.read(*images(tree), 64, path).shape == (12, 64, 64, 3)
+def test_pixels_go_on_where_the_disk_was_full(tree, tmp_path, monkeypatch):
+    """A memory map would end the process by SIGBUS."""
+    monkeypatch.setattr(pixels, "BLOCK_BYTES", 2 * 64 * 64 * 3)
+    expected = decoded(tree, 64, tmp_path / "other").read()
+    array, decode, count = decoded(tree, 64, tmp_path), pixels.decode, []
+    monkeypatch.setattr(pixels, "decode", lambda *given: count.append(1) or decode(*given))
+    with small_files(70_000), pytest.raises(DiskError, match=rf"{array.path} .*File too large"):
+        array.read()
+    assert len(count) == 6  # 4 fit
+    assert torch.equal(array.read(), expected)
+    assert len(count) == 6 + 8
+    assert {path.suffix for path in array.path.parent.iterdir()} == {".bin", ".json", ".lock"}
 
 
 @pytest.mark.parametrize("limit", ["tmpfs", "file size"])
 def test_features_go_on_where_the_disk_was_full(configure, tmp_path, monkeypatch, limit):
     monkeypatch.setattr(features, "ROWS_PER_BLOCK", 16)
-    monkeypatch.setattr(features, "require_room", lambda *_: None)  # it was there at first
+    monkeypatch.setattr(files, "require_room", lambda *_: None)  # it was there at first
     cfg = configure("model=alexnet", "model.weights=null")  # 37 kB of features an image
     model = build(cfg.model, num_classes=5)[:1].eval()
     parts = (model, build(cfg.data), build(cfg.augment), build(cfg.precision), torch.device("cpu"))

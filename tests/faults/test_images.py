@@ -1,8 +1,6 @@
 """Images, files and folders as they should not be: each works, or is one error that names it."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,27 +10,17 @@ import pytest
 from PIL import Image
 
 from caltech.data import pixels
-from caltech.data.audit import audit, report
 from caltech.data.dataset import Dataset
 from caltech.data.sources import caltech101
 from caltech.errors import InputError
-from tests.conftest import REPOSITORY
+from tests.data.conftest import two_categories
 
 GREY16 = (np.arange(80 * 80, dtype=np.uint16).reshape(80, 80) * 10).astype(np.uint16)
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Two categories of eight small images, to be harmed."""
-    random = np.random.default_rng(0)
-    for category in ("ant", "bee"):
-        folder = tmp_path / "caltech101" / "101_ObjectCategories" / category
-        folder.mkdir(parents=True)
-        for number in range(1, 9):
-            noise = random.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-            image = Image.fromarray(noise).resize((80, 90), Image.Resampling.BICUBIC)
-            image.save(folder / f"image_{number:04d}.jpg")
-    return tmp_path
+    return two_categories(tmp_path)
 
 
 def load(root: Path) -> Dataset:
@@ -158,34 +146,3 @@ def test_files_that_change_while_they_are_read(root, monkeypatch, change):
             load(root)
     assert not list((root / "cache").rglob("*.bin"))
     assert len(load(root).labels) == {"vanishes": 15, "appears": 17, "changes": 16}[change]
-
-
-def test_the_audit_finds_what_was_put_there(root):
-    folder = root / "caltech101" / "101_ObjectCategories"
-    (folder / "bee" / "image_0001.jpg").write_bytes(ant(root, 1).read_bytes())  # test, and 9: test
-    (folder / "bee" / "image_0003.jpg").write_bytes(ant(root, 1).read_bytes())  # 10: train
-    with Image.open(ant(root, 4)) as image:  # 3: test
-        saved(folder / "ant" / "image_0006.jpg", image, format="JPEG", quality=60)  # 5: train
-    ant(root, 7).write_bytes(b"\xff\xd8")
-    (folder / "notes.txt").write_text("x")
-    found = audit(folder)
-    assert (found.images, found.per_class) == (16, {"ant": 8, "bee": 8})
-    assert found.stray == ("notes.txt",)
-    assert [one.split(":")[0] for one in found.corrupt] == ["ant/image_0007.jpg"]
-    copies = ("ant/image_0001.jpg", "bee/image_0001.jpg", "bee/image_0003.jpg")
-    assert found.exact == (copies,)
-    assert all(pair[0] in copies and pair[1] in copies for pair in found.exact_across)
-    assert 1 <= len(found.exact_across) < 3
-    assert ("ant/image_0004.jpg", "ant/image_0006.jpg") in [p[:2] for p in found.near_across]
-    assert "1 stray files" in report(found)
-
-
-def test_the_audit_s_command(root):
-    ant(root).write_bytes(b"")
-    ended = subprocess.run(
-        [sys.executable, "-m", "caltech.data", "audit", f"data.root={root}"],
-        cwd=REPOSITORY, capture_output=True, text=True,
-    )  # fmt: skip
-    assert ended.returncode == 1
-    assert "1 files that cannot be read as images\n    ant/image_0002.jpg" in ended.stdout
-    assert "Traceback" not in ended.stderr

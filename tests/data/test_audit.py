@@ -1,0 +1,79 @@
+"""What the audit finds, and its command."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from caltech.data.audit import audit, report
+
+
+def ant(root: Path, number: int) -> Path:
+    return root / "caltech101" / "101_ObjectCategories" / "ant" / f"image_{number:04d}.jpg"
+
+
+def test_it_finds_what_was_put_there(root):
+    folder = root / "caltech101" / "101_ObjectCategories"
+    (folder / "bee" / "image_0001.jpg").write_bytes(ant(root, 1).read_bytes())  # test, and 9: test
+    (folder / "bee" / "image_0003.jpg").write_bytes(ant(root, 1).read_bytes())  # 10: train
+    with Image.open(ant(root, 4)) as image:  # 3: test
+        image.save(ant(root, 6), quality=60)  # 5: train
+    ant(root, 7).write_bytes(b"\xff\xd8")
+    (folder / "notes.txt").write_text("x")
+    found = audit(folder)
+    assert (found.images, found.per_class) == (16, {"ant": 8, "bee": 8})
+    assert found.stray == ("notes.txt",)
+    assert [one.split(":")[0] for one in found.corrupt] == ["ant/image_0007.jpg"]
+    copies = ("ant/image_0001.jpg", "bee/image_0001.jpg", "bee/image_0003.jpg")
+    assert found.exact == (copies,)
+    assert all(pair[0] in copies and pair[1] in copies for pair in found.exact_across)
+    assert 1 <= len(found.exact_across) < 3
+    near = {pair[:2] for pair in found.near_across}
+    assert ("ant/image_0004.jpg", "ant/image_0006.jpg") in near
+    assert not near & set(found.exact_across)
+    assert "1 stray files" in report(found)
+
+
+def test_lists_are_the_split(root):
+    """The same copies as above, in one part."""
+    folder = root / "caltech101" / "101_ObjectCategories"
+    (folder / "bee" / "image_0003.jpg").write_bytes(ant(root, 1).read_bytes())
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.jpg"))]
+    parts = {"train": names[1:8], "test": [names[0], *names[8:]]}
+    for part, files in parts.items():
+        (root / part).write_text("\n".join(files))
+    found = audit(folder, str(root / "train"), str(root / "test"))
+    assert len(found.exact) == 1 and not found.exact_across
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    """The exit code of `python -m caltech.data ARGUMENTS`, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["caltech.data", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("caltech.data", run_name="__main__")
+    return ended.value.code
+
+
+def test_the_command(root, monkeypatch, capsys):
+    ant(root, 2).write_bytes(b"")
+    assert run(monkeypatch, "audit", f"data.root={root}") == 1
+    said = capsys.readouterr().out
+    assert "1 files that cannot be read as images\n    ant/image_0002.jpg" in said
+    ant(root, 2).unlink()
+    assert run(monkeypatch, "audit", f"data.root={root}") == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data=digits", "error: An audit reads image files, and this data set has none."),
+        ("data.root=/nowhere", "/nowhere/caltech101/101_ObjectCategories is no folder."),
+        ("data=nothing", "error: .*Could not find 'data/nothing'"),
+    ],
+)
+def test_the_command_without_files_to_read(monkeypatch, capsys, override, said):
+    assert run(monkeypatch, "audit", override) == 1
+    assert re.search(said, capsys.readouterr().err, re.DOTALL)

@@ -1,0 +1,141 @@
+"""A frozen part's outputs from the cache: the same training, computed once, found again."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from caltech.data.augment import Views
+from caltech.data.dataset import Dataset
+from caltech.files import write_sealed_json
+from caltech.train import train
+from caltech.training import features
+from caltech.training.inputs import Features
+from caltech.training.precision import Precision
+
+TINY = ["model=timm", "model.name=test_resnet", "model.weights=null"]
+# Its head is linear, activation, dropout, linear.
+MOBILENET = ["model=torchvision", "model.name=mobilenet_v3_small", "model.weights=null"]
+SMALL = ["data.resize=40", "data.crop=32", "batch_size=16"]
+BOTH = ["plain", "mirrored"]
+CPU = torch.device("cpu")
+
+
+class Halved(nn.Module):
+    """A frozen part whose outputs are easily told."""
+
+    def __init__(self, divisor: float = 2.0) -> None:
+        super().__init__()
+        self.register_buffer("two", torch.tensor(divisor))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images / self.two).mean((2, 3))
+
+
+def toy(crop: int = 2, content: str = "c" * 64) -> Dataset:
+    """Six images of four by four pixels, no two alike."""
+    rows = torch.arange(6)
+    pixels = torch.arange(6 * 48).remainder(256).to(torch.uint8).view(6, 4, 4, 3)
+    files = tuple(f"a/{row}" for row in range(6))
+    parts = (rows, rows, rows)
+    return Dataset("toy", lambda: pixels, 4, rows % 2, ("a", "b"), files, *parts, crop, content)
+
+
+def extract(cache: Path, **changes: object) -> Features:
+    given = {
+        "frozen": Halved(), "data": toy(), "augment": Views(BOTH, ["plain"]),
+        "precision": Precision("float32", False), "device": CPU, "cache": cache,
+    }  # fmt: skip
+    return features.extract(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    ("model", "freeze", "augment"),
+    [
+        (MOBILENET, "backbone", "flip_both"),
+        (MOBILENET, "linear", "flip"),
+        (TINY, "backbone", "none"),
+    ],
+    ids=["dropout is trained through", "hidden layers are frozen, too", "no hidden layers"],
+)
+def test_they_change_nothing(configure, model, freeze, augment):
+    """Same draws, same dropout; the products differ at most in their rounding."""
+    common = [*model, *SMALL, f"freeze={freeze}", f"augment={augment}", "num_epochs=2"]
+    found, expected = (
+        configure(*common, f"study={auto}", f"features={auto}") for auto in ("auto", "off")
+    )
+    results = [train(cfg) for cfg in (found, expected)]
+    for name in ("last", "best"):
+        measured = [getattr(result, name) for result in results]
+        assert measured[0] == pytest.approx(measured[1], rel=1e-4, abs=1e-6)
+    weights = [load_file(Path(cfg.directory) / "last.safetensors") for cfg in (found, expected)]
+    for name, tensor in weights[1].items():
+        assert torch.allclose(weights[0][name], tensor, rtol=1e-4, atol=1e-5), name
+
+
+def test_training_gets_the_views_that_are_drawn(tmp_path):
+    data, augment = toy(), Views(BOTH, ["plain"])
+    found, indices = extract(tmp_path), torch.tensor([3, 3, 0, 5, 1, 1, 2, 4])
+    torch.manual_seed(0)
+    images = augment(data.pixels, indices, data.crop)
+    torch.manual_seed(0)
+    assert torch.equal(found.training(indices), Halved()(images))
+    (plain,) = found.evaluation(indices)
+    assert torch.equal(plain, found.views["plain"][indices])
+
+
+def test_an_evaluation_has_all_its_views(tmp_path):
+    found = extract(tmp_path, augment=Views(["plain"], BOTH))
+    assert [values.shape for values in found.evaluation(torch.arange(4))] == [(4, 3)] * 2
+    assert list(found.views) == BOTH
+
+
+def test_a_frozen_part_drops_nothing(tmp_path):
+    frozen = nn.Sequential(Halved(), nn.Dropout()).train()
+    expected = extract(tmp_path).views["plain"]
+    assert torch.equal(extract(tmp_path, frozen=frozen).views["plain"], expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frozen": Halved(3.0)},
+        {"data": toy(crop=3)},
+        {"data": toy(content="d" * 64)},
+        {"precision": Precision("bfloat16", False)},
+        {"augment": Views(["mirrored"], ["mirrored"])},
+    ],
+    ids=["weights", "crop", "images", "precision", "view"],
+)
+def test_what_decides_the_values_decides_the_name(tmp_path, monkeypatch, change):
+    extract(tmp_path, augment=Views(["plain"], ["plain"]))
+    extract(tmp_path, **change)
+    assert len(list(tmp_path.rglob("*.bin"))) > 1
+    monkeypatch.setattr(features, "center_crop", lambda *_: pytest.fail("computed again"))
+    extract(tmp_path, **change)
+
+
+def test_caches_of_earlier_versions_are_found(tmp_path, monkeypatch):
+    """Their names and notes, as written before the pixels were kept in the same way."""
+    folder, data = tmp_path / "features", np.zeros((6, 3), np.float32).tobytes()
+    folder.mkdir()
+    for name in ("b09773d84ca8fe68639bcaf4c1c10603", "a0b1dacb747b8ccd836672f481b76e77"):
+        (folder / f"{name}.bin").write_bytes(data)
+        blocks = [[4, f"{zlib.crc32(data[:48]):08x}"], [2, f"{zlib.crc32(data[48:]):08x}"]]
+        note = {"row_bytes": 12, "shape": [6, 3], "dtype": "float32", "blocks": blocks}
+        write_sealed_json(folder / f"{name}.json", note)
+    monkeypatch.setattr(features, "center_crop", lambda *_: pytest.fail("computed again"))
+    assert not any(values.any() for values in extract(tmp_path).views.values())
+
+
+def test_a_run_on_cached_features_reads_no_pixels(configure, tmp_path):
+    own = [*TINY, *SMALL, "num_epochs=1", f"cache={tmp_path}"]
+    train(configure(*own))
+    (pixels,) = (tmp_path / "pixels").glob("*.bin")
+    pixels.write_bytes(bytes(pixels.stat().st_size))  # which would be found and mended
+    train(configure(*own, "lr=0.02"))
+    assert not any(pixels.read_bytes())
