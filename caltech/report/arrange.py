@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -72,8 +72,10 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], study: str) -
     """
     rows = {each.experiment: [_experiment_row(each, study)] for each in experiments}
     claimed = {each.table for each in experiments if each.study == study}
-    rest = []
-    for seeds in _by_point(runs):
+    points, rest = defaultdict(list), []
+    for run in runs:
+        points[run.point].append(run)
+    for seeds in map(_one_per_seed, points.values()):
         same = [each for each in experiments if _is_of(seeds[0], each)]
         named = [each for each in experiments if each.experiment == seeds[0].experiment]
         if not same and not named:
@@ -98,14 +100,6 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], study: str) -
         ordered = [group[0] for group in groups] + [row for group in groups for row in group[1:]]
         tables.append(Table(title, tuple(_told_apart(ordered)), (), True))
     return tables + ([_own_table(rest, "Further runs" if tables else "Runs")] if rest else [])
-
-
-def _by_point(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
-    """Runs that differ in their seed alone, together and by seed."""
-    points = defaultdict(list)
-    for run in runs:
-        points[run.point].append(run)
-    return [_one_per_seed(seeds) for seeds in points.values()]
 
 
 def _one_per_seed(runs: Iterable[Run]) -> tuple[Run, ...]:
@@ -140,20 +134,18 @@ def _experiment_row(experiment: Published, study: str, runs: tuple[Run, ...] = (
     return Row(experiment.name, runs, experiment.params, experiment, command)
 
 
-def _told_apart(rows: Sequence[Row]) -> Iterable[Row]:
+def _told_apart(rows: Sequence[Row]) -> Iterator[Row]:
     """Rows of one name with the values behind it in which they differ."""
     alike = defaultdict(list)
     for row in rows:
-        alike[row.name].append(row)
-    described = {
-        name: iter(_described([row.runs for row in group]))
-        for name, group in alike.items()
-        if len(group) > 1 and all(row.runs for row in group)
+        alike[row.name].append(row.runs)
+    told = {
+        name: iter(_described(points) if len(points) > 1 and all(points) else ())
+        for name, points in alike.items()
     }
     for row in rows:
-        if row.name in described:
-            row = replace(row, name=f"{row.name}: {_in_words(next(described[row.name]))}")
-        yield row
+        values = next(told[row.name], None)
+        yield replace(row, name=f"{row.name}: {_in_words(values)}") if values else row
 
 
 def _own_table(points: Sequence[tuple[Run, ...]], title: str) -> Table:

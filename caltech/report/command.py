@@ -33,9 +33,10 @@ def report(cfg: DictConfig) -> str:
     tables = arrange(runs, experiments(cfg.order), cfg.study)
     if not tables:
         store = cfg.tracking.get("uri", "a tracking store (tracking=none)")
+        studies = ", ".join(sorted(path.name for path in Path(cfg.output).glob("*/")))
         raise InputError(
             f"study={cfg.study} has no run in {store} or {folder / 'kept'}. "
-            f"Studies in {cfg.output} are: {', '.join(studies(Path(cfg.output))) or 'none'}."
+            f"Studies in {cfg.output} are: {studies or 'none'}."
         )
     sheets = [render.Sheet(table, runs) for table in tables]
     drawn = {table.title: pictures.draw(table) for table in tables}
@@ -46,8 +47,7 @@ def report(cfg: DictConfig) -> str:
     for old in folder.glob("pictures/[0-9]*-*.png"):
         old.unlink()
     written = {"table.md": text, "table.csv": render.spreadsheet(sheets), "report.html": page}
-    if gallery is not None:
-        written["gallery.html"] = gallery
+    written |= {} if gallery is None else {"gallery.html": gallery}
     contents = {name: content.encode() for name, content in written.items()}
     for number, group in enumerate(drawn.values(), 1):  # by table
         contents |= {f"pictures/{number}-{each.name}.png": each.png for each in group}
@@ -55,11 +55,6 @@ def report(cfg: DictConfig) -> str:
         with replacing(folder / name) as partial:
             partial.write_bytes(content)
     return text
-
-
-def studies(output: Path) -> list[str]:
-    """Names of the folders that runs or reports were written to."""
-    return sorted(path.name for path in output.glob("*/"))
 
 
 def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
