@@ -54,21 +54,15 @@ def point_key(cfg: DictConfig) -> str:
 def decisive(cfg: DictConfig) -> dict[str, Any]:
     """All that decides the result, as plain values of one form: without where files lie, numbers
     of the type that conf/ gives them, lists of files by their lines."""
-    values = _as_typed(cfg)
-    for name, value in values.items():
-        values[name] = _of_one_form(value, _kinds().get(name, ROOT[name].type))
-        for within in LISTS_WITHIN.get(name, ()):
-            if value.get(within) is not None:
-                values[name][within] = _content(value[within])
-    return _without_added(values)
+    return _normalised(_as_typed(cfg))
 
 
 def begun_key(cfg: DictConfig) -> str:
     """A run's key, or the one under which it was begun when keys still told 0 and 0.0 apart."""
-    key, former = run_key(cfg), _digest(_without_added(_as_typed(cfg)))
-    study = Path(cfg.output) / cfg.study
-    is_begun = (study / former / "config.yaml").is_file()
-    return former if is_begun and not (study / key / "config.yaml").is_file() else key
+    typed, study = _as_typed(cfg), Path(cfg.output) / cfg.study
+    key, former = _digest(_normalised(typed)), _digest(_without_added(typed))
+    begun = [each for each in (key, former) if (study / each / "config.yaml").is_file()]
+    return begun[0] if begun else key
 
 
 def _as_typed(cfg: DictConfig) -> dict[str, Any]:
@@ -83,6 +77,16 @@ def _as_typed(cfg: DictConfig) -> dict[str, Any]:
                 node["_target_"] = renamed(node["_target_"], BORN)
         values[name] = value
     return values
+
+
+def _normalised(typed: Mapping[str, Any]) -> dict[str, Any]:
+    values = {}
+    for name, value in typed.items():
+        values[name] = _of_one_form(value, _kinds().get(name, ROOT[name].type))
+        for within in LISTS_WITHIN.get(name, ()):
+            if value.get(within) is not None:
+                values[name][within] = _content(value[within])
+    return _without_added(values)
 
 
 def _without_added(values: dict[str, Any]) -> dict[str, Any]:
