@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from mlflow import MlflowClient
 
-from tests.forks import Driver, driver, places
+from tests.forks import Driver, places
 
 SWEEP = ["--multirun", "freeze=none,backbone", "lr=0.05,0.02", "num_epochs=3", "batch_size=16"]
 SWEEP += ["model=timm", "model.name=test_resnet", "model.weights=null", "device=cpu"]
@@ -25,25 +25,25 @@ FILES = ("result.json", "last.safetensors", "best.safetensors", "predictions_las
     ("kills", "seed", "tracking"),
     [(3, 0, "none"), pytest.param(40, 1, "mlflow", marks=pytest.mark.slow)],
 )
-def test_kill_anywhere(tree, tmp_path, capsys, kills, seed, tracking):
+def test_kill_anywhere(forks, tree, tmp_path, capsys, kills, seed, tracking):
     random = np.random.default_rng(seed)
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
-    with driver(tmp_path, CALTECH101_ROOT=str(tree)) as started:
-        command = [*SWEEP, *places(tmp_path / "undisturbed", tracking)]
-        cold, warm = (started.run([*command, f"study={i}"])[0] for i in ("0", "1"))
-        assert (cold.code, warm.code) == (0, 0), cold.output + warm.output
-        survived = sweeps = attempts = 0
-        while survived < kills:
-            # The first sweep also makes the store and the caches, which takes most of its time.
-            longest = (warm if sweeps else cold).seconds
-            command = [*SWEEP, *places(tmp_path / "killed", tracking), f"study={sweeps}"]
-            moments = random.uniform(0.1, longest, 1000).tolist()
-            killed, last = until_it_ends(started, command, moments)
-            survived, sweeps, attempts = survived + killed, sweeps + 1, attempts + killed + 1
-            assert outcomes(last.output) == outcomes(cold.output)
-            one, other = (tmp_path / "undisturbed" / "multirun" / "0", tmp_path / "killed")
-            assert_same_runs(other / "multirun" / str(sweeps - 1), one)
+    sweep = [*SWEEP, f"data.root={tree}"]
+    command = [*sweep, *places(tmp_path / "undisturbed", tracking)]
+    cold, warm = (forks.run([*command, f"study={i}"])[0] for i in ("0", "1"))
+    assert (cold.code, warm.code) == (0, 0), cold.output + warm.output
+    survived = sweeps = attempts = 0
+    while survived < kills:
+        # The first sweep also makes the store and the caches, which takes most of its time.
+        longest = (warm if sweeps else cold).seconds
+        command = [*sweep, *places(tmp_path / "killed", tracking), f"study={sweeps}"]
+        moments = random.uniform(0.1, longest, 1000).tolist()
+        killed, last = until_it_ends(forks, command, moments)
+        survived, sweeps, attempts = survived + killed, sweeps + 1, attempts + killed + 1
+        assert outcomes(last.output) == outcomes(cold.output)
+        one, other = (tmp_path / "undisturbed" / "multirun" / "0", tmp_path / "killed")
+        assert_same_runs(other / "multirun" / str(sweeps - 1), one)
     assert_nothing_left_over(tmp_path / "killed")
     if tracking == "mlflow":
         assert_mlflow_agrees(tmp_path / "killed", runs=4 * sweeps)
