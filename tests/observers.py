@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
-from caltech.training.fit import Nobody
+from caltech.training.fit import Observer
 
 TINY = ["model=timm", "model.name=test_resnet", "model.weights=null", "data.resize=40"]
 TINY += ["data.crop=32", "num_epochs=2", "batch_size=8", "lr=0.01"]  # 30 images: 4 steps an epoch
@@ -28,7 +28,7 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class Doing(Nobody):
+class Doing(Observer):
     """Does something after the step of that number, or when that many epochs are finished."""
 
     def __init__(

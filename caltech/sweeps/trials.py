@@ -23,13 +23,13 @@ from caltech.config import build
 from caltech.errors import InputError
 from caltech.files import without_passwords, write_json
 from caltech.runs.result import FINISHED, PRUNED
-from caltech.training.fit import NOBODY, Nobody, Observer
+from caltech.training.fit import NOBODY, Observer
 
 NOTE = "study.json"  # in a sweep's folder: where its jobs find the study
 STATES = {FINISHED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
 
 
-class Trial(Nobody):
+class Trial(Observer):
     """A job's trial. With a pruner it is in the study from the start, else once it has ended."""
 
     def __init__(self, study: optuna.Study, point: Mapping[str, Any], key: str) -> None:

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from omegaconf import DictConfig
@@ -20,31 +19,23 @@ from caltech.training.epoch import Batches, Learner, epoch_seed, evaluate, train
 log = logging.getLogger(__name__)
 
 
-class Observer(Protocol):
-    """Who is told how a training goes on, and may end it: a tracker, a sweep's trial, a test."""
+class Observer:
+    """Who is told how a training goes on, and may end it; this one does neither.
 
-    prunes: bool  # whether it may end one
+    A sweep's trial and a test extend it. A tracker, on the floor beside, has the same methods.
+    """
+
+    prunes = False  # whether it may end a run
 
     def step(self, totals: Totals) -> None:
         """After every step, before anything is kept of it."""
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         """Before every epoch and at the end, with the epochs so far; True ends the training."""
-
-
-class Nobody:
-    """The observer of a run that belongs to no study, or repeats one with another seed."""
-
-    prunes = False
-
-    def step(self, totals: Totals) -> None:
-        pass
-
-    def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         return False
 
 
-NOBODY = Nobody()
+NOBODY = Observer()
 
 
 def fit(

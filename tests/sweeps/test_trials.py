@@ -14,7 +14,7 @@ from caltech.runs.result import Result
 from caltech.sweeps import trials
 from caltech.sweeps.jobs import Record
 from caltech.train import train
-from caltech.training.fit import Nobody
+from caltech.training.fit import Observer
 from tests.forks import TINY
 
 RATES = (0.3, 0.1, 1e-05)  # the last one learns nothing and is to be pruned
@@ -82,7 +82,7 @@ def test_an_interrupted_sweep_prunes_as_if_undisturbed(pruned, configure, tmp_pa
     undisturbed, expected = pruned
     sweep, found, interrupted = Sweep(configure, tmp_path, *MEDIAN), [], set()
 
-    class Interrupting(Nobody):
+    class Interrupting(Observer):
         def __init__(self, trial) -> None:
             self.trial, self.prunes = trial, trial.prunes
 

@@ -101,7 +101,7 @@ def test_a_signal_during_validation_waits_for_its_end(configure, monkeypatch):
 def test_an_observer_is_told_of_all_and_may_end_a_training(configure):
     told = []
 
-    class Impatient(fit.Nobody):
+    class Impatient(fit.Observer):
         prunes = True
 
         def step(self, totals):
