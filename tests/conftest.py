@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-# Before mlflow is imported anywhere: no test may talk to the network.
+# Before mlflow and torch are imported anywhere: no test may talk to the network.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests at a time, each with one core
 
 import numpy as np
 import pytest

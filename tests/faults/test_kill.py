@@ -1,6 +1,6 @@
 """Killed at random moments and typed again: the same results, byte for byte, and nothing left over.
 
-pytest -m slow tests/faults/test_kill.py    40 kills and more
+pytest -m slow -n 0 tests/faults/test_kill.py    40 kills and more
 """
 
 import json

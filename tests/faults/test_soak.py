@@ -1,6 +1,6 @@
 """Two hundred tiny trials in one process: memory, open files and time stay as they are.
 
-OMP_NUM_THREADS=1 pytest -m slow tests/faults/test_soak.py    prints the slopes
+OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/faults/test_soak.py    prints the slopes
 """
 
 import gc
