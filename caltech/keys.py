@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,14 @@ def decisive(cfg: DictConfig) -> dict[str, Any]:
 def begun_key(cfg: DictConfig) -> str:
     """A run's key, or the one under which it was begun when keys still told 0 and 0.0 apart."""
     typed, study = _as_typed(cfg), Path(cfg.output) / cfg.study
-    key, former = _digest(_normalised(typed)), _digest(_without_added(typed))
-    begun = [each for each in (key, former) if (study / each / "config.yaml").is_file()]
-    return begun[0] if begun else key
+    keys = _digest(_normalised(typed)), _digest(_without_added(typed))
+    begun = [key for key in keys if (study / key / "config.yaml").is_file()]
+    return begun[0] if begun else keys[0]
+
+
+def former_key(cfg: DictConfig) -> str:
+    """The key of the time when keys still told 0 and 0.0 apart."""
+    return _digest(_without_added(_as_typed(cfg)))
 
 
 def _as_typed(cfg: DictConfig) -> dict[str, Any]:
@@ -107,11 +113,12 @@ def _of_one_form(value: Any, kind: Any) -> Any:
     if isinstance(value, list):
         kinds = kind if isinstance(kind, list) and kind else [None]
         return [_of_one_form(v, kinds[min(i, len(kinds) - 1)]) for i, v in enumerate(value)]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    if kind is float:
-        return float(value) + 0.0  # no -0.0
-    return int(value) if float(value).is_integer() else value
+    if isinstance(value, int) and not isinstance(value, bool) and kind is float:
+        with suppress(OverflowError):
+            return float(value) if float(value) == value else value
+    if isinstance(value, float) and kind is not float and value.is_integer():
+        return int(value)
+    return value + 0.0 if isinstance(value, float) else value  # no -0.0
 
 
 @functools.cache
@@ -130,11 +137,11 @@ def _kinds() -> dict[str, dict[str, Any]]:
     return kinds
 
 
-def _content(path: str) -> str:
-    """Digest of a list's lines, or the path of one that cannot be read."""
+def _content(path: Any) -> Any:
+    """Digest of a list's lines, or what was typed for one that cannot be read."""
     try:
         lines = [line.strip() for line in Path(path).read_text("utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError):
+    except (OSError, TypeError, ValueError):
         return path
     return hashlib.sha256("\n".join(filter(None, lines)).encode()).hexdigest()
 
@@ -147,12 +154,12 @@ def _digest(values: dict[str, Any]) -> str:
 def targets_in(value: Any) -> Iterator[dict[str, Any]]:
     """Every node of a plain value that names a target."""
     if isinstance(value, dict):
-        if "_target_" in value:
+        if isinstance(value.get("_target_"), str):
             yield value
         for inner in value.values():
             yield from targets_in(inner)
 
 
 def renamed(target: str, names: Mapping[str, str]) -> str:
-    module, _, leaf = target.rpartition(".")
-    return f"{names.get(module, module)}.{leaf}"
+    module, dot, leaf = target.rpartition(".")
+    return names.get(module, module) + dot + leaf

@@ -59,6 +59,7 @@ def train(
         DivergedError: the loss is not finite.
     """
     validate(cfg)
+    cfg = OmegaConf.merge(cfg, {"key": cfg.key})  # settled, whatever comes to lie on the disk
     device = choose_device(cfg.device)
     torch.manual_seed(cfg.seed)
 

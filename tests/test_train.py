@@ -9,6 +9,7 @@ import torch
 
 from caltech.config import build
 from caltech.errors import DivergedError, InputError
+from caltech.keys import former_key
 from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.train import train
@@ -68,6 +69,21 @@ def test_a_finished_run_is_answered_and_rerun_keeps_the_old_result(configure):
     assert_equal(outcome(cfg), before)
     (aside,) = Path(cfg.directory).glob("earlier-*")
     assert json.loads((aside / "result.json").read_text()) == before[0]
+
+
+def test_a_run_keeps_its_key_from_its_begin_to_its_end(configure):
+    """One that was begun when keys told 0 and 0.0 apart has the old one, also when it is rerun."""
+    typed = [*TINY, "optimizer.weight_decay=0"]
+    old = former_key(configure(*typed))
+    directory = RunDirectory(Path(configure(*typed).output) / "default" / old)
+    directory.path.mkdir(parents=True)
+    directory.config.touch()
+    for rerun in ("false", "true"):
+        cfg = configure(*typed, f"rerun={rerun}")
+        assert train(cfg).key == cfg.key == old != configure(*TINY, "weight_decay=0").key
+        kept = directory.config.read_text()
+        assert not kept or (f"key: {old}" in kept and f"directory: {directory}" in kept)
+    assert kept
 
 
 def test_a_rerun_that_was_interrupted_goes_on(configure):

@@ -48,7 +48,7 @@ def _experiment(name: str) -> Published | None:
     published = OmegaConf.to_container(cfg.published, resolve=True)
     # With those that it does not use: another schedule= makes a run use them.
     params = {name: cfg[name] for name in PLACES.values()}
-    params |= hyperparameters(cfg) | chosen(cfg.hydra.runtime.choices)
+    params |= hyperparameters(decisive(cfg)) | chosen(cfg.hydra.runtime.choices)
     errata = published.get("errata", ())
     return Published(
         experiment=name,

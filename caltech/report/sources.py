@@ -27,7 +27,7 @@ from caltech.metrics import EPOCH_METRICS, METRICS
 from caltech.report.rows import FINISHED, PRUNED, Predictions, Run, flat
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.settings import ROOT
-from caltech.tracking.description import ENVIRONMENT
+from caltech.tracking.description import ENVIRONMENT, hyperparameters
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,6 +88,7 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
         config = OmegaConf.create(_text(files.config))
         code = {"git": tags.get("mlflow.source.git.commit", ""), "sha256": tags.get("code", "")}
         begun = {"code": code, "environment": tags}
+        used = decisive(config)  # older code told root values also where a group had its own
         made_by = [begun, *_json(files.provenance).get("continued_by", ())]
         return Run(
             key=tags["key"],
@@ -95,8 +96,8 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
             status=status,
             reason=tags.get("failure", ""),
             started=run.info.start_time,
-            params=dict(params),
-            config=flat(decisive(config)),
+            params=params | {name: str(each) for name, each in hyperparameters(used).items()},
+            config=flat(used),
             metrics={name: value for name, value in final.items() if name not in METRICS},
             history={name: _history(client, run_id, name) for name in EPOCH_METRICS},
             seconds=_json(files.timing).get("seconds"),

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.files import without_passwords, write_json
+from caltech.keys import former_key, run_key
 from caltech.runs.result import FINISHED, PRUNED
 from caltech.training.fit import NOBODY, Observer
 
@@ -97,9 +98,14 @@ def prepare(config: DictConfig, folder: Path) -> None:
         ) from error
     own = {name: values for name, values in searched.items() if name not in fixed}
     space = {name: distributions.distribution_to_json(values) for name, values in own.items()}
-    identity = json.dumps([config.key, config.seeds, space], sort_keys=True)
-    name = f"{config.study}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     Path(config.output, config.study).mkdir(parents=True, exist_ok=True)  # the default's place
+    names = []  # as it is, and as it was when keys still told 0 and 0.0 apart
+    for key in (run_key(config), former_key(config)):
+        identity = json.dumps([key, config.seeds, space], sort_keys=True)
+        names.append(f"{config.study}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}")
+    with _explained(config.storage):
+        known = optuna.get_all_study_names(config.storage)
+    name = next((name for name in names if name in known), names[0])
     _open(name, config.storage, None)
     # The storage's address may hold a password: every job has it in its own config.
     write_json(folder / NOTE, {"name": name, "space": space})
@@ -164,12 +170,19 @@ def plot(folder: Path, storage: str) -> list[Path]:
 
 def _open(name: str, storage: str, pruner: pruners.BasePruner | None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with _explained(storage):
         return optuna.create_study(
             storage=storage, pruner=pruner, study_name=name, direction="maximize",
             load_if_exists=True,
         )  # fmt: skip
-    except Exception as error:  # of any database driver
+
+
+@contextmanager
+def _explained(storage: str) -> Iterator[None]:
+    """What any database driver raises becomes one InputError."""
+    try:
+        yield
+    except Exception as error:
         raise InputError(
             f"Cannot open Optuna's storage {without_passwords(storage)}: {error}. Type storage= "
             "with an URL that Optuna takes, for example sqlite:////tmp/optuna.db."

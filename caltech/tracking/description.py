@@ -58,7 +58,9 @@ def describe(
         overrides: as typed.
         sweep: folder of the sweep that the run is a job of.
     """
-    params, groups = hyperparameters(cfg), chosen(choices)
+    params, groups = hyperparameters(decisive(cfg)), chosen(choices)
+    typed = {override.lstrip("+").split("=")[0] for override in overrides}
+    groups |= {name: cfg[name]._target_ for name in groups if f"{name}._target_" in typed}
     tags = {
         "study": cfg.study,
         "key": cfg.key,
@@ -91,13 +93,18 @@ def describe(
     )
 
 
-def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """The scalars that MLflow's table shows as columns, as they were used; others are left out."""
-    used, params = OmegaConf.create(decisive(cfg)), {}
+def hyperparameters(used: Mapping[str, Any]) -> dict[str, Any]:
+    """The scalars that MLflow's table shows as columns, as they were used; others are left out.
+
+    Args:
+        used: what decides a run (keys.decisive).
+    """
+    params = {}
     for place, name in PLACES.items():
-        value = OmegaConf.select(used, place)
+        group, _, key = place.rpartition(".")
+        value = (used.get(group, {}) if group else used).get(key)
         if value is not None:
-            params[name] = value[0] if OmegaConf.is_list(value) else value
+            params[name] = value[0] if isinstance(value, list) and value else value
     lr = params.get("lr")
     if isinstance(lr, float) and lr > 0:  # MLflow's charts have linear axes for parameters
         params["log10_lr"] = round(math.log10(lr), 6)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from caltech.errors import InputError
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
+from caltech.settings import CONF
 from caltech.sweeps import trials
 from caltech.sweeps.jobs import Record
 from caltech.train import train
@@ -132,18 +134,30 @@ def test_a_point_is_read_from_overrides_of_any_kind():
     assert trials._point(space, typed)["params"] == {"lr": 0.2, "+optimizer.nesterov": True}
 
 
-def prepare(folder: Path, *task: str, storage: str = "") -> str:
+def prepare(folder: Path, *task: str, storage: str = "", typed: str = "lr=0.1") -> str:
     """Name of the study of a sweep over this."""
     hydra = {"sweeper": {"params": {"gamma": "interval(0.1, 1)"}}, "overrides": {"task": task}}
-    own = {"key": "9ff56dd866", "seeds": 3, "study": "mine", "output": str(folder)}
     storage = storage or f"sqlite:///{folder}/optuna.db"
-    trials.prepare(OmegaConf.create({**own, "storage": storage, "hydra": hydra}), folder)
+    own = ["seeds=3", "study=mine", f"output={folder}", f"storage={storage}", typed]
+    with initialize_config_dir(config_dir=str(CONF)):
+        cfg = OmegaConf.to_container(compose("train", own), resolve=True)
+    trials.prepare(OmegaConf.create(cfg | {"hydra": hydra}), folder)
     return json.loads((folder / trials.NOTE).read_text())["name"]
 
 
 def test_a_study_s_name_is_what_it_always_was(tmp_path):
     task = ["lr=0.1,0.2", "num_epochs=3", "step_size=range(5,30,5)"]
     assert prepare(tmp_path, *task) == "mine-feb8e9c4"  # by the code of d8c1e7e
+
+
+def test_a_study_begun_when_0_and_00_were_told_apart_is_gone_on_with(tmp_path, monkeypatch):
+    typed = "optimizer.weight_decay=0"
+    with monkeypatch.context() as before:
+        before.setattr(trials, "run_key", trials.former_key)
+        old = prepare(tmp_path, "lr=0.1,0.2", typed=typed)
+    assert prepare(tmp_path, "lr=0.1,0.2", typed=typed) == old
+    new = prepare(tmp_path, "lr=0.1,0.3", typed=typed)
+    assert new == prepare(tmp_path, "lr=0.1,0.3", typed="weight_decay=0") != old
 
 
 def test_what_cannot_be_a_study_is_told(tmp_path, configure):

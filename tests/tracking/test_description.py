@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from caltech.config import build
+from caltech.keys import decisive
 from caltech.tracking.description import describe, hyperparameters
 
 ROOT = "lr=0.3 momentum=0.5 weight_decay=0.01 step_size=3 gamma=0.5"
@@ -30,7 +31,7 @@ def test_parameters_are_those_of_the_built_optimizer_and_schedule(configure, typ
     optimizer = build(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
     used = {"momentum": optimizer.defaults.get("betas", [None])[0], **optimizer.defaults}
     used |= vars(build(cfg.schedule, optimizer))
-    told = hyperparameters(cfg)
+    told = hyperparameters(decisive(cfg))
     assert (type(told["lr"]), told["num_epochs"]) == (float, cfg.num_epochs)  # lr=1 is 1.0
     for name in ("lr", "momentum", "weight_decay", "step_size", "gamma"):
         assert told.get(name) == (None if name in TYPED[typed] else used[name])
@@ -55,3 +56,11 @@ def test_a_name_has_the_rate_and_what_else_has_an_effect_once(configure, typed, 
     found = describe(configure(*typed.split()), choices, typed.split(), None, None)
     assert found.name == f"{name} alexnet none"
     assert "sweep" not in found.params and "hydra/launcher" not in found.params
+
+
+def test_another_class_than_the_option_s_is_told_as_itself(configure):
+    typed = ["optimizer._target_=torch.optim.Adagrad", "~optimizer.momentum"]
+    choices = {"optimizer": "sgd", "schedule": "step"}
+    found = describe(configure(*typed), choices, typed, None, None)
+    assert found.params["optimizer"] == "torch.optim.Adagrad"
+    assert found.params["schedule"] == "step"
