@@ -150,3 +150,12 @@ def test_a_report_is_remade_from_kept_results(store, make):
         path.unlink()
     make("kept", "tracking=none")
     assert written() == before
+
+
+def test_a_run_is_told_by_what_it_used_whatever_older_code_told(store):
+    """That told the root's value also where the optimizer had one of its own."""
+    told = {"seed": "0", "lr": "0.1", "weight_decay": "5e-05", "log10_lr": "-1.0"}
+    store.add("study=used", "optimizer.weight_decay=0", "optimizer.lr=1", params=told)
+    (run,) = sources.tracked(store.tracking, "used")
+    assert (run.params["weight_decay"], run.params["lr"]) == ("0.0", "1.0")
+    assert run.params["log10_lr"] == "0.0"
