@@ -112,13 +112,26 @@ def refuse_null_groups(arguments: Sequence[str]) -> None:
             )
 
 
-def validate(cfg: DictConfig) -> None:
-    """Raise InputError for the first unknown key or value out of range, before any work."""
+def require_whole(cfg: DictConfig) -> None:
+    """Raise InputError for a root key that is unknown or was removed, or a value that is not there.
+
+    Hydra takes `+name=` and `~name` of any name.
+    """
     for name in cfg:
         if name not in ROOT:
             close = difflib.get_close_matches(name, ROOT, n=3, cutoff=0.0)
             raise InputError(f"{name} is no key of the config. Did you mean {', '.join(close)}?")
+    for name in ROOT:
+        if name not in cfg:
+            raise InputError(
+                f"{name} is not in the config: no key can be removed. Leave ~{name} out."
+            )
     require_resolved(cfg)
+
+
+def validate(cfg: DictConfig) -> None:
+    """Raise InputError for the first key that is unknown or value out of range, before any work."""
+    require_whole(cfg)
     for name in ROOT:
         require_allowed(name, cfg[name])
     if cfg.seeds is not None and cfg.seed != 0:

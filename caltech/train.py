@@ -24,7 +24,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
 from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
-from caltech.settings import CONF, refuse_null_groups, require_resolved, validate
+from caltech.settings import CONF, refuse_null_groups, require_whole, validate
 from caltech.sweeps import jobs, trials
 from caltech.tracking.description import describe
 from caltech.tracking.tracker import refusal_recorded
@@ -160,7 +160,7 @@ def test_once(
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=hydra_targets())
 def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
-    require_resolved(cfg)
+    require_whole(cfg)
     errors.composed()
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task

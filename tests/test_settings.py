@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
 from caltech.errors import InputError
 from caltech.settings import CONF, ROOT, refuse_null_groups, validate
@@ -54,6 +55,14 @@ def test_one_seed_and_several_are_not_asked_for_at_once(configure):
 def test_an_added_root_key_is_refused_with_a_suggestion(configure):
     with pytest.raises(InputError, match=r"batchsize is no key .*batch_size"):
         validate(configure("+batchsize=8"))
+
+
+@pytest.mark.parametrize("name", ROOT)
+def test_no_root_key_can_be_removed(configure, name):
+    cfg = OmegaConf.to_container(configure(), resolve=True)
+    del cfg[name]
+    with pytest.raises(InputError, match=rf"{name} is not in the config: .*Leave ~{name} out"):
+        validate(OmegaConf.create(cfg))
 
 
 @pytest.mark.parametrize("value", ["???", "${nope}"])

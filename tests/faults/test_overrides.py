@@ -134,6 +134,8 @@ FOUND = [
     ["model.name=null"], ["hydra.run.dir=''"], ["data.root=null"],
     ["num_epochs=99999999999999999999"], ["study=" + "x" * 300], ["study=a:b"],
     ["study='*'"], ["tracking.uri=${nope}"], ["device=???"], ["seeds=2", "seed=1"],
+    ["~num_epochs"], ["~seeds"], ["~dry_run"], ["~pruner"], ["~average"], ["~published"],
+    ["~rerun"],
     ["model._target_=3"], ["model._target_=null"], ["model._target_=foo"],
     ["data.train_files=5", "data.test_files=[a,b]"], ["+optimizer.x=" + "9" * 400],
     ["data.crop=60.5"], ["schedule.gamma=abc"], ["data.resize=0", "data.crop=0"],
