@@ -20,6 +20,7 @@ from caltech.errors import DamagedError, DiskError
 from caltech.files import read_sealed_json
 from caltech.training import features
 from caltech.training.precision import Precision
+from tests.faults.test_damage import harmed
 
 ROWS, BLOCK = 60, 16
 
@@ -99,20 +100,6 @@ def only(folder: Path, pattern: str) -> Path:
     return path
 
 
-def harm(path: Path, number: int) -> None:
-    """Flip a bit, cut the file, or put other bytes in place of some: chosen by the number."""
-    random = np.random.default_rng(number)
-    data = bytearray(path.read_bytes())
-    place = int(random.integers(len(data)))
-    if number % 3 == 0:
-        data[place] ^= 1 << int(random.integers(8))
-    elif number % 3 == 1:
-        del data[place:]
-    else:
-        data[place : place + 64] = bytes(255 - byte for byte in data[place : place + 64])
-    path.write_bytes(data)
-
-
 def flip(path: Path, share: float) -> None:
     """Change the byte at that share of the file, in place."""
     place = int(share * path.stat().st_size)
@@ -162,7 +149,7 @@ def test_going_on_writes_to_the_same_file(kind, folder):
 @pytest.mark.parametrize("which", ["*.bin", "*.json"])
 def test_damage_is_named_and_computed_again(kind, folder, caplog, which, number):
     expected = kind.read(folder).clone()
-    harm(only(folder, which), number)
+    harmed(only(folder, which), number)
     with caplog.at_level(logging.INFO):
         assert torch.equal(kind.read(folder), expected)
     assert only(folder, which).stem in caplog.text

@@ -21,7 +21,7 @@ SMALL += ["data.resize=40", "data.crop=32"]
 
 
 def harmed(path: Path, number: int) -> None:
-    """Flip a bit, cut the file, or put zeros in place of some of it: chosen by the number."""
+    """Flip a bit, cut the file, or put other bytes in place of some: chosen by the number."""
     random = np.random.default_rng(number)
     data = bytearray(path.read_bytes())
     place = int(random.integers(len(data)))
