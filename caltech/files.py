@@ -113,8 +113,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write atomically, keys in the given order, then a checksum."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps({**value, CHECKSUM: _sum_of(value)}, indent=2) + "\n")
+    write_bytes(path, sealed_json(value))
+
+
+def sealed_json(value: Mapping[str, Any]) -> bytes:
+    """The content of a sealed file: keys in the given order, then a checksum."""
+    return (json.dumps({**value, CHECKSUM: _sum_of(value)}, indent=2) + "\n").encode()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write atomically."""
+    with replacing(path, len(content)) as partial:
+        partial.write_bytes(content)
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:

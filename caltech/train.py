@@ -16,7 +16,7 @@ from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
-from caltech.files import write_json
+from caltech.files import write_json, write_sealed_json
 from caltech.models.classifier import Classifier, require_batch_of_one, require_fit
 from caltech.models.freeze import frozen_digest, split_frozen
 from caltech.runs import checkpoint, provenance
@@ -127,6 +127,7 @@ def compute(
         tested = test_once(learner, batches, data, model, progress, directory)
     write_json(directory.data, data.describe())
     write_json(directory.timing, {"seconds": progress.seconds})
+    write_sealed_json(directory.history, progress.told)
     return Result.of(cfg.key, progress, tested, data.majority_accuracy)
 
 

@@ -1,10 +1,12 @@
 """One run's directory: what is in it, what it was made from, how it is found.
 
 directory   the names of its files, and one process at a time
+identity    which run it is: a random name of its own, that a copy does not have
 progress    how far it is: the epochs behind it, and the place inside an epoch
 checkpoint  states and weights on disk: whole, or the version before, or found out
 provenance  the data, weights, code and machine behind a result, which the config does not tell
 result      what it came to
+manifest    which files belong to the result
 find        a finished run by its key, its directory, or the best in validation; a start from one
 
 It may import data and models, and what stands below them. A run is a function of its config

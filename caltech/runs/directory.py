@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from caltech.errors import HeldError
 from caltech.files import explaining_full_disk, write_json
+from caltech.runs import identity
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,20 @@ class RunDirectory:
         self.log = self.path / "train.log"
         self.lock = self.path / "run.lock"
         self.holder = self.path / "holder.json"
-        self.mlflow_run_id = self.path / "mlflow_run_id"
+        self.identity = self.path / identity.NAME
+        self.history = self.path / "history.json"
+        self.manifest = self.path / "manifest.json"
+        self.mlflow = self.path / "mlflow.json"
+        self.mlflow_run_id = self.path / "mlflow_run_id"  # the note of earlier code
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def id(self) -> str | None:
+        """Who this run is, at random; None of a run of earlier code, or if nothing is begun."""
+        known = identity.read(self.path)
+        return known.id if known else None
 
     def weights(self, name: str) -> Path:
         """A complete model of the `last` or the `best` epoch."""
@@ -85,6 +96,7 @@ class RunDirectory:
         try:
             with explaining_full_disk(self.path):  # MLflow's, for one, which may be elsewhere
                 write_json(self.holder, {"pid": os.getpid(), "host": socket.gethostname()})
+                identity.renew(self.path, goes_on=not self.result.is_file())
                 yield
         finally:
             self.holder.unlink(missing_ok=True)
@@ -95,8 +107,9 @@ class RunDirectory:
         stay = (self.lock, self.holder, self.log)
         earlier = [path for path in self.path.iterdir() if path not in stay]
         earlier = [path for path in earlier if not path.name.startswith("earlier-")]
-        if earlier:
+        if earlier not in ([], [self.identity]):
             aside = self.path / f"earlier-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
             aside.mkdir()
             for path in earlier:
                 shutil.move(path, aside)
+            identity.renew(self.path, goes_on=True)  # another run, with a name of its own

@@ -42,11 +42,13 @@ class Inside:
 class Progress:
     """Of one run. A pruned run's history is shorter than the epochs that were asked for."""
 
-    history: list[dict[str, float]] = field(default_factory=list)  # metrics of each whole epoch
+    # Metrics of each whole epoch, and when it "ended" in ms since 1970, which is no result.
+    history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0  # by validation accuracy, counted from 1; the earliest of equals
     best_state: dict[str, Tensor] = field(default_factory=dict)  # of what is trained, then
     seconds: float = 0.0
     inside: Inside | None = None  # the epoch after those of the history, if it is begun
+    started: int | None = None  # when training began, in ms since 1970; earlier code did not say
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Progress":
@@ -56,6 +58,11 @@ class Progress:
             totals = Totals(**progress.inside["totals"])
             progress.inside = Inside(totals, progress.inside["generators"])
         return progress
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What history.json holds of it."""
+        return {"started": self.started, "epochs": self.history}
 
     def plain(self) -> dict[str, Any]:
         """Values and tensors as a checkpoint holds them; no tensor is copied."""

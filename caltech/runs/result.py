@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from caltech.errors import DamagedError
-from caltech.files import read_sealed_json, write_sealed_json
+from caltech.files import read_sealed_json, sealed_json, write_bytes
+from caltech.runs import manifest
 from caltech.runs.checkpoint import previous_of
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.progress import Progress
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 
 FINISHED, PRUNED = "finished", "pruned"
 MAJORITY = "majority/accuracy"
+TIMED = {"images_per_second", "ended"}  # of an epoch, and never twice the same
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Result:
         measured = {}
         for name in WEIGHTS:
             measured[name] = progress.history[epochs[name] - 1] | dict((tested or {}).get(name, {}))
-            measured[name].pop("images_per_second")  # all else is equal when a run is repeated
+            for timed in TIMED & set(measured[name]):  # all else is equal when a run is repeated
+                del measured[name][timed]
         status = PRUNED if tested is None else FINISHED
         return cls(key, status, **measured, majority_accuracy=majority_accuracy if tested else None)
 
@@ -66,7 +69,9 @@ class Result:
         told = {"key": self.key, "status": self.status, "last": self.last, "best": self.best}
         if self.majority_accuracy is not None:
             told[MAJORITY] = self.majority_accuracy
-        write_sealed_json(directory.result, told)
+        content = sealed_json(told)
+        manifest.write(directory, self.key, content)
+        write_bytes(directory.result, content)
         previous_of(directory.checkpoint).unlink(missing_ok=True)
 
     @property

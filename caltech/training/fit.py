@@ -4,12 +4,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from caltech.data.dataset import Dataset
+from caltech.files import write_sealed_json
 from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Inside, Progress, Totals
@@ -17,6 +19,8 @@ from caltech.training import signals
 from caltech.training.epoch import Batches, Learner, epoch_seed, evaluate, train_epoch
 
 log = logging.getLogger(__name__)
+
+HISTORY_SECONDS = 5.0  # history.json may be that much behind the checkpoint while a run trains
 
 
 class Observer:
@@ -69,6 +73,7 @@ def fit(
             learner.schedule.step()
             history.append(metrics)
             progress.seconds += time.perf_counter() - start
+            metrics["ended"] = _now()
             progress.inside = None
             commit(directory, learner, progress)
             log_epoch(metrics, cfg.num_epochs)
@@ -86,7 +91,7 @@ def restore(directory: RunDirectory, learner: Learner) -> Progress:
     """Go on from the run's last good checkpoint, or begin."""
     kept = checkpoint.load(directory.checkpoint, learner.parts)
     if kept is None:
-        return Progress()
+        return Progress(started=_now())
     log.info("resuming %s after epoch %d", directory, len(kept["history"]))
     return Progress.of(kept)
 
@@ -94,6 +99,8 @@ def restore(directory: RunDirectory, learner: Learner) -> Progress:
 def commit(directory: RunDirectory, learner: Learner, progress: Progress) -> None:
     """Write a checkpoint, from which restore goes on bitwise as if nothing had happened."""
     checkpoint.save(directory.checkpoint, learner.parts, progress.plain())
+    if not _is_fresh(directory.history):
+        write_sealed_json(directory.history, progress.told)
 
 
 def begin_epoch(
@@ -130,6 +137,16 @@ def keeper(
             raise error
 
     return keep
+
+
+def _now() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+def _is_fresh(path: Path) -> bool:
+    """Whether it was written in the last seconds."""
+    return path.is_file() and abs(time.time() - path.stat().st_mtime) < HISTORY_SECONDS
 
 
 def log_epoch(metrics: Mapping[str, float], num_epochs: int) -> None:

@@ -34,7 +34,9 @@ def test_what_is_set_aside_is_all_there(tmp_path):
     for path in (directory.config, directory.result, directory.weights("best"), directory.lock):
         path.write_text(path.name)
     directory.set_aside()
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"run.lock"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "identity.json", "run.lock",
+    }  # fmt: skip
     (aside,) = tmp_path.glob("earlier-*")
     assert {p.name for p in aside.iterdir()} == {"config.yaml", "result.json", "best.safetensors"}
     assert all(path.read_text() == path.name for path in aside.iterdir())
