@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from caltech.errors import CaltechError, InputError
-from caltech.files import read_sealed_json, write_sealed_json
+from caltech.files import making_folder, read_sealed_json, write_sealed_json
 from caltech.inference.predictor import Predictor, own_data
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, PACKAGE
@@ -46,14 +45,10 @@ def export(predictor: Predictor, form: str, to: Path, tolerance: float) -> str:
     write, read = FORMATS[form]
     if to.exists():
         raise InputError(f"to={to} exists already. Nothing is overwritten: type another folder.")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as temporary:
-        folder = Path(temporary) / to.name
+    with making_folder(to) as folder:
         pixels, stored = sample(predictor)
         write(predictor, folder, pixels)
-        found = compare(predictor, read(predictor, folder), pixels, stored, tolerance)
-        shutil.move(folder, to)
-    return found
+        return compare(predictor, read(predictor, folder), pixels, stored, tolerance)
 
 
 def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -182,24 +177,24 @@ def write_mlflow(predictor: Predictor, folder: Path, pixels: Tensor) -> None:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    with TemporaryDirectory() as temporary:
-        run = Path(temporary) / "run"
-        write_safetensors(predictor, run, pixels)
-        # In a checkout conf/ is beside the package, which looks for it there.
-        code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
-        save_model(
-            folder,
-            python_model=str(Path(__file__).with_name("serving.py")),
-            artifacts={"run": str(run)},
-            model_config={"weights": predictor.weights},
-            code_paths=[str(path) for path in code],
-            signature=ModelSignature(
-                inputs=Schema([ColSpec("binary", "image")]),
-                params=ParamSchema([ParamSpec("top", "long", 5)]),
-            ),
-            input_example=_table(pixels[:1]),
-            pip_requirements=[r for r in metadata.requires("caltech") if "extra ==" not in r],
-        )
+    run = folder.with_name(f"{folder.name}-files") / "run"
+    run.parent.mkdir()
+    write_safetensors(predictor, run, pixels)
+    # In a checkout conf/ is beside the package, which looks for it there.
+    code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
+    save_model(
+        folder,
+        python_model=str(Path(__file__).with_name("serving.py")),
+        artifacts={"run": str(run)},
+        model_config={"weights": predictor.weights},
+        code_paths=[str(path) for path in code],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("binary", "image")]),
+            params=ParamSchema([ParamSpec("top", "long", 5)]),
+        ),
+        input_example=_table(pixels[:1]),
+        pip_requirements=[r for r in metadata.requires("caltech") if "extra ==" not in r],
+    )
 
 
 def read_mlflow(predictor: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:

@@ -65,7 +65,12 @@ class Result:
         return None if result.status == PRUNED and not pruned_too else result
 
     def write(self, directory: RunDirectory) -> None:
-        """The run has ended: the checkpoint before the last is needed no more."""
+        """The run has ended: the checkpoint before the last is needed no more.
+
+        Raises:
+            HeldError: another process goes on with the run; nothing is written.
+        """
+        directory.require_held()
         told = {"key": self.key, "status": self.status, "last": self.last, "best": self.best}
         if self.majority_accuracy is not None:
             told[MAJORITY] = self.majority_accuracy

@@ -97,7 +97,12 @@ def restore(directory: RunDirectory, learner: Learner) -> Progress:
 
 
 def commit(directory: RunDirectory, learner: Learner, progress: Progress) -> None:
-    """Write a checkpoint, from which restore goes on bitwise as if nothing had happened."""
+    """Write a checkpoint, from which restore goes on bitwise as if nothing had happened.
+
+    Raises:
+        HeldError: another process goes on with the run; nothing is written.
+    """
+    directory.require_held()
     checkpoint.save(directory.checkpoint, learner.parts, progress.plain())
     if not _is_fresh(directory.history):
         write_sealed_json(directory.history, progress.told)

@@ -1,6 +1,5 @@
 """Files that were cut short or have other bytes: found, named, and replaced by good ones."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from caltech.errors import DamagedError
-from caltech.files import read_sealed_json, remove_leftovers, write_sealed_json
+from caltech.files import read_sealed_json, write_sealed_json
 from caltech.runs import checkpoint
 from caltech.train import train
 from tests.observers import Doing, Stopped, stop
@@ -139,23 +138,3 @@ def test_damaged_provenance_is_refused_and_says_what_to_type(configure, own):
     with pytest.raises(DamagedError, match=r"provenance\.json .*rerun=true"):
         train(cfg)
     train(configure(*own, "freeze=none", "rerun=true"))
-
-
-def test_temporary_files_of_killed_processes_are_removed(tmp_path):
-    import socket
-    import subprocess
-
-    process = subprocess.Popen(["true"])
-    process.wait()
-    dead, alive, other = (
-        tmp_path / f".x.json.{host}.{pid}.partial"
-        for host, pid in (
-            (socket.gethostname(), process.pid), (socket.gethostname(), 1), ("elsewhere", 9),
-        )
-    )  # fmt: skip
-    for path in (dead, alive, other):
-        path.write_text("")
-    remove_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
-    write_sealed_json(tmp_path / "y.json", {})
-    assert json.loads((tmp_path / "y.json").read_text())
