@@ -180,21 +180,29 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def read_sealed_json(path: Path) -> dict[str, Any]:
+def read_sealed_json(path: Path, needs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What write_sealed_json wrote.
 
+    Args:
+        needs: types of the values that have to be there, by name.
+
     Raises:
-        DamagedError: it is not that any more.
+        DamagedError: it is not that any more, or cannot be read.
     """
     try:
         value = json.loads(path.read_bytes())
         found = value.pop(CHECKSUM, None)
-    except (ValueError, AttributeError, TypeError) as error:
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+    if found is not None and found != _sum_of(value):
+        raise DamagedError(f"{path} does not match its checksum.")
+    for name, kind in (needs or {}).items():
+        if not isinstance(value.get(name), kind):
+            raise DamagedError(f"{path} was cut short or changed: it has no {name}.")
     if found is None:
         log.warning("%s has no checksum; an earlier version wrote it so.", path)
-    elif found != _sum_of(value):
-        raise DamagedError(f"{path} does not match its checksum.")
     return value
 
 

@@ -138,7 +138,7 @@ class RunDirectory:
     def _is_finished(self) -> bool:
         try:
             return read_sealed_json(self.result).get("status") == "finished"
-        except (FileNotFoundError, DamagedError):
+        except DamagedError:
             return False
 
     def set_aside(self) -> None:

@@ -12,7 +12,7 @@ from caltech.errors import DamagedError
 from caltech.files import read_sealed_json, write_sealed_json
 from caltech.runs import checkpoint
 from caltech.train import train
-from tests.observers import Doing, Stopped, stop
+from tests.observers import KEY, Doing, Stopped, stop
 
 TIMES = 150
 SMALL = ["model=timm", "model.name=test_resnet", "model.weights=null", "batch_size=16"]
@@ -40,19 +40,19 @@ def layer(value: float) -> nn.Module:
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog):
     path, kept, unharmed = tmp_path / "checkpoint.pt", tmp_path / "kept", 0
     for value in (1.0, 2.0):
-        checkpoint.save(path, {"layer": layer(value)}, {"value": value})
+        checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
     shutil.copytree(tmp_path, kept)
     for number in range(TIMES):
         shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
         harmed(path, number)
         loaded = layer(0.0)
-        progress = checkpoint.load(path, {"layer": loaded})
+        progress = checkpoint.load(path, KEY, {"layer": loaded})
         assert bool((loaded.weight == progress["value"]).all())
         # The harm may be to bytes that nobody reads, as the padding between a zip file's records.
         unharmed += progress["value"] == 2.0
         assert progress["value"] == 2.0 or str(path) in caplog.text
         caplog.clear()
-        assert checkpoint.load(path, {"layer": loaded}) == progress  # and it stays good
+        assert checkpoint.load(path, KEY, {"layer": loaded}) == progress  # and it stays good
         caplog.clear()
     assert unharmed < TIMES / 10
 
@@ -60,10 +60,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capl
 def test_two_damaged_checkpoints_are_none(tmp_path, caplog):
     path = tmp_path / "checkpoint.pt"
     for value in (1.0, 2.0):
-        checkpoint.save(path, {"layer": layer(value)}, {"value": value})
+        checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
     for file in (path, checkpoint.previous_of(path)):
         file.write_bytes(file.read_bytes()[:500])
-    assert checkpoint.load(path, {"layer": layer(0.0)}) is None
+    assert checkpoint.load(path, KEY, {"layer": layer(0.0)}) is None
     assert caplog.text.count("It is not used") == 2
 
 
