@@ -1,5 +1,6 @@
 """Versions of what decides bits beside our own code: libraries, their libraries, a GPU's modes."""
 
+import hashlib
 from functools import cache
 from importlib import metadata
 
@@ -24,7 +25,13 @@ def computing(device: torch.device) -> dict[str, str]:
         return own | {"instructions": torch.backends.cpu.get_cpu_capability()}
     modes = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
     return own | {
+        "gpu": torch.cuda.get_device_name(device),
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),
         "fp32": f"products {modes[0]}, convolutions {modes[1]}",  # ieee, tf32, or none: by default
     }
+
+
+def name(versions: dict[str, str]) -> str:
+    """Eight hexadecimal digits for a file of what they decide."""
+    return hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:8]

@@ -41,6 +41,7 @@ def test_an_export_that_answers_otherwise_is_refused(predictor, finished, tmp_pa
         with torch.no_grad():
             predictor.network.model.linear[0].bias[0] += 0.1
         save_weights(folder / "best.safetensors", predictor.network.model)
+        made_anew(RunDirectory(folder))
         with torch.no_grad():
             predictor.network.model.linear[0].bias[0] -= 0.1
 
