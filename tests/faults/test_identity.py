@@ -106,9 +106,7 @@ def asking(two, tree, tmp_path):
     return {
         "predict": lambda: predict.main([image, *run]),
         "export": lambda: export.main(["format=safetensors", to, *run]),
-        "start": lambda: train(
-            OmegaConf.merge(two[1], {"start": two[0].key, "key": "${run_key:}"})
-        ),
+        "start": lambda: train(started),
     }
 
 
