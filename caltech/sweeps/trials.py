@@ -97,6 +97,11 @@ def prepare(config: DictConfig, folder: Path) -> None:
             "lr=1e-1,1e-2, or a search space of its own, for example lr=interval(0.01, 0.1)."
         ) from error
     own = {name: values for name, values in searched.items() if name not in fixed}
+    if not own and config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
+        raise InputError(
+            "Nothing is searched: no value is left open. Type a space, for example "
+            "'lr=tag(log, interval(1e-3, 1))', or leave hydra/sweeper=optuna out."
+        )
     space = {name: distributions.distribution_to_json(values) for name, values in own.items()}
     Path(config.output, config.study).mkdir(parents=True, exist_ok=True)  # the default's place
     names = []  # as it is, and as it was when keys still told 0 and 0.0 apart

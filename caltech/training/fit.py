@@ -54,8 +54,8 @@ def fit(
             return progress
         start = time.perf_counter()
         metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
-        with signals.deferred() as interrupted:
-            keep = keeper(directory, learner, progress, 60 * cfg.checkpoint_minutes, interrupted)
+        with signals.deferred() as noted:
+            keep = keeper(directory, learner, progress, 60 * cfg.checkpoint_minutes, noted)
             order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
             after_step = [*(observer.step for observer in observers), keep]
             metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
@@ -113,21 +113,20 @@ def keeper(
     learner: Learner,
     progress: Progress,
     interval_seconds: float,
-    interrupted: Callable[[], BaseException | None],
+    noted: signals.Noted,
 ) -> Callable[[Totals], None]:
-    """What to do after a step: commit when it is time to or when interrupted, then raise that."""
+    """What to do after a step: commit if it is time or a signal came, then let the signal act."""
     start = saved = time.perf_counter()
 
     def keep(totals: Totals) -> None:
         nonlocal saved
-        now, error = time.perf_counter(), interrupted()
-        if error is not None or now - saved > interval_seconds:
+        now = time.perf_counter()
+        if noted or now - saved > interval_seconds:
             inside = Inside(totals, checkpoint.generator_states())
             seconds = progress.seconds + now - start
             commit(directory, learner, replace(progress, inside=inside, seconds=seconds))
             saved = now
-        if error is not None:
-            raise error
+        noted.deliver()
 
     return keep
 
