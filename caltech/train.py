@@ -208,6 +208,7 @@ def main() -> None:
         register()
         sweepers.register()
         refuse_null_groups(sys.argv[1:])
+        sweepers.refuse_half_typed(sys.argv[1:])
         with one_process(os.environ), jobs.summarised():
             compose_and_train()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -86,7 +87,7 @@ def _remove_empty(directory: Path) -> None:
 
 
 class NameSweep(Callback):
-    """Hydra's callback at the start of a command, before it makes any folder.
+    """Hydra's callback at the start of a command, before it makes any folder, and after each job.
 
     A command that would write elsewhere than in its study ends here. A multirun gets a folder and a
     study for its sweep.
@@ -110,6 +111,9 @@ class NameSweep(Callback):
         overrides = config.hydra.overrides.hydra
         with read_write(overrides):
             overrides.append(f"+hydra.job.env_set.{VARIABLE}={value}")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        job_return.cfg = job_return.hydra_cfg = None  # kept to the end of a sweep, read by nobody
 
 
 @contextmanager
@@ -197,10 +201,10 @@ def summarised() -> Iterator[None]:
 
 
 def _tell_where_drawn(path: Path, config: DictConfig) -> None:
-    if plots := trials.plot(path, config.storage):
-        print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
     try:
+        if plots := trials.plot(path, config.storage):
+            print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
         if link := build(config.tracking, None).charts(path.name):
             print(f"compare in MLflow: {link}")
     except CaltechError as error:  # the jobs' own failures are not to be hidden by this one
-        log.warning("No link to MLflow: %s", error)
+        log.warning("No plots or no link to MLflow: %s", error)

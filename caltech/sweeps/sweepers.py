@@ -31,6 +31,24 @@ def register() -> None:
         Plugins.instance().register(sweeper)
 
 
+def refuse_half_typed(arguments: Sequence[str]) -> None:
+    """Raise InputError for a search's options without the search, which Hydra does not understand.
+
+    Args:
+        arguments: of the command line.
+    """
+    if any(word.startswith(("hydra/sweeper=", "sweep=")) for word in arguments):
+        return
+    for word in arguments:
+        if word.lstrip("+").startswith(("hydra.sweeper.", "hydra/sweeper/")):
+            if word.startswith(("hydra.sweeper.max_batch_size=", "hydra.sweeper.params")):
+                continue
+            raise InputError(
+                f"{word} is for a search. Add --multirun hydra/sweeper=optuna (or sweep=NAME), or "
+                "leave it out."
+            )
+
+
 class Grid(BasicSweeper):
     """Every combination of the values that were typed; its jobs are known at launch."""
 
