@@ -169,10 +169,10 @@ class Announcing(Launcher):
         except (CaltechError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
-            said = str(error).strip().splitlines() or [""]
+            said = [*str(error).strip().splitlines(), ""][0].rstrip(".")
             raise CaltechError(
-                f"The launcher gave up: {type(error).__name__}: {said[0]}. What its jobs computed "
-                "is kept; the same command computes what is left."
+                f"The launcher gave up: {type(error).__name__}: {said}. What its jobs computed is "
+                "kept; the same command computes what is left."
             ) from error
 
 
