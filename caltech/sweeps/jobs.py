@@ -31,8 +31,9 @@ from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
 from caltech.sweeps import records, table, trials
 from caltech.sweeps.place import VARIABLE, require_place, sweep
-from caltech.sweeps.records import Record
+from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.sweepers import require_search
+from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ def recorded(cfg: DictConfig, overrides: Sequence[str], job: DictConfig) -> Iter
             elif isinstance(error, CaltechError):
                 _remove_empty(Path(cfg.directory))
             raise
-        except BaseException:
-            record.status = "interrupted"
+        except BaseException as error:
+            record.status = WAITING if queued_again(error) else "interrupted"
             raise
         finally:
             record.seconds = time.perf_counter() - start

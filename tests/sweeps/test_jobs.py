@@ -27,6 +27,8 @@ def sweeping(tmp_path, monkeypatch):
     [
         (ValueError("wrong"), "failed", "ValueError: wrong"),
         (KeyboardInterrupt(), "interrupted", ""),
+        (SystemExit(143), "interrupted", ""),
+        (SystemExit(-1), "waiting", ""),  # submitit's, once a job is in the queue again
     ],
 )
 def test_jobs_of_one_key_have_a_record_each_of_how_they_ended(sweeping, error, status, reason):
