@@ -32,7 +32,7 @@ from caltech.settings import require_resolved
 from caltech.sweeps import records, table, trials
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
-from caltech.sweeps.sweepers import require_search
+from caltech.sweeps.sweepers import GRID, require_search
 from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
@@ -109,9 +109,12 @@ class NameSweep(Callback):
         os.environ[VARIABLE], NameSweep.config = path, config
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
         value = QuotedString(path, Quote.single).with_quotes()
-        overrides = config.hydra.overrides.hydra
-        with read_write(overrides):
-            overrides.append(f"+hydra.job.env_set.{VARIABLE}={value}")
+        own = [f"+hydra.job.env_set.{VARIABLE}={value}"]
+        with read_write(config.hydra):
+            if config.hydra.runtime.choices["hydra/sweeper"] == "basic":
+                config.hydra.sweeper._target_ = GRID
+                own.append(f"hydra.sweeper._target_={GRID}")  # a job's config is to agree
+            config.hydra.overrides.hydra.extend(own)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         job_return.cfg = job_return.hydra_cfg = None  # kept to the end of a sweep, read by nobody
@@ -155,7 +158,12 @@ def _begin(config: DictConfig) -> Path:
         require_resolved(node)
     require_place(config)
     choices = config.hydra.runtime.choices
-    searches = choices["hydra/sweeper"] == "optuna"
+    searches = (sweeper := choices["hydra/sweeper"]) == "optuna"
+    if sweeper not in ("basic", "optuna"):
+        raise InputError(
+            f"hydra/sweeper={sweeper} is not for use here. Leave it out for a grid, or type "
+            "hydra/sweeper=optuna for a search."
+        )
     if searches:
         require_search(config.hydra.sweeper)
     if config.dry_run:

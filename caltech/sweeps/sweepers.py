@@ -1,6 +1,6 @@
 """Hydra's sweepers, thin: jobs are checked and written down before they are launched.
 
-conf/hydra/sweeper names them under the words that Hydra's own have: basic is Grid, optuna Search.
+A multirun's sweeper is Grid in place of Hydra's basic one, or Search for hydra/sweeper=optuna.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +23,8 @@ from caltech.errors import CaltechError, InputError
 from caltech.files import without_passwords
 from caltech.sweeps import records
 from caltech.sweeps.place import require_place, sweep
+
+GRID = "caltech.sweeps.sweepers.Grid"
 
 
 def register() -> None:
