@@ -1,8 +1,7 @@
 """Train one classifier: `python -m caltech.train model=resnet50 freeze=none lr=1e-2`."""
 
 import logging
-import signal
-import statistics
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,9 @@ from caltech.runs.find import begin_from
 from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
 from caltech.settings import CONF, refuse_null_groups, require_whole, validate
-from caltech.sweeps import jobs, trials
+from caltech.sweeps import jobs, seeds, sweepers, trials
+from caltech.sweeps.place import sweep
+from caltech.sweeps.processes import one_process
 from caltech.tracking.description import describe
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, signals
@@ -77,8 +78,8 @@ def train(
     is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
     learner = learner_of(cfg, trainable if is_cached else model, trainable, device)
 
-    directory, sweep = RunDirectory(cfg.directory), jobs.sweep()
-    with directory.claimed(waits=sweep is not None):
+    directory, folder = RunDirectory(cfg.directory), sweep()
+    with directory.claimed(waits=folder is not None):
         made_from = provenance.collect(data, model, device)
         ended = Result.read(directory, pruned_too=True)
         if cfg.rerun and (ended or not provenance.is_begun(directory, made_from)):
@@ -86,10 +87,10 @@ def train(
             ended = None
         goes_on = ended is None or (ended.status == PRUNED and not observer.prunes)
         provenance.record(directory, cfg, made_from, goes_on)
-        description = describe(cfg, choices or {}, overrides, sweep, made_from)
+        description = describe(cfg, choices or {}, overrides, folder, made_from)
         if not goes_on:
             log.info("%s is %s already; rerun=true computes it again.", directory, ended.status)
-            if sweep is not None:
+            if folder is not None:
                 build(cfg.tracking, description).join_sweep()
             ended.log()
             return ended
@@ -168,16 +169,18 @@ def compose_and_train(cfg: DictConfig) -> float | None:
     with jobs.recorded(cfg, overrides, hydra_cfg.job) as record:
         if cfg.dry_run:
             validate(cfg)
-            record.status = state_of(
-                RunDirectory(provenance.settled(each).directory) for each in repeated(cfg)
-            )
+            runs = [provenance.settled(each) for each in seeds.repeated(cfg)]
+            record.status = state_of(RunDirectory(run.directory) for run in runs)
+            if sweep() is None:
+                print(seeds.states(runs))
             return None
-        with refusal_recorded(cfg, choices, overrides, jobs.sweep()):
+        with refusal_recorded(cfg, choices, overrides, sweep()):
             validate(cfg)
-            with trials.trial(cfg, record, overrides, jobs.sweep()) as trial:
+            with trials.trial(cfg, record, overrides, sweep()) as trial:
                 results = repeat(cfg, choices, overrides, trial)
                 record.status = results[-1].status
-                record.value = statistics.fmean(result.objective for result in results)
+                values = [result.objective for result in results]
+                record.value, record.deviation = seeds.mean_and_deviation(values)
     return record.value
 
 
@@ -185,30 +188,30 @@ def repeat(
     cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str], trial: Observer
 ) -> list[Result]:
     """Train with each seed. The first stands for the point: if it is pruned, so are the others."""
-    first, *others = repeated(cfg)
-    results = [train(first, choices, overrides, trial)]
-    if results[0].status != PRUNED:
-        results += [train(each, choices, overrides) for each in others]
-    return results
-
-
-def repeated(cfg: DictConfig) -> list[DictConfig]:
-    """The config once for each of its seeds, each with its own key and directory."""
     if cfg.seeds is None:
-        return [cfg]
-    return [OmegaConf.merge(cfg, {"seed": seed, "seeds": None}) for seed in range(cfg.seeds)]
+        return [train(cfg, choices, overrides, trial)]
+    runs, results = seeds.repeated(cfg), []
+    for run in runs:
+        log.info("seed %d of 0 to %d: %s", run.seed, cfg.seeds - 1, run.directory)
+        results.append(train(run, choices, overrides, NOBODY if results else trial))
+        if results[0].status == PRUNED:
+            return results
+    log.info(seeds.table(runs, results))
+    return results
 
 
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
     logging.raiseExceptions = False  # a log on a full disk: the run says it, not each line
-    signal.signal(signal.SIGTERM, signals.raise_at_once)
+    signals.end_by_exceptions()
     if "--cfg" in sys.argv and "--resolve" not in sys.argv:
         sys.argv.append("--resolve")  # the key, and the values that groups take from the root
     with errors.shown_as_messages("interrupted; the same command goes on from here"):
         register()
+        sweepers.register()
         refuse_null_groups(sys.argv[1:])
-        with jobs.summarised():
+        sweepers.refuse_half_typed(sys.argv[1:])
+        with one_process(os.environ), jobs.summarised():
             compose_and_train()
 
 

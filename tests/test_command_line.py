@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -122,7 +123,9 @@ def test_seeds_are_runs_of_their_own_and_their_mean_is_the_objective(command, tm
     paths = (tmp_path / "multirun" / "default").glob("*/result.json")
     values = [json.loads(path.read_text())["best"]["val/accuracy"] for path in paths]
     assert len(values) == 3
-    assert f"{sum(values) / 3:.4f} best" in repeated.output
+    mean = f"{sum(values) / 3:.4f} ± {statistics.stdev(values):.4f}"
+    assert f"{mean} best" in repeated.output  # in the sweep's table
+    assert re.search(rf"^mean  {re.escape(mean)} ", repeated.output, re.MULTILINE)
     assert "is finished already" in command("lr=0.1", "seed=2").output
 
 
@@ -183,6 +186,9 @@ def test_a_dry_run_tells_and_does_nothing(command, tmp_path):
     shown = command("--multirun", "lr=0.1,0.2", "dry_run=true").output
     assert re.search(r"^[0-9a-f]{10}  finished .* lr=0.1$", shown, re.MULTILINE)
     assert re.search(r"^[0-9a-f]{10}  new .* lr=0.2$", shown, re.MULTILINE)
+    assert sorted((tmp_path / "multirun").rglob("*")) == before
+    shown = command("lr=0.1", "dry_run=true").output  # a single run's is one line
+    assert re.fullmatch(r"[0-9a-f]{10}  finished  \S+/multirun/default/[0-9a-f]{10}\n", shown)
     assert sorted((tmp_path / "multirun").rglob("*")) == before
     search = command("--multirun", "sweep=search_head", "dry_run=true")
     assert search.code == 1

@@ -1,18 +1,29 @@
 """What became of many runs?
 
-jobs    a sweep's folder, a record of each of its jobs, the table at the end; Hydra's callback
-trials  a sweep's study in Optuna: pruning, plots
+jobs       a sweep's folder and study, a job's record, the table at the end; Hydra's callback
+records    what that folder holds: the jobs that were asked for, what became of each
+table      both as one table, and how far a sweep is
+sweepers   Hydra's sweepers, which write down their jobs before launching them
+trials     a sweep's study in Optuna: pruning, plots
+seeds      one point over several seeds
+place      where a command writes, checked before any folder is made
+processes  one run, one process
 
 May import tracking, training and what is below them; not inference or report.
 
 - Before a sweep, dry_run=true lists a grid's jobs with their keys and whether each is finished,
-  resumable or new, and does nothing.
-- A sweep goes on. A job that fails is told when it happens and does not end the others; the table
-  marks the best, and the exit code is 1 if a job of a grid failed (to a search, a trial that
-  diverges is a failed trial). Typed again after a kill, a sweep computes what is left. seeds=5
-  repeats a point over five seeds and optimises their mean.
-- A sweep's study is kept for searches and wherever there is a pruner: in multirun/STUDY/optuna.db
-  (storage= takes any URL of Optuna's), with its plots beside the sweep's table. pruner=median stops
-  a job whose accuracy falls behind; it is marked as pruned everywhere, answered so when typed
-  again, and finished when typed without a pruner.
+  resumable or new, and does nothing; of a single run it is one line.
+- A sweep goes on. A job that fails is told when it happens, leaves nothing in memory and does not
+  end the others. The exit code is 1 if a job of a grid failed, or every trial of a search did (one
+  that diverges is a failed trial), or if there is no job at all. Typed again after a kill, a sweep
+  computes what is left.
+- The table has a row for every job that was asked for: finished, pruned, failed, interrupted,
+  running, waiting (not started), missing (never started, or lost), unreadable (its record was
+  harmed); the best is marked. Whether a job runs is told by a lock, wherever its host is.
+  `python -m caltech.sweeps [STUDY] [SWEEP]` prints it at any time, also while the sweep runs.
+- seeds=5 repeats a point over five seeds, tells mean ± deviation, and optimises the mean.
+- A sweep's study is kept for searches and wherever there is a pruner: in
+  multirun/STUDY/optuna.db (storage= takes any URL of Optuna's), with its plots beside the sweep's
+  table. pruner=median stops a job whose accuracy falls behind; it is marked as pruned everywhere,
+  answered so when typed again, and finished when typed without a pruner.
 """

@@ -1,50 +1,41 @@
 """Sweeps: what became of each job, told when it happens and in one table at the end.
 
-A sweep is its folder, `STUDY/sweeps/SWEEP/`, which reaches its jobs by the environment. Each leaves
-a record there, a file of its own, so that jobs on other machines need no agreement.
+A sweep is its folder, `STUDY/sweeps/SWEEP/`, which reaches its jobs by the environment.
 """
 
-import json
+import gc
 import logging
 import os
 import shutil
+import socket
+import sys
 import tempfile
 import time
+import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from caltech.config import build
 from caltech.errors import CaltechError, InputError
-from caltech.files import remove_leftovers, without_passwords, write_json
-from caltech.runs.result import FINISHED
+from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
-from caltech.sweeps import trials
+from caltech.sweeps import records, table, trials
+from caltech.sweeps.place import VARIABLE, require_place, sweep
+from caltech.sweeps.records import WAITING, Record
+from caltech.sweeps.sweepers import GRID, require_search
+from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
-
-VARIABLE = "CALTECH_SWEEP"
-
-
-@dataclass
-class Record:
-    """One job; `value` is its objective, the best validation accuracy (mean over seeds)."""
-
-    key: str
-    directory: str
-    overrides: str
-    status: str = FINISHED
-    value: float | None = None
-    seconds: float = 0.0
-    reason: str = ""
 
 
 @contextmanager
@@ -54,25 +45,39 @@ def recorded(cfg: DictConfig, overrides: Sequence[str], job: DictConfig) -> Iter
     `job` is Hydra's: two jobs of a sweep may come to one key and have a record each.
     """
     record = Record(cfg.key, cfg.directory, without_passwords(" ".join(overrides)))
-    start = time.perf_counter()
-    try:
-        yield record
-    except Exception as error:
-        record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
-        if sweep() is not None:
-            log.error("FAILED %s (%s)\n  %s", record.overrides, cfg.directory, record.reason)
-        elif isinstance(error, CaltechError):
-            _remove_empty(Path(cfg.directory))
-        raise
-    except BaseException:
-        record.status = "interrupted"
-        raise
-    finally:
-        record.seconds = time.perf_counter() - start
-        if cfg.dry_run:
-            _remove_empty(Path(cfg.directory))
-        if path := sweep():
-            write_json(path / f"{record.key}-{job.num}.json", asdict(record))
+    record.host, folder, start = socket.gethostname(), sweep(), time.perf_counter()
+    with records.kept(folder, job.num, record) if folder else nullcontext():
+        try:
+            yield record
+        except Exception as error:
+            record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
+            let_go(error)
+            if folder is not None:
+                log.error("FAILED %s (%s)\n  %s", record.overrides, cfg.directory, record.reason)
+            elif isinstance(error, CaltechError):
+                _remove_empty(Path(cfg.directory))
+            raise
+        except BaseException as error:
+            record.status = WAITING if queued_again(error) else "interrupted"
+            raise
+        finally:
+            record.seconds = time.perf_counter() - start
+            if cfg.dry_run:
+                _remove_empty(Path(cfg.directory))
+    if folder is not None and not cfg.dry_run:
+        log.info(table.outlook(folder))
+
+
+def let_go(error: BaseException | None) -> None:
+    """Free what the functions that raised an error held: a model, its data, its optimizer.
+
+    Hydra keeps the errors of all jobs to the end of a sweep, and an error keeps the variables of
+    every function that it went through. Its text and the places in a traceback stay.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()  # a network and its optimizer refer to each other
 
 
 def _remove_empty(directory: Path) -> None:
@@ -82,39 +87,85 @@ def _remove_empty(directory: Path) -> None:
         directory.parent.rmdir()
 
 
-def sweep() -> Path | None:
-    """Folder of the sweep that this process works for; None in a single run."""
-    return Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
-
-
 class NameSweep(Callback):
-    """Hydra's callback at the start of a multirun: gives the sweep a folder and a study."""
+    """Hydra's callback at the start of a command, before it makes any folder, and after each job.
+
+    A command that would write elsewhere than in its study ends here. A multirun gets a folder and a
+    study for its sweep.
+    """
 
     config: DictConfig  # of the sweep, without the values that are swept over
+    open = ExitStack()  # what ends with the sweep
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with _ending_the_command():
+            _require_single(config)
+            require_place(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
+        with _ending_the_command():
             path = str(_begin(config).absolute())
-        except CaltechError as error:  # of any other, Hydra would make a warning and go on
-            raise SystemExit(f"error: {error}") from error
+        NameSweep.open.enter_context(records.launching(Path(path)))
         os.environ[VARIABLE], NameSweep.config = path, config
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
         value = QuotedString(path, Quote.single).with_quotes()
-        overrides = config.hydra.overrides.hydra
-        with read_write(overrides):
-            overrides.append(f"+hydra.job.env_set.{VARIABLE}={value}")
+        own = [f"+hydra.job.env_set.{VARIABLE}={value}"]
+        with read_write(config.hydra):
+            if config.hydra.runtime.choices["hydra/sweeper"] == "basic":
+                config.hydra.sweeper._target_ = GRID
+                own.append(f"hydra.sweeper._target_={GRID}")  # a job's config is to agree
+            config.hydra.overrides.hydra.extend(own)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        job_return.cfg = job_return.hydra_cfg = None  # kept to the end of a sweep, read by nobody
+
+
+@contextmanager
+def _ending_the_command() -> Iterator[None]:
+    """Of any other error than this, Hydra would make a warning and go on."""
+    try:
+        yield
+    except CaltechError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    except OmegaConfBaseException:
+        pass  # a value that is missing or wrong is told by the job
+
+
+def _require_single(config: DictConfig) -> None:
+    """Raise InputError for what only a multirun can do, and which would be passed over."""
+    choices = config.hydra.runtime.choices
+    plain = {"sweep": None, "hydra/sweeper": "basic", "hydra/launcher": "basic"}
+    asked = [f"{name}={choices[name]}" for name in plain if choices.get(name) != plain[name]]
+    parts = ("hydra.sweeper.", "hydra.launcher.", "hydra.sweep.")
+    asked += [
+        typed for typed in config.hydra.overrides.hydra if typed.lstrip("+~").startswith(parts)
+    ]
+    if asked:
+        raise InputError(
+            f"{asked[0]} is for a sweep, and this is a single run. Add --multirun, or leave it out."
+        )
 
 
 def _begin(config: DictConfig) -> Path:
     """Folder of the sweep that is about to start; of a dry run, one that will not stay.
 
     Raises:
-        InputError: a dry run of a search, whose points are not known beforehand.
+        InputError: a dry run of a search, whose points are not known beforehand; a search that
+            cannot be; a place outside of the study.
     """
     for node in (config.tracking, config.pruner):
         require_resolved(node)
+    require_place(config)
     choices = config.hydra.runtime.choices
-    searches = choices["hydra/sweeper"] == "optuna"
+    searches = (sweeper := choices["hydra/sweeper"]) == "optuna"
+    if sweeper not in ("basic", "optuna"):
+        raise InputError(
+            f"hydra/sweeper={sweeper} is not for use here. Leave it out for a grid, or type "
+            "hydra/sweeper=optuna for a search."
+        )
+    if searches:
+        require_search(config.hydra.sweeper)
     if config.dry_run:
         if searches:
             raise InputError(
@@ -143,43 +194,26 @@ def summarised() -> Iterator[None]:
     try:
         yield
     finally:
+        NameSweep.open.close()  # nothing is launched from now on
         path = sweep()
         os.environ.pop(VARIABLE, None)
-        if path is not None and (jobs := records(path)):
-            print(table(jobs))
-            if NameSweep.config.dry_run:
+        if path is not None:
+            jobs = records.rows(path)
+            if jobs:
+                table.show(jobs)
+            if not jobs or NameSweep.config.dry_run:
                 shutil.rmtree(path)
+                _remove_empty(path.parent)
             else:
-                (path / "table.txt").write_text(table(jobs) + "\n")
+                table.keep(path, jobs)
                 _tell_where_drawn(path, NameSweep.config)
 
 
 def _tell_where_drawn(path: Path, config: DictConfig) -> None:
-    if plots := trials.plot(path, config.storage):
-        print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
     try:
+        if plots := trials.plot(path, config.storage):
+            print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
         if link := build(config.tracking, None).charts(path.name):
             print(f"compare in MLflow: {link}")
     except CaltechError as error:  # the jobs' own failures are not to be hidden by this one
-        log.warning("No link to MLflow: %s", error)
-
-
-def records(folder: Path) -> list[Record]:
-    """Of the jobs that ended, in order of their end."""
-    files = sorted(folder.glob("*-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    return [Record(**json.loads(path.read_text())) for path in files]
-
-
-def table(jobs: Sequence[Record]) -> str:
-    """One line a job, with the overrides that not all jobs have; the best is marked."""
-    typed = [job.overrides.split(" ") for job in jobs]
-    shared = set.intersection(*map(set, typed)) if len(jobs) > 1 else set()
-    values = [job.value for job in jobs if job.value is not None]
-    lines = [("key", "status", "val accuracy", "seconds", "overrides")]
-    for job, overrides in zip(jobs, typed, strict=True):
-        own = " ".join(override for override in overrides if override not in shared)
-        accuracy = "" if job.value is None else f"{job.value:.4f}"
-        best = " best" if values and job.value == max(values) else ""
-        lines.append((job.key, job.status, accuracy + best, f"{job.seconds:.1f}", own))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    return "\n".join("  ".join(map(str.ljust, line, [*widths, 0])) for line in lines)
+        log.warning("No plots or no link to MLflow: %s", error)

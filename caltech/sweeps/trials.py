@@ -20,7 +20,7 @@ from optuna import distributions, pruners
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from caltech.config import build
-from caltech.errors import InputError
+from caltech.errors import DamagedError, InputError
 from caltech.files import without_passwords, write_json
 from caltech.keys import former_key, run_key
 from caltech.runs.result import FINISHED, PRUNED
@@ -97,6 +97,11 @@ def prepare(config: DictConfig, folder: Path) -> None:
             "lr=1e-1,1e-2, or a search space of its own, for example lr=interval(0.01, 0.1)."
         ) from error
     own = {name: values for name, values in searched.items() if name not in fixed}
+    if not own and config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
+        raise InputError(
+            "Nothing is searched: no value is left open. Type a space, for example "
+            "'lr=tag(log, interval(1e-3, 1))', or leave hydra/sweeper=optuna out."
+        )
     space = {name: distributions.distribution_to_json(values) for name, values in own.items()}
     Path(config.output, config.study).mkdir(parents=True, exist_ok=True)  # the default's place
     names = []  # as it is, and as it was when keys still told 0 and 0.0 apart
@@ -128,10 +133,10 @@ def trial(
             "A pruner compares the jobs of a sweep, and this is a single run. Type pruner=none, "
             "or --multirun and values to sweep over, for example lr=1e-1,1e-2,1e-3."
         )
-    if folder is None or not (note := folder / NOTE).is_file():
+    noted = None if folder is None else _noted(folder)
+    if noted is None:
         yield NOBODY
         return
-    noted = json.loads(note.read_text())
     study = _open(noted["name"], cfg.storage, pruner)
     job = Trial(study, _point(noted["space"], overrides), cfg.key)
     try:
@@ -144,9 +149,9 @@ def trial(
 
 def plot(folder: Path, storage: str) -> list[Path]:
     """Optuna's own plots of a sweep's study as PNG files in its folder; none for a plain grid."""
-    if not (note := folder / NOTE).is_file():
+    if (noted := _noted(folder)) is None:
         return []
-    study = _open(json.loads(note.read_text())["name"], storage, None)
+    study = _open(noted["name"], storage, None)
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     if len({trial.value for trial in finished}) < 2:
         return []  # nothing varies, so nothing has an importance
@@ -166,6 +171,24 @@ def plot(folder: Path, storage: str) -> list[Path]:
             pyplot.gcf().savefig(made[-1], dpi=120, bbox_inches="tight")
             pyplot.close("all")
     return made
+
+
+def _noted(folder: Path) -> dict[str, Any] | None:
+    """Name and space of a sweep's study; None if it has none.
+
+    Raises:
+        DamagedError: the note is not what was written.
+    """
+    path = folder / NOTE
+    try:
+        noted = json.loads(path.read_bytes())
+        return {"name": str(noted["name"]), "space": dict(noted["space"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedError(
+            f"{path} was cut short or changed: {error}. Type the sweep's command again."
+        ) from error
 
 
 def _open(name: str, storage: str, pruner: pruners.BasePruner | None) -> optuna.Study:

@@ -58,8 +58,8 @@ def fit(
             return progress
         start = time.perf_counter()
         metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
-        with signals.deferred() as interrupted:
-            keep = keeper(cfg, directory, learner, progress, interrupted)
+        with signals.deferred() as noted:
+            keep = keeper(cfg, directory, learner, progress, noted)
             order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
             after_step = [*(observer.step for observer in observers), keep]
             metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
@@ -126,21 +126,20 @@ def keeper(
     directory: RunDirectory,
     learner: Learner,
     progress: Progress,
-    interrupted: Callable[[], BaseException | None],
+    noted: signals.Noted,
 ) -> Callable[[Totals], None]:
-    """What to do after a step: commit when it is time to or when interrupted, then raise that."""
+    """What to do after a step: commit if it is time or a signal came, then let the signal act."""
     start = saved = time.perf_counter()
 
     def keep(totals: Totals) -> None:
         nonlocal saved
-        now, error = time.perf_counter(), interrupted()
-        if error is not None or now - saved > 60 * cfg.checkpoint_minutes:
+        now = time.perf_counter()
+        if noted or now - saved > 60 * cfg.checkpoint_minutes:
             inside = Inside(totals, checkpoint.generator_states())
             seconds = progress.seconds + now - start
             commit(cfg.key, directory, learner, replace(progress, inside=inside, seconds=seconds))
             saved = now
-        if error is not None:
-            raise error
+        noted.deliver()
 
     return keep
 

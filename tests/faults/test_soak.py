@@ -5,14 +5,18 @@ OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/faults/test_soak.py    prints the sl
 
 import gc
 import logging
+import re
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from caltech import train as training
 from caltech.train import train
 from tests.faults.test_damage import SMALL
+from tests.forks import TINY
 
 TRIALS, WARM_UP = 200, 40
 PAGE_MB = 4096 / 1e6
@@ -46,3 +50,31 @@ def test_two_hundred_trials(configure, tmp_path, capsys, tracking):
     assert memory < 0.25
     assert abs(files) < 0.01
     assert seconds < 0.01 * np.median(table[:, 2])
+
+
+@pytest.mark.slow
+def test_a_sweep_of_which_every_third_job_diverges(monkeypatch, tmp_path, cache, capsys):
+    """By Hydra in one process, which keeps what each job returned to the end of the sweep."""
+    rates = [f"{n + 1}e30" if n % 3 == 0 else f"{0.01 + n / 1000:.3f}" for n in range(TRIALS)]
+    places = [f"output={tmp_path}/multirun", f"cache={cache}", "tracking=none"]
+    measured = []
+
+    def measuring(*arguments):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        measured.append(pages * PAGE_MB)
+        return train(*arguments)
+
+    monkeypatch.setattr(training, "train", measuring)
+    own = [*TINY, *places, "freeze=none", "num_epochs=1", "batch_size=512"]
+    monkeypatch.setattr(sys, "argv", ["caltech.train", *own, "--multirun", f"lr={','.join(rates)}"])
+    with pytest.raises(SystemExit, match="1"):
+        training.main()
+    said = capsys.readouterr().out
+    assert len(re.findall("^[0-9a-f]{10}  failed ", said, re.MULTILINE)) == len(rates[::3])
+    assert len(measured) == TRIALS
+    slope = np.polyfit(np.arange(TRIALS - WARM_UP), measured[WARM_UP:], 1)[0]
+    with capsys.disabled():
+        print(
+            f"\n{TRIALS} jobs, a third diverges: memory {slope:+.3f} MB a job of {measured[-1]:.0f}"
+        )
+    assert slope < 0.25

@@ -14,7 +14,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.settings import CONF
 from caltech.sweeps import trials
-from caltech.sweeps.jobs import Record
+from caltech.sweeps.records import Record
 from caltech.train import train
 from caltech.training.fit import Observer
 from tests.forks import TINY

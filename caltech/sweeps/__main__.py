@@ -1,0 +1,68 @@
+"""Print a sweep's table, also while it runs: `python -m caltech.sweeps [STUDY] [SWEEP]`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from caltech import errors
+from caltech.config import project_root
+from caltech.errors import InputError
+from caltech.sweeps import records, table
+
+USAGE = "python -m caltech.sweeps [STUDY] [SWEEP] [output=FOLDER]"
+DESCRIPTION = """\
+Print a sweep's table as it is now: every job, also those that run, wait or are missing.
+
+  python -m caltech.sweeps                 the newest sweep
+  python -m caltech.sweeps search_head     the newest of a study
+  python -m caltech.sweeps search_head 20261125T101500Z-3fa2c1    a sweep by its name or the
+                                           beginning of it
+"""
+
+
+def main(words: Sequence[str]) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        usage=USAGE, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", metavar="STUDY", nargs="?", help="default: all studies")
+    parser.add_argument("sweep", metavar="SWEEP", nargs="?", help="default: the newest")
+    parser.add_argument("--output", metavar="FOLDER", default=f"{project_root()}/multirun",
+        help="where the studies are (default: %(default)s)")  # fmt: skip
+    named = [f"--{word}" if word.startswith("output=") else word for word in words]
+    given = parser.parse_args(named)
+    folder = find(Path(given.output).expanduser(), given.study, given.sweep)
+    print(f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}")
+    table.show(records.rows(folder))
+
+
+def find(output: Path, study: str | None, sweep: str | None) -> Path:
+    """Folder of the newest sweep that is meant.
+
+    Raises:
+        InputError: there is none.
+    """
+    folders = [path for path in output.glob("*/sweeps/*/") if records.is_sweep(path)]
+    all_sweeps = sorted(folders, key=lambda path: path.name)  # they begin with their time
+    studies = sorted({path.parent.parent.name for path in all_sweeps})
+    if study is not None and study not in studies:
+        raise InputError(
+            f"There is no sweep of a study {study} in {output}. "
+            f"Studies with sweeps are: {', '.join(studies) or 'none'}."
+        )
+    found = [path for path in all_sweeps if study in (None, path.parent.parent.name)]
+    if not found:
+        raise InputError(f"There is no sweep in {output}. Type output=FOLDER for another place.")
+    chosen = [path for path in found if path.name.startswith(sweep or "")]
+    if not chosen:
+        names = ", ".join(path.name for path in found[-5:])
+        raise InputError(f"Study {study} has no sweep {sweep}. Its newest are: {names}.")
+    return chosen[-1]
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    with errors.shown_as_messages(composes=False):
+        main(sys.argv[1:])

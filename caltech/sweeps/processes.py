@@ -1,0 +1,38 @@
+"""One run, one process: what torchrun, srun or mpirun start several times is told so."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from caltech.errors import HeldError, InputError
+
+# How many processes srun, Open MPI and MPICH started; each may have been given a run of its own.
+TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+MANY = (
+    "A run takes one process. For many runs at a time type --multirun, the values to sweep over, "
+    "and hydra/launcher=parallel (a run a GPU or core) or hydra/launcher=slurm (a run a job)."
+)
+
+
+@contextmanager
+def one_process(environment: Mapping[str, str]) -> Iterator[None]:
+    """Refuse to be one of several processes that would compute the same run.
+
+    Raises:
+        InputError: torchrun, or what sets WORLD_SIZE as it does, started them.
+        HeldError: another of them computes the run, and names what started them.
+    """
+    if (size := environment.get("WORLD_SIZE", "")) not in ("", "0", "1"):
+        raise InputError(
+            f"{size} processes of this command were started (WORLD_SIZE={size}, as torchrun sets "
+            f"it). {MANY} If this is the only process, unset WORLD_SIZE."
+        )
+    try:
+        yield
+    except HeldError as error:
+        for name in TASKS:
+            if (size := environment.get(name, "1")) != "1":
+                raise HeldError(
+                    f"{error} {size} processes of this command were started ({name}={size}): type "
+                    f"srun -n 1 or mpirun -n 1. {MANY}"
+                ) from error
+        raise

@@ -1,0 +1,210 @@
+"""A sweep's folder: the jobs that were asked for, and what became of each.
+
+`jobs.json` is written before a job starts. Each job keeps a record, a file of its own, so that jobs
+on other machines need no agreement; while it lives it holds a lock beside it, and the command that
+launched the sweep holds `sweep.lock`. Locks say what runs: the system lets go of a dead process's.
+"""
+
+import fcntl
+import json
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from caltech.errors import DamagedError
+from caltech.files import write_json
+
+log = logging.getLogger(__name__)
+
+JOBS, LOCK = "jobs.json", "sweep.lock"
+NAME = re.compile(r"(?P<key>.+)-(?P<number>\d+)\.json")  # of a record
+RUNNING, WAITING, MISSING, UNREADABLE = "running", "waiting", "missing", "unreadable"
+OPEN = (RUNNING, WAITING, MISSING)  # these jobs have not ended
+
+
+@dataclass
+class Record:
+    """One job; `value` is its objective, the best validation accuracy (mean over seeds)."""
+
+    key: str
+    directory: str
+    overrides: str
+    status: str = RUNNING
+    value: float | None = None
+    seconds: float = 0.0
+    reason: str = ""
+    deviation: float | None = None  # over seeds, of the sample
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep as far as they are known, by number; `total` of them there will be."""
+
+    jobs: Mapping[int, Record]
+    total: int
+    begun: float  # seconds since 1970
+
+
+def announce(folder: Path, jobs: Mapping[int, Record], total: int) -> None:
+    """Write down jobs that are about to be launched, beside those of before."""
+    known = plan(folder)
+    known = replace(known, jobs={**known.jobs, **jobs}, total=total)
+    told = {"total": known.total, "begun": known.begun}
+    plain = [
+        {"number": n, "key": job.key, "directory": job.directory, "overrides": job.overrides}
+        for n, job in sorted(known.jobs.items())
+    ]
+    write_json(folder / JOBS, {**told, "jobs": plain})
+
+
+def plan(folder: Path) -> Plan:
+    """What was written down; nothing of a sweep of earlier code, or if it was harmed, with a note.
+
+    The records then are all that is known.
+    """
+    path = folder / JOBS
+    if not path.is_file():
+        return Plan({}, 0, time.time())
+    try:
+        told = json.loads(path.read_bytes())
+        jobs = {}
+        for job in told["jobs"]:
+            number = job.pop("number")
+            jobs[_expect(number, int)] = _record({**job, "status": WAITING})
+        return Plan(jobs, _expect(told["total"], int), _expect(told["begun"], float))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        log.warning("%s was cut short or changed (%s): jobs without a record are unknown.",
+            path, error)  # fmt: skip
+        return Plan({}, 0, time.time())
+
+
+@contextmanager
+def kept(folder: Path, number: int, record: Record) -> Iterator[None]:
+    """Keep a job's record from now, when it runs, to its end, as it is by then."""
+    path = folder / f"{record.key}-{number}.json"
+    with _holding(path.with_suffix(".lock")):
+        write_json(path, asdict(record))
+        try:
+            yield
+        finally:
+            write_json(path, asdict(record))
+
+
+@contextmanager
+def launching(folder: Path) -> Iterator[None]:
+    """While jobs of the sweep may be launched, those without a record wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _holding(folder / LOCK):
+        yield
+
+
+@contextmanager
+def _holding(path: Path) -> Iterator[None]:
+    """Hold a lock as far as the file system has any, and remove its file at the end."""
+    lock = FileLock(path)
+    with suppress(Timeout, OSError, NotImplementedError):
+        lock.acquire(timeout=2)
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not meet
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def read(path: Path) -> Record:
+    """A job's record.
+
+    Raises:
+        DamagedError: it is not what a job wrote.
+    """
+    try:
+        return _record(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+
+
+def _record(told: Any) -> Record:
+    """From JSON; what later code may have added is passed over."""
+    record = Record(**{each.name: told[each.name] for each in fields(Record) if each.name in told})
+    for text in ("key", "directory", "overrides", "status", "reason", "host"):
+        _expect(getattr(record, text), str)
+    _expect(record.seconds, float)
+    for number in (record.value, record.deviation):
+        if number is not None:
+            _expect(number, float)
+    return record
+
+
+def _expect(value: Any, kind: type) -> Any:
+    """A finite number or a text, as JSON has it; else TypeError."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number and math.isfinite(value):
+        return value
+    if kind is not float and isinstance(value, kind):
+        return value
+    raise TypeError(f"{value!r} is no {kind.__name__}")
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder has a job of a sweep."""
+    return (folder / JOBS).is_file() or any(NAME.fullmatch(path.name) for path in folder.iterdir())
+
+
+def rows(folder: Path) -> list[Record]:
+    """Every job of a sweep, in the order of the jobs' numbers, as it is now.
+
+    A job without a record waits while its sweep's command lives; later it is missing, as is one
+    that was running and has lost its lock.
+    """
+    found = {}
+    for path in folder.glob("*-*.json"):
+        if name := NAME.fullmatch(path.name):
+            found[int(name["number"])] = _as_it_is(path)
+    absent = WAITING if _is_held(folder / LOCK) else MISSING
+    for number, job in plan(folder).jobs.items():
+        if number not in found:
+            found[number] = replace(job, status=absent)
+        elif found[number].status == UNREADABLE:
+            found[number] = replace(job, status=UNREADABLE)
+    return [found[number] for number in sorted(found)]
+
+
+def _as_it_is(path: Path) -> Record:
+    try:
+        record = read(path)
+    except DamagedError as error:
+        log.warning("%s", error)
+        return Record(path.name.rpartition("-")[0], "", "", UNREADABLE)
+    if record.status == RUNNING and not _is_held(path.with_suffix(".lock")):
+        with suppress(DamagedError):
+            record = read(path)  # it may have ended between
+        if record.status == RUNNING:
+            return replace(record, status=MISSING)
+    return record

@@ -1,0 +1,227 @@
+"""Hydra's sweepers, thin: jobs are checked and written down before they are launched.
+
+A multirun's sweeper is Grid in place of Hydra's basic one, or Search for hydra/sweeper=optuna.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from caltech.errors import CaltechError, InputError
+from caltech.files import without_passwords
+from caltech.sweeps import records
+from caltech.sweeps.place import require_place, sweep
+
+GRID = "caltech.sweeps.sweepers.Grid"
+
+
+def register() -> None:
+    """Make them known to Hydra; calling it again changes nothing."""
+    for sweeper in (Grid, Search):
+        Plugins.instance().register(sweeper)
+
+
+def refuse_half_typed(arguments: Sequence[str]) -> None:
+    """Raise InputError for a search's options without the search, which Hydra does not understand.
+
+    Args:
+        arguments: of the command line.
+    """
+    if any(word.startswith(("hydra/sweeper=", "sweep=")) for word in arguments):
+        return
+    for word in arguments:
+        if word.lstrip("+").startswith(("hydra.sweeper.", "hydra/sweeper/")):
+            if word.startswith(("hydra.sweeper.max_batch_size=", "hydra.sweeper.params")):
+                continue
+            raise InputError(
+                f"{word} is for a search. Add --multirun hydra/sweeper=optuna (or sweep=NAME), or "
+                "leave it out."
+            )
+
+
+class Grid(BasicSweeper):
+    """Every combination of the values that were typed; its jobs are known at launch."""
+
+    def setup(self, *, config: DictConfig, hydra_context: HydraContext, **others: Any) -> None:
+        super().setup(config=config, hydra_context=hydra_context, **others)
+        self.launcher = Announcing(self.launcher, config, hydra_context)
+
+    @staticmethod
+    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list]:
+        """Raise InputError for what has no values; a glob finds options in folders, too."""
+        for override in overrides:
+            if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+                override.config_loader = Nested(override.config_loader)
+            if not override.is_sweep_override():
+                continue
+            if not override.is_discrete_sweep():
+                raise InputError(
+                    f"{override.input_line} is no list of values. Type values, for example "
+                    "lr=1e-1,1e-2, or hydra/sweeper=optuna to search in it."
+                )
+            if not [*override.sweep_string_iterator()]:
+                raise InputError(_no_values(override))
+        if max_batch_size is not None and max_batch_size < 1:
+            raise InputError(
+                f"hydra.sweeper.max_batch_size={max_batch_size} launches nothing. Type null or 1."
+            )
+        return BasicSweeper.split_arguments(overrides, max_batch_size)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """The launcher composes each job before any of them starts."""
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        self.launcher.total = sum(map(len, self.overrides))
+        return super().get_job_batch()
+
+
+class Search(OptunaSweeper):
+    """Points that Optuna chooses; a trial is a job."""
+
+    def setup(self, *, config: DictConfig, hydra_context: HydraContext, **others: Any) -> None:
+        super().setup(config=config, hydra_context=hydra_context, **others)
+        ours = Announcing(self.sweeper.launcher, config, hydra_context)
+        self.sweeper.launcher, ours.total = ours, config.hydra.sweeper.n_trials
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search.
+
+        Raises:
+            CaltechError: no trial came to a value.
+        """
+        try:
+            super().sweep(arguments)
+        except ValueError as error:  # Optuna has no best trial
+            jobs = records.rows(sweep())
+            if any(job.value is not None for job in jobs):
+                raise
+            reasons = [job.reason for job in jobs if job.reason] or [str(error)]
+            raise CaltechError(f"None of {len(jobs)} trials has a value: {reasons[-1]}") from error
+
+
+def require_search(sweeper: DictConfig) -> None:
+    """Raise InputError for what a search by Optuna cannot do with jobs of ours."""
+    direction = sweeper.direction
+    if direction != "maximize":
+        raise InputError(
+            f"hydra.sweeper.direction={direction}: a search has one objective, the best validation "
+            "accuracy, and maximises it. Type hydra.sweeper.direction=maximize, or leave it out."
+        )
+    for name in ("n_trials", "n_jobs"):
+        value = sweeper[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(
+                f"hydra.sweeper.{name}={value} is not allowed: it is a number of trials, at least "
+                f"1, for example hydra.sweeper.{name}=20."
+            )
+    rate = sweeper.max_failure_rate
+    if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+        raise InputError(
+            f"hydra.sweeper.max_failure_rate={rate} is not allowed: it is a share, from 0 to 1 "
+            "(go on whatever fails)."
+        )
+    for name in ("storage", "study_name", "custom_search_space"):
+        if sweeper[name] is not None:
+            raise InputError(
+                f"hydra.sweeper.{name} is not for searches here: a search typed again would add "
+                "its points once more. Its study is kept in storage=; leave the other out."
+            )
+
+
+class Announcing(Launcher):
+    """A launcher whose jobs are checked and written down before the first of them starts."""
+
+    total = 0  # jobs that the sweep will have
+
+    def __init__(self, launcher: Launcher, config: DictConfig, hydra_context: HydraContext) -> None:
+        self.launcher, self.config = launcher, config
+        self.compose = partial(hydra_context.config_loader.load_sweep_config, config)
+
+    def setup(self, **kwargs: Any) -> None:
+        """The other one is set up already."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Launch jobs.
+
+        Raises:
+            InputError: they would not have a place of their own.
+            CaltechError: the launcher gave up, as it does for a job that a scheduler cancelled.
+        """
+        jobs = {}
+        for number, overrides in enumerate(job_overrides, initial_job_idx):
+            jobs[number] = _job(self.compose([*overrides]))
+        require_places_of_their_own(jobs)
+        records.announce(sweep(), jobs, max(self.total, len(jobs)))
+        try:
+            return self.launcher.launch(job_overrides, initial_job_idx)
+        except (CaltechError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:
+            said = [*str(error).strip().splitlines(), ""][0].rstrip(".")
+            raise CaltechError(
+                f"The launcher gave up: {type(error).__name__}: {said}. What its jobs computed is "
+                "kept; the same command computes what is left."
+            ) from error
+
+
+def _job(cfg: DictConfig) -> records.Record:
+    try:
+        require_place(cfg)
+        overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))
+        return records.Record(cfg.key, cfg.directory, without_passwords(overrides))
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0]
+        raise InputError(f"A job's config is not complete at {error.full_key}: {said}.") from error
+
+
+def require_places_of_their_own(jobs: Mapping[int, records.Record]) -> None:
+    """Raise InputError if two different runs would have one directory."""
+    keys: dict[str, str] = {}
+    for job in jobs.values():
+        if keys.setdefault(job.directory, job.key) != job.key:
+            raise InputError(
+                f"directory={job.directory} is one place for several runs. Leave it out, and type "
+                "output=FOLDER or study=NAME to say where they go."
+            )
+
+
+class Nested:
+    """A config loader to whom an option in a folder of a group is an option of the group."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def get_group_options(self, group: str, results_filter: ObjectType | None = None) -> list[str]:
+        return sorted(self._options(group, ""))
+
+    def _options(self, group: str, prefix: str) -> Iterator[str]:
+        for name in self.loader.get_group_options(
+            f"{group}/{prefix}".rstrip("/"), ObjectType.CONFIG
+        ):
+            yield prefix + name
+        for name in self.loader.get_group_options(
+            f"{group}/{prefix}".rstrip("/"), ObjectType.GROUP
+        ):
+            yield from self._options(group, f"{prefix}{name}/")
+
+
+def _no_values(override: Override) -> str:
+    said = f"{override.input_line} has no value: there is nothing to launch."
+    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        known = Nested(override.config_loader).get_group_options(override.key_or_group)
+        return f"{said} Options of {override.key_or_group} are {', '.join(known) or 'none'}."
+    return f"{said} Type values, for example lr=1e-1,1e-2."

@@ -1,0 +1,31 @@
+"""A sweep's jobs as people see them."""
+
+from caltech.sweeps.records import Record
+from caltech.sweeps.table import table
+
+LONG = "weight_decay=0.000123456789 gamma=0.0123456789 step_size=15 label=a-b-c"
+
+
+def test_no_line_is_wider_than_the_terminal():
+    jobs = [Record(f"{n:010x}", "", f"lr=0.{n} {LONG}{n}", "finished", 0.5, 9.0) for n in range(3)]
+    shown = table(jobs, 80)
+    assert max(map(len, shown.splitlines())) <= 80
+    words = shown.split()
+    assert all(f"{word}{n}" in words for n in range(3) for word in ("lr=0.", "label=a-b-c"))
+    assert len(table(jobs, 1000).splitlines()) == 4
+
+
+def test_hosts_are_told_where_there_are_several():
+    one, other = Record("a", "", "", host="left"), Record("b", "", "", host="right")
+    waiting = Record("c", "", "", "waiting")
+    assert "right" in table([one, other, waiting], 80)
+    assert "host" not in table([one, one, waiting], 80)
+
+
+def test_the_mean_over_seeds_has_its_deviation():
+    jobs = [Record("a", "", "", "finished", 0.9537, 1.0, deviation=0.0012), Record("b", "", "")]
+    assert "0.9537 ± 0.0012 best" in table(jobs, 80)
+
+
+def test_nothing_in_a_record_steers_a_terminal():
+    assert "\x1b" not in table([Record("\x1b[2J", "", "lr=\x1b[31m", "\x07")], 80)
