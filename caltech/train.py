@@ -24,7 +24,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
 from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
-from caltech.settings import CONF, refuse_null_groups, require_whole, validate
+from caltech.settings import CONF, require_whole, validate
 from caltech.sweeps import jobs, trials
 from caltech.tracking.description import describe
 from caltech.tracking.tracker import refusal_recorded
@@ -33,6 +33,7 @@ from caltech.training.device import choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
 from caltech.training.fit import NOBODY, Observer, fit
 from caltech.training.inputs import Images
+from caltech.words import require_flags
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ def main() -> None:
         sys.argv.append("--resolve")  # the key, and the values that groups take from the root
     with errors.shown_as_messages("interrupted; the same command goes on from here"):
         register()
-        refuse_null_groups(sys.argv[1:])
+        require_flags(sys.argv[1:])
         with jobs.summarised():
             compose_and_train()
 
