@@ -1,5 +1,5 @@
-"""Hydra's loader of configs, with two promises: mistakes are told in our words (vocabulary.py), and a
-config file does no harm (trust.py).
+"""Hydra's loader of configs, with two promises: mistakes are told in our words (vocabulary.py),
+and a config file does no harm (trust.py).
 
 Every config passes here before anything is written or called: of a run, of a sweep, of each of its
 jobs wherever that runs, of a report and of an audit.
@@ -7,7 +7,6 @@ jobs wherever that runs, of a report and of an audit.
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import hydra._internal.hydra
@@ -22,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from caltech.errors import CaltechError, InputError
-from caltech.settings import CONF, require_places
+from caltech.settings import CONF, ROOT, require_places
 from caltech.trust import require_harmless
 from caltech.vocabulary import Vocabulary
 from caltech.words import NOTHING, Word
@@ -48,8 +47,9 @@ class Composer(ConfigLoaderImpl):
             raise
         except Exception as error:  # whatever it is, what was typed brought it about
             raise self._explained(config_name, overrides, run_mode, error) from error
-        if any(map(_is_doubtful, overrides)) or run_mode == RunMode.MULTIRUN:
-            self.vocabulary(config_name, overrides, run_mode).require(overrides)
+        sweeps = run_mode == RunMode.MULTIRUN
+        if doubtful := [word for word in overrides if _is_doubtful(word, sweeps)]:
+            self.vocabulary(config_name, overrides, run_mode).require(doubtful)
         if details["from_shell"]:
             _require_one_option(overrides, cfg.hydra.runtime.choices)
         require_places(cfg)
@@ -92,15 +92,14 @@ class Composer(ConfigLoaderImpl):
             )  # fmt: skip
 
         cfg = load([])
-        choices = cfg.hydra.runtime.choices
+        choices = dict(cfg.hydra.runtime.choices)
         hydra_groups = [f"hydra/{name}" for name in self.list_groups("hydra")]
         names = [*choices, *hydra_groups, "hydra/sweeper/sampler"]
         groups = {name: self._options(name.split("@")[0]) for name in names}
         chosen = [word for word in map(Word.of, words) if word.key in groups]
         firsts = [f"{word.key}={(word.value or '').split(',')[0]}" for word in chosen]
         known = [text for text in firsts if Word.of(text).value in groups[Word.of(text).key]]
-        with suppress(Exception):  # one of these words is wrong, and told without the others
-            cfg = load(known)
+        cfg = load(known) if known else cfg
         sweeps = None if run_mode is None else run_mode == RunMode.MULTIRUN
         return Vocabulary(cfg, choices, groups, sweeps)
 
@@ -126,11 +125,15 @@ class Composer(ConfigLoaderImpl):
             self.vocabulary(config_name, words, run_mode).require(words)
         except InputError as explained:
             return explained
-        except Exception:  # without any word there is no config, either: a file is wrong
-            pass
+        except Exception as of_file:  # the options that were typed make no config by themselves
+            error = of_file
         cause = error.__cause__ if str(error) in ("", "None") and error.__cause__ else error
-        said = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
-        return InputError(f"No config can be made of what was typed: {said}. Type --cfg job.")
+        said = " ".join(str(cause).split("full_key")[0].split()) or type(cause).__name__
+        named = [f"{word.key}={word.value}" for word in map(Word.of, words) if _is_group(word.key)]
+        return InputError(
+            f"No config can be made of {' '.join(named) or 'what was typed'}: "
+            f"{said[:300].rstrip('. ')}. Type --info defaults to see which files it is made of."
+        )
 
 
 def install() -> None:
@@ -138,14 +141,22 @@ def install() -> None:
     hydra._internal.hydra.ConfigLoaderImpl = Composer
 
 
-def _is_doubtful(text: str) -> bool:
-    """Whether Hydra takes a word that nobody means: only these are looked at before it fails."""
+def _is_doubtful(text: str, sweeps: bool) -> bool:
+    """Whether Hydra may take a word, or fail at it late: these are looked at before it does."""
     word = Word.of(text)
-    if word.prefix and "." not in word.key:
+    root = re.split(r"[.@/\[]", word.key)[0]
+    if word.prefix and (root == word.key or root not in {*ROOT, "hydra"}):
         return True
     value = word.value or ""
-    doubtful = value == "" or value.casefold() in NOTHING or value.startswith("[")
-    return word.prefix != "~" and (doubtful or value.endswith((".yaml", ".yml")))
+    is_group = _is_group(word.key)
+    if is_group and (value.startswith("[") or value.endswith((".yaml", ".yml"))):
+        return True
+    is_nothing = value == "" or (value.casefold() in NOTHING and not is_group)
+    return word.prefix != "~" and (is_nothing or (sweeps and re.search("[,(]", value) is not None))
+
+
+def _is_group(key: str) -> bool:
+    return key != "" and (CONF / key).is_dir()
 
 
 def _require_one_option(words: Sequence[str], groups: Sequence[str]) -> None:

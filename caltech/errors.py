@@ -30,6 +30,21 @@ class DamagedError(CaltechError):
     """A file is not what was written there: names it."""
 
 
+class _PastHydra(BaseException):
+    """Carries an error of a single run past Hydra, which would print a line of its own."""
+
+
+@contextmanager
+def told_once(is_single: bool) -> Iterator[None]:
+    """What a user can act on leaves a single run as one message; a sweep goes to its next job."""
+    try:
+        yield
+    except CaltechError as error:
+        if is_single:
+            raise _PastHydra from error
+        raise
+
+
 _is_composed = False  # whether what was typed has become a config
 
 
@@ -60,10 +75,24 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
+    except (Exception, _PastHydra) as raised:
+        error = raised.__cause__ if isinstance(raised, _PastHydra) else raised
         if before or not (isinstance(error, CaltechError) or not _is_composed):
-            raise
-        print(f"error: {error}", file=sys.stderr)
+            raise error from error.__cause__
+        print(f"error: {_told(error)}", file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or ""
+
+
+def _told(error: Exception) -> str:
+    """Our own errors as they are, others as one line that ends with what can be done."""
+    if isinstance(error, CaltechError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename} cannot be used: {error.strerror}. Type output=FOLDER and "
+            "cache=FOLDER with folders that can be written."
+        )
+    said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"{said}. Type --help to see what is possible, HYDRA_FULL_ERROR=1 before it for all."

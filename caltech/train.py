@@ -161,11 +161,13 @@ def test_once(
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=hydra_targets())
 def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
-    require_whole(cfg)
+    with errors.told_once(jobs.sweep() is None):
+        require_whole(cfg)
     errors.composed()
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
-    with jobs.recorded(cfg, overrides, hydra_cfg.job) as record:
+    recorded = jobs.recorded(cfg, overrides, hydra_cfg.job)
+    with errors.told_once(jobs.sweep() is None), recorded as record:
         if cfg.dry_run:
             validate(cfg)
             record.status = state_of(RunDirectory(each.directory) for each in repeated(cfg))

@@ -1,7 +1,7 @@
 """What can be typed: whether a word is right, and the nearest words that are.
 
-No list of mistakes: a word is right if Hydra can read it, if its key or option is there and its
-value fits. What to type instead is the nearest word that is right by the same test.
+No list of mistakes: a word is right if Hydra can read it, its key or option is there and its value
+fits. What to type instead is the nearest word that is right by the same test.
 """
 
 import copy
@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType, Valid
 
 from caltech.errors import InputError
 from caltech.settings import COMPUTED, CONF, ROOT, kind, options, refusal
-from caltech.words import NOTHING, Word, plain, shell, unreadable, values_like
+from caltech.words import NOTHING, Word, paths, plain, shell, unreadable, values_like
 
 SWEPT = 1000  # so many values of a sweep are looked at
 
@@ -49,7 +49,8 @@ class Vocabulary:
             torn = self._torn(texts[position:])
             reason = f"{torn[0]} is torn apart by spaces." if torn else self.problem(text)
             if reason:
-                raise InputError(f"{reason} {self._advice(torn[1] if torn else text)}")
+                message = f"{reason} {self._advice(torn[1] if torn else text)}"
+                raise InputError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
     def problem(self, text: str) -> str | None:
         """Why a word cannot be meant, as a sentence; None if it is right."""
@@ -72,6 +73,7 @@ class Vocabulary:
 
     def nearest(self, text: str) -> list[str]:
         """Words that are right and near to what was typed, the nearest first."""
+        text = text if "=" in text else plain(text).replace(":", "=", 1)
         alone, swept = (dataclasses.replace(self, sweeps=sweeps) for sweeps in (False, True))
         typed = Word.of(text)
         for candidates in self._candidates(typed):
@@ -95,17 +97,18 @@ class Vocabulary:
         if near := self.nearest(text):
             return f"Type {', or '.join(near)}."
         group, _, name = word.key.rpartition(".")
-        for option in self.groups.get(group, ()) if name else ():  # another one may have it
-            path = CONF / group / f"{option}.yaml"
-            names = list(OmegaConf.load(path)) if path.is_file() else []
-            for close in difflib.get_close_matches(name, names, n=1, cutoff=0.65):
-                return f"Type {group}={option} {shell(f'{group}.{close}={word.value}')}."
+        others = sorted((CONF / group).glob("*.yaml"), reverse=True) if group in ROOT else ()
+        for path in others:
+            for close in difflib.get_close_matches(name, OmegaConf.load(path), n=1, cutoff=0.65):
+                return f"Type {group}={path.stem} {shell(f'{group}.{close}={word.value}')}."
         if word.prefix:
             return f"Leave {text} out."
         if group or self._deepest(word.key)[2] is None:
-            return f"Type --cfg {'hydra' if group.startswith('hydra') else 'job'} to see what is there."
+            shown = "hydra" if word.key.startswith("hydra") else "job"
+            return f"Type --cfg {shown} to see what is there."
+        scalars = [key for key in self.cfg if key not in {*self.choices, *COMPUTED, "hydra"}]
         groups = [each for each in reversed(self.choices) if not each.startswith("hydra/")]
-        return f"Keys are {', '.join([*groups, *self._scalars()])}. Type --help to see them."
+        return f"Keys are {', '.join([*groups, *scalars])}. Type --help to see them."
 
     def _torn(self, texts: Sequence[str]) -> tuple[str, str] | None:
         """What spaces made several words, and as one: `lr = 0.1`, `lr=1e-1, 1e-2`, `lr 0.1`."""
@@ -147,8 +150,7 @@ class Vocabulary:
         return None
 
     def _key_problem(self, word: Word) -> str | None:
-        root = word.key not in self.cfg and not re.search(r"[.@/\[]", word.key)
-        if root or (word.key == "hydra"):
+        if re.split(r"[.@/\[]", word.key)[0] not in self.cfg or word.key == "hydra":
             return (
                 f"{word.key} is no key of the config"
                 + ", and none can be added" * bool(word.prefix)
@@ -173,8 +175,7 @@ class Vocabulary:
         cfg = copy.deepcopy(self.cfg)
         node = OmegaConf.select(cfg, word.key, default=None, throw_on_resolution_failure=False)
         if isinstance(node, DictConfig) and isinstance(override.value(), (str, int, float)):
-            names = ", ".join(f"{word.key}.{name}" for name in node if name[0] != "_")
-            return f"{word} is not allowed: it has parts" + (names and f", {names}") + "."
+            return f"{word} is not allowed: {word.key} is no single value."
         for one in each:
             try:
                 ConfigLoaderImpl._apply_overrides_to_config([one], cfg)
@@ -195,10 +196,9 @@ class Vocabulary:
             return f"{word.key} is no key of the config."
         is_open = isinstance(node, DictConfig) and not node._is_none()
         names = ", ".join(name for name in node if name[0] != "_") if is_open else ""
-        option = self.choices.get(path.replace(".", "/"))
-        return f"{word.key} is no key: {f'{path}={option}' if option else path} has " + (
-            f"{names}." if names else "nothing within."
-        )
+        option = self.cfg.hydra.runtime.choices.get(path.replace(".", "/"))
+        owner = f"{path}={option}" if option else path
+        return f"{word.key} is no key: {owner} has {names or 'nothing within'}."
 
     def _deepest(self, key: str) -> tuple[Any, str, str | None]:
         """How far a key leads: the node there, its path, and the name that it does not have."""
@@ -232,19 +232,23 @@ class Vocabulary:
         by_name = {option.casefold(): [option] for option in self.groups[group]}
         for option in self.groups[group]:  # by the last part of their names, too
             by_name.setdefault(option.casefold().rpartition("/")[2], []).append(option)
-        close = difflib.get_close_matches(name, by_name, n=3, cutoff=cutoff)
+        near = difflib.get_close_matches(name, by_name, n=3, cutoff=cutoff)
+        close = [name] if name in by_name else near
         return [option for each in close for option in by_name[each]]
 
     def _keys_like(self, key: str) -> list[str]:
         """Keys that are there, by their whole names or the last parts of those."""
         key = plain(key).partition("@")[0].strip("-+~ '\"").casefold().replace("-", "_")
-        paths = [*self.groups, *self._scalars(), *_paths(self.cfg, key.startswith("hydra"))]
-        first = key.partition(".")[0]
-        if "." in key and first in self.cfg:  # it is in there, if anywhere
-            paths = [path for path in paths if path.startswith(f"{first}.")]
-        named = {path.casefold().rpartition(".")[2]: path for path in reversed(paths)}
-        named |= {path.casefold(): path for path in paths}
-        return [named[each] for each in difflib.get_close_matches(key, named, n=3, cutoff=0.65)]
+        there = [*self.groups, *paths(self.cfg, key.startswith("hydra"))]
+        _, within, missing = self._deepest(key)
+        if within and missing:  # it is in there, if anywhere
+            there = [path for path in there if path.startswith(f"{within}.")]
+        named = {path.casefold().rpartition(".")[2]: path for path in reversed(there)}
+        named |= {path.casefold(): path for path in there}
+        told = [each for each in ROOT if len(key) > 4 and key.replace("_", " ") in ROOT[each].rule]
+        return told or [
+            named[each] for each in difflib.get_close_matches(key, named, n=3, cutoff=0.65)
+        ]
 
     def _example(self, key: str) -> Any:
         if key in self.groups:
@@ -253,9 +257,6 @@ class Vocabulary:
             return ROOT[key].example
         value = OmegaConf.select(self.cfg, key, default="", throw_on_missing=False)
         return "" if isinstance(value, Container) else value
-
-    def _scalars(self) -> list[str]:
-        return [key for key in self.cfg if key not in {*self.choices, *COMPUTED, "hydra"}]
 
     def _is_open(self, key: str) -> bool:
         """Whether a key that is not there can be added, as to hydra.job.env_set."""
@@ -271,11 +272,3 @@ class Vocabulary:
             return False
         module, _, leaf = target.rpartition(".")
         return name in inspect.signature(getattr(importlib.import_module(module), leaf)).parameters
-
-
-def _paths(node: Any, hydra: bool, path: str = "") -> Iterator[str]:
-    """The keys within a config, with their paths; Hydra's own only if they are asked for."""
-    for name in node if isinstance(node, DictConfig) and not node._is_none() else ():
-        if name[0] != "_" and (path or (name == "hydra") == hydra):
-            yield f"{path}.{name}".lstrip(".")
-            yield from _paths(node._get_node(name), hydra, f"{path}.{name}".lstrip("."))

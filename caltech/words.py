@@ -5,9 +5,11 @@ import difflib
 import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
 
 from caltech.errors import InputError
 from caltech.settings import CONF, ROOT
@@ -86,7 +88,7 @@ def unreadable(text: str) -> str:
     for quote in "'\"":
         if value.count(quote) % 2:
             return f"{text}: a quotation mark is not closed."
-    return f"{text} cannot be read: a value with spaces, letters beyond ASCII or signs is put in quotes."
+    return f"{text} cannot be read: signs, spaces and letters beyond ASCII are put in quotes."
 
 
 def values_like(value: str) -> list[str]:
@@ -101,3 +103,11 @@ def values_like(value: str) -> list[str]:
     quoted = ["'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"] if text else []
     spaced = bare.replace(" ", ",")
     return [value, *nothing, *quoted, tidy, point, *whole, bare, bare.casefold(), spaced]
+
+
+def paths(node: Any, hydra: bool, path: str = "") -> Iterator[str]:
+    """The keys within a config, with their paths; Hydra's own only if they are asked for."""
+    for name in node if isinstance(node, DictConfig) and not node._is_none() else ():
+        if name[0] != "_" and (path or (name == "hydra") == hydra):
+            yield f"{path}.{name}".lstrip(".")
+            yield from paths(node._get_node(name), hydra, f"{path}.{name}".lstrip("."))
