@@ -49,8 +49,9 @@ def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
     except (InstantiationException, OmegaConfBaseException, TypeError, ValueError) as error:
         if isinstance(error.__cause__, CaltechError):
             raise error.__cause__ from None
+        said = " ".join(str(error).split("full_key")[0].split()).rstrip(".")
         raise InputError(
-            f"The config {plain} does not fit: {error}. "
+            f"The config {plain} does not fit: {said}. "
             "Type --cfg job to see the whole config, and HYDRA_FULL_ERROR=1 for a traceback."
         ) from error
 

@@ -1,5 +1,6 @@
 """Errors that are shown to a user as a sentence instead of a traceback."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -39,10 +40,20 @@ def told_once(is_single: bool) -> Iterator[None]:
     """What a user can act on leaves a single run as one message; a sweep goes to its next job."""
     try:
         yield
-    except CaltechError as error:
-        if is_single:
+    except Exception as error:
+        if is_single and _is_told(error):
             raise _PastHydra from error
         raise
+
+
+# What the place is like where something is to be written or read, and no bug.
+PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether a user can act on an error."""
+    is_of_place = isinstance(error, OSError) and error.errno in PLACE
+    return isinstance(error, CaltechError) or (is_of_place and error.filename is not None)
 
 
 _is_composed = False  # whether what was typed has become a config
@@ -77,7 +88,7 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
         sys.exit(130)
     except (Exception, _PastHydra) as raised:
         error = raised.__cause__ if isinstance(raised, _PastHydra) else raised
-        if before or not (isinstance(error, CaltechError) or not _is_composed):
+        if before or not (_is_told(error) or not _is_composed):
             raise error from error.__cause__
         print(f"error: {_told(error)}", file=sys.stderr)
         sys.exit(1)

@@ -158,7 +158,7 @@ def require_places(cfg: DictConfig) -> None:
 
     Hydra makes a run's directory before it calls us; this is looked at when a config is composed.
     """
-    for name in ("study", "output"):
+    for name in ("study", "output", "cache"):
         if name in cfg:
             with suppress(OmegaConfBaseException):  # a value that is not there is told later
                 require_allowed(name, cfg[name])

@@ -181,7 +181,11 @@ class Vocabulary:
                 ConfigLoaderImpl._apply_overrides_to_config([one], cfg)
             except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
                 return self._refused(Word.of(one.input_line), error.__cause__ or error)
-        return refusal(word.key, cfg) if len(each) == 1 and word.key in ROOT else None
+            # A job of a sweep may fail by itself, unless it were to lie somewhere else.
+            is_told = word.key in ("study", "output") or (len(each) == 1 and word.key in ROOT)
+            if is_told and (reason := refusal(word.key, cfg)):
+                return reason
+        return None
 
     def _refused(self, word: Word, error: BaseException) -> str:
         """Why the config does not take a value, by the error's type."""

@@ -5,6 +5,7 @@ import difflib
 import re
 import shlex
 import unicodedata
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,9 +49,9 @@ def plain(text: str) -> str:
     return "".join(ascii_of.get(unicodedata.category(each), each) for each in text)
 
 
-def require_flags(arguments: Sequence[str]) -> None:
-    """Raise InputError for what begins with a dash and is no flag of Hydra's."""
-    parser = get_args_parser()
+def require_flags(arguments: Sequence[str], parser: ArgumentParser | None = None) -> None:
+    """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
+    parser = parser or get_args_parser()
 
     def refuse(message: str) -> None:
         raise InputError(f"{message}. Type --help to see what is possible.")
@@ -68,6 +69,8 @@ def require_flags(arguments: Sequence[str]) -> None:
         name, equals, value = flag.lstrip("-").replace("-", "_").partition("=")
         keys = [*ROOT, *(path.name for path in CONF.iterdir() if path.is_dir())]
         near = difflib.get_close_matches(flag.partition("=")[0], known, n=1, cutoff=0.7)
+        if name.partition(".")[0] in keys and "." in name:
+            near = [flag.lstrip("-") if equals else f"{name}=VALUE"]
         if not near and (key := difflib.get_close_matches(name, keys, n=1, cutoff=0.65)):
             after = arguments[list(arguments).index(flag) + 1 :]
             near = [f"{key[0]}={value if equals else (after or ['VALUE'])[0]}"]

@@ -75,7 +75,8 @@ def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
 def compose_and_report(cfg: DictConfig) -> None:
     """What Hydra calls."""
     errors.composed()
-    text = report(cfg)
+    with errors.told_once(is_single=True):
+        text = report(cfg)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # all is written: `| head` may have read enough
     print(text)
     folder = Path(cfg.output) / cfg.study
