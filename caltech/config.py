@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from caltech import composer
 from caltech.errors import CaltechError, InputError
 from caltech.keys import MOVED, begun_key, renamed, targets_in
 from caltech.settings import PACKAGE, Settings, options
@@ -48,8 +49,9 @@ def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
     except (InstantiationException, OmegaConfBaseException, TypeError, ValueError) as error:
         if isinstance(error.__cause__, CaltechError):
             raise error.__cause__ from None
+        said = " ".join(str(error).split("full_key")[0].split()).rstrip(".")
         raise InputError(
-            f"The config {plain} does not fit: {error}. "
+            f"The config {plain} does not fit: {said}. "
             "Type --cfg job to see the whole config, and HYDRA_FULL_ERROR=1 for a traceback."
         ) from error
 
@@ -67,7 +69,8 @@ def gpus(without: int, most: int | None = None) -> int:
 
 
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra; calling it again changes nothing."""
+    """Make schema, loader and resolvers known to Hydra; calling it again changes nothing."""
+    composer.install()
     ConfigStore.instance().store(name="settings", node=Settings, replace=True)
     OmegaConf.register_resolver("run_key", lambda *, _root_: begun_key(_root_), replace=True)
     OmegaConf.register_resolver("project_root", project_root, replace=True)

@@ -1,5 +1,6 @@
 """Errors that are shown to a user as a sentence instead of a traceback."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,31 @@ class DiskError(CaltechError):
 
 class DamagedError(CaltechError):
     """A file is not what was written there: names it."""
+
+
+class _PastHydra(BaseException):
+    """Carries an error of a single run past Hydra, which would print a line of its own."""
+
+
+@contextmanager
+def told_once(is_single: bool) -> Iterator[None]:
+    """What a user can act on leaves a single run as one message; a sweep goes to its next job."""
+    try:
+        yield
+    except Exception as error:
+        if is_single and _is_told(error):
+            raise _PastHydra from error
+        raise
+
+
+# What the place is like where something is to be written or read, and no bug.
+PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether a user can act on an error."""
+    is_of_place = isinstance(error, OSError) and error.errno in PLACE
+    return isinstance(error, CaltechError) or (is_of_place and error.filename is not None)
 
 
 _is_composed = False  # whether what was typed has become a config
@@ -60,12 +86,24 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
-        # Another user's file is no bug, wherever it is found.
-        is_told = isinstance(error, CaltechError | PermissionError)
-        if before or not (is_told or not _is_composed):
-            raise
-        print(f"error: {error}", file=sys.stderr)
+    except (Exception, _PastHydra) as raised:
+        error = raised.__cause__ if isinstance(raised, _PastHydra) else raised
+        if before or not (_is_told(error) or not _is_composed):
+            raise error from error.__cause__
+        print(f"error: {_told(error)}", file=sys.stderr)
         sys.exit(1)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or ""
+
+
+def _told(error: Exception) -> str:
+    """Our own errors as they are, others as one line that ends with what can be done."""
+    if isinstance(error, CaltechError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename} cannot be used: {error.strerror}. Type output=FOLDER and "
+            "cache=FOLDER with folders that can be written."
+        )
+    said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return f"{said}. Type --help to see what is possible, HYDRA_FULL_ERROR=1 before it for all."

@@ -5,7 +5,8 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,16 @@ def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
     return lambda value: value in options, f"it is one of {', '.join(options)}", options[0]
 
 
+def _is_place(path: str) -> bool:
+    with suppress(RuntimeError):  # ~ without a home directory
+        return path != "" and path.isprintable() and bool(Path(path).expanduser())
+    return False
+
+
+_PLACE = (_is_place, "it is the path of a folder, and ~ is the home directory if there is one")
+# What Hydra and the tracker are told of a run, and what it is found by: computed from all the rest.
+COMPUTED = {"key": "${run_key:}"}
+
 ROOT = {
     "data": RootKey(True),
     "model": RootKey(True),
@@ -80,12 +91,18 @@ ROOT = {
     "seeds": RootKey(False, int | None, lambda v: v is None or v >= 1,
         "it is how many seeds", "5"),
     "checkpoint_minutes": RootKey(False, float, lambda v: v > 0, "it must be positive", "10"),
-    "cache": RootKey(False, str),
-    "output": RootKey(False, str),
-    "storage": RootKey(False, str),
+    "cache": RootKey(False, str, *_PLACE, "/tmp/caltech"),
+    "output": RootKey(False, str, *_PLACE, "multirun"),
+    "storage": RootKey(False, str, bool, "it is the URL of a database",
+        "sqlite:////tmp/optuna.db"),
     "key": RootKey(False, str),
-    "directory": RootKey(False, str),
+    "directory": RootKey(False, str, *_PLACE, "multirun/first_try/one"),
     "published": RootKey(False, dict[str, Any] | None),
+}  # fmt: skip
+KINDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text",
+    int | None: "a whole number or null", str | None: "a text or null",
+    dict[str, Any] | None: "of the form {name:value}, or null",
 }  # fmt: skip
 Settings = dataclasses.make_dataclass(
     "Settings", [(name, key.type, dataclasses.field(default=MISSING)) for name, key in ROOT.items()]
@@ -98,18 +115,6 @@ def options() -> tuple[tuple[str, dict[str, Any]], ...]:
     files = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name in ROOT)
     loaded = ((path.parent.name, OmegaConf.load(path)) for path in files)
     return tuple((group, OmegaConf.to_container(option)) for group, option in loaded)
-
-
-def refuse_null_groups(arguments: Sequence[str]) -> None:
-    """Raise InputError for GROUP=null among what was typed, which Hydra does not understand."""
-    for argument in arguments:
-        group, _, option = argument.partition("=")
-        if option == "null" and (CONF / group).is_dir():
-            files = [path.relative_to(CONF / group) for path in (CONF / group).rglob("*.yaml")]
-            known = ", ".join(sorted(str(path.with_suffix("")) for path in files))
-            raise InputError(
-                f"{argument} is no option. Leave {group}= out, or type one of {known}."
-            )
 
 
 def require_whole(cfg: DictConfig) -> None:
@@ -145,9 +150,46 @@ def require_allowed(name: str, value: Any) -> None:
     """Raise InputError if the table does not allow a root key to have this value."""
     key = ROOT[name]
     if not key.allowed(value):
-        raise InputError(
-            f"{name}={value} is not allowed: {key.rule}, for example {name}={key.example}."
-        )
+        raise InputError(f"{name}={value} is not allowed: {key.rule}. Type {name}={key.example}.")
+
+
+def require_places(cfg: DictConfig) -> None:
+    """Raise InputError if anything would be written outside of output/study, or nowhere.
+
+    Hydra makes a run's directory before it calls us; this is looked at when a config is composed.
+    A directory= that was typed is taken: of what it holds, the run itself asks (provenance.settled).
+    """
+    for name in ("study", "output", "cache", "directory"):
+        if name in cfg:
+            with suppress(OmegaConfBaseException):  # a value that is not there is told later
+                require_allowed(name, cfg[name])
+    for name, formula in COMPUTED.items():
+        if name in cfg and cfg._get_node(name)._value() != formula:
+            raise InputError(
+                f"{name}={cfg._get_node(name)._value()} is not allowed: it is computed "
+                f"from all that decides the result. Leave {name}= out."
+            )
+
+
+def kind(name: str) -> str:
+    """What values a root key takes, in words; empty where that is not known."""
+    if name not in ROOT or ROOT[name].type not in KINDS:
+        return ""
+    return f"it is {KINDS[ROOT[name].type]}" + (
+        f", and {rule}" if (rule := ROOT[name].rule) else ""
+    )
+
+
+def refusal(name: str, cfg: DictConfig) -> str | None:
+    """Why the table does not allow the value that a root key has here; None if it does."""
+    try:
+        require_allowed(name, cfg[name])
+        require_places(cfg)
+    except InputError as error:
+        return str(error).partition(" Type ")[0].partition(" Leave ")[0]
+    except OmegaConfBaseException:  # what it refers to is not there: told later
+        pass
+    return None
 
 
 def require_resolved(cfg: DictConfig) -> None:

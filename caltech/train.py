@@ -23,7 +23,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
 from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
-from caltech.settings import CONF, refuse_null_groups, require_whole, validate
+from caltech.settings import CONF, require_whole, validate
 from caltech.sweeps import jobs, seeds, sweepers, trials
 from caltech.sweeps.place import sweep
 from caltech.sweeps.processes import one_process
@@ -34,6 +34,7 @@ from caltech.training.device import choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
 from caltech.training.fit import NOBODY, Observer, fit
 from caltech.training.inputs import Images
+from caltech.words import require_flags
 
 log = logging.getLogger(__name__)
 
@@ -162,11 +163,13 @@ def test_once(
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=hydra_targets())
 def compose_and_train(cfg: DictConfig) -> float | None:
     """What Hydra calls for a run, or for each job of a sweep; the mean over seeds=N."""
-    require_whole(cfg)
+    with errors.told_once(sweep() is None):
+        require_whole(cfg)
     errors.composed()
     hydra_cfg = HydraConfig.get()
     choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
-    with jobs.recorded(cfg, overrides, hydra_cfg.job) as record:
+    recorded = jobs.recorded(cfg, overrides, hydra_cfg.job)
+    with errors.told_once(sweep() is None), recorded as record:
         if cfg.dry_run:
             validate(cfg)
             runs = [provenance.settled(each) for each in seeds.repeated(cfg)]
@@ -209,7 +212,7 @@ def main() -> None:
     with errors.shown_as_messages("interrupted; the same command goes on from here"):
         register()
         sweepers.register()
-        refuse_null_groups(sys.argv[1:])
+        require_flags(sys.argv[1:])
         sweepers.refuse_half_typed(sys.argv[1:])
         with one_process(os.environ), jobs.summarised():
             compose_and_train()

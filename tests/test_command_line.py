@@ -206,9 +206,9 @@ def test_cfg_job_shows_the_key(command):
     [
         (["lr=-1"], "error: lr=-1.0 is not allowed: the learning rate must be positive"),
         (["data.root=/nowhere", "data.download=false"], "error: /nowhere/caltech101"),
-        (["model=alexnett"], "Could not find 'model/alexnett'"),
-        (["optmizer=sgd"], "optmizer"),
-        (["freeze=null"], "error: freeze=null is no option"),
+        (["model=alexnett"], "error: model=alexnett is no option: it is one of alexnet, "),
+        (["optmizer=sgd"], "error: optmizer is no key of the config. Type optimizer=sgd."),
+        (["freeze=null"], "error: freeze=null is no option: it is one of backbone, head, "),
     ],
 )
 def test_mistakes_are_one_message_and_leave_nothing(command, tmp_path, arguments, message):
@@ -216,7 +216,7 @@ def test_mistakes_are_one_message_and_leave_nothing(command, tmp_path, arguments
     assert failed.code == 1
     assert message in failed.output
     assert "Traceback" not in failed.output
-    assert len(failed.output.strip().splitlines()) < 20
+    assert len(failed.output.strip().splitlines()) == 1
     assert not (tmp_path / "multirun").exists() or not any((tmp_path / "multirun").iterdir())
 
 

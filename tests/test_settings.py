@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from caltech.errors import InputError
-from caltech.settings import CONF, ROOT, refuse_null_groups, validate
+from caltech.settings import CONF, ROOT, validate
 
 
 def test_the_table_has_every_root_key_and_no_other(configure):
@@ -35,7 +34,7 @@ def test_every_example_of_the_table_is_allowed(configure):
 )  # fmt: skip
 def test_values_out_of_range(configure, override):
     name = override.split("=")[0]
-    with pytest.raises(InputError, match=rf"{name}=.* is not allowed: .*for example {name}="):
+    with pytest.raises(InputError, match=rf"{name}=.* is not allowed: .* Type {name}="):
         validate(configure(override))
 
 
@@ -43,7 +42,7 @@ def test_values_out_of_range(configure, override):
     "override", ["lr=abc", "num_epochs=1.5", "rerun=maybe", "lrr=1", "model=alexnett"]
 )
 def test_hydra_refuses(configure, override):
-    with pytest.raises(ConfigCompositionException):
+    with pytest.raises(InputError):
         configure(override)
 
 
@@ -69,9 +68,3 @@ def test_no_root_key_can_be_removed(configure, name):
 def test_a_value_that_is_not_there_is_named(configure, value):
     with pytest.raises(InputError, match=r"not complete at tracking\.uri"):
         validate(configure("tracking=mlflow", f"tracking.uri={value}"))
-
-
-def test_null_is_no_option_of_a_group():
-    refuse_null_groups(["start=null", "lr=1"])
-    with pytest.raises(InputError, match=r"freeze=null is no option.*backbone, head"):
-        refuse_null_groups(["freeze=null"])

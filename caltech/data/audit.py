@@ -5,6 +5,7 @@ Corrupt files, stray files, exact duplicates and near duplicates across the spli
 
 import argparse
 import hashlib
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from caltech.config import register
 from caltech.data import pixels, sources, split
 from caltech.errors import InputError
 from caltech.settings import CONF
+from caltech.words import require_flags
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash: images that differ in more are not called near
 SIDE = 256  # as training sees them: short side of the images that are compared
@@ -116,9 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m caltech.data", description=__doc__)
     parser.add_argument("command", choices=["audit"])
     parser.add_argument("overrides", nargs="*", help="as for caltech.train: data.root=FOLDER")
-    arguments = parser.parse_args()
     with errors.shown_as_messages():
         register()
+        require_flags(sys.argv[1:], parser)
+        arguments = parser.parse_args()
         with initialize_config_dir(config_dir=str(CONF)):
             given = compose("train", arguments.overrides).data
         errors.composed()

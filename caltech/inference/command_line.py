@@ -1,6 +1,7 @@
 """Command lines of the commands beside training: run=KEY as Hydra writes it, or --run KEY."""
 
 import argparse
+import difflib
 import io
 import sys
 from collections.abc import Callable, Sequence
@@ -40,8 +41,21 @@ class Parser(argparse.ArgumentParser):
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse, with name=VALUE as --name=VALUE for every option that takes a value."""
         names = {s for a in self._actions for s in a.option_strings if a.nargs != 0}
+        self._refuse_misspelt(arguments, [name.removeprefix("--") for name in names])
         words = [f"--{a}" if "=" in a and f"--{a.split('=')[0]}" in names else a for a in arguments]
         return self.parse_intermixed_args(words)
+
+    def _refuse_misspelt(self, arguments: Sequence[str], names: Sequence[str]) -> None:
+        """A word that is no file and nearly an option is not taken for an image."""
+        for position, word in enumerate(arguments):
+            name, equals, value = word.partition("=")
+            if equals and not name.strip():
+                given = " ".join([*arguments[:position][-1:], *arguments[position:][:2]])
+                joined = "".join(given.split())
+                self.error(f"{given} is torn apart by spaces; type {joined}")
+            close = difflib.get_close_matches(name.strip("-").casefold(), names, n=1, cutoff=0.6)
+            if equals and name.lstrip("-") not in names and close and not Path(word).exists():
+                self.error(f"{word} is no option; type {close[0]}={value}")
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}. Type --help to see what is possible.\n")

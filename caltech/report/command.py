@@ -1,6 +1,7 @@
 """Make a study's tables and pictures from its runs: `python -m caltech.report study=course`."""
 
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from caltech.report import pictures, render, sources
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import FINISHED, Run
 from caltech.settings import CONF, require_allowed
+from caltech.words import require_flags
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -73,7 +75,8 @@ def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
 def compose_and_report(cfg: DictConfig) -> None:
     """What Hydra calls."""
     errors.composed()
-    text = report(cfg)
+    with errors.told_once(is_single=True):
+        text = report(cfg)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # all is written: `| head` may have read enough
     print(text)
     folder = Path(cfg.output) / cfg.study
@@ -86,4 +89,5 @@ def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
     with errors.shown_as_messages():
         register()
+        require_flags(sys.argv[1:])
         compose_and_report()

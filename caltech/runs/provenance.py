@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import platform
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from caltech.runs.directory import RunDirectory
 from caltech.settings import PACKAGE
 
 log = logging.getLogger(__name__)
+
+# Found once, by the PATH of who started us: a config can set the environment of a job.
+GIT = shutil.which("git") or "/usr/bin/git"
 
 
 # Of the environment, what may change a result's last bits; a tracker and a report tell of it, too.
@@ -214,7 +218,7 @@ def code_version() -> dict[str, Any]:
     sha = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         sha.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = [GIT, "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         git = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

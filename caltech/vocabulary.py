@@ -1,0 +1,278 @@
+"""What can be typed: whether a word is right, and the nearest words that are.
+
+No list of mistakes: a word is right if Hydra can read it, its key or option is there and its value
+fits. What to type instead is the nearest word that is right by the same test.
+"""
+
+import copy
+import dataclasses
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType, ValidationError
+
+from caltech.errors import InputError
+from caltech.settings import COMPUTED, CONF, ROOT, kind, options, refusal
+from caltech.words import NOTHING, Word, paths, plain, shell, unreadable, values_like
+
+SWEPT = 1000  # so many values of a sweep are looked at
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """What words are compared with.
+
+    Attributes:
+        cfg: composed from the groups that were typed, without any other word.
+        choices: the option of each group that the config is made of.
+        groups: the options of every group that can be typed.
+        sweeps: whether a word may have several values; None while that is not known.
+    """
+
+    cfg: DictConfig
+    choices: Mapping[str, Any]
+    groups: Mapping[str, Sequence[str]]
+    sweeps: bool | None
+
+    def require(self, texts: Sequence[str]) -> None:
+        """Raise InputError for the first word that cannot be meant."""
+        for position, text in enumerate(texts):
+            torn = self._torn(texts[position:])
+            reason = f"{torn[0]} is torn apart by spaces." if torn else self.problem(text)
+            if reason:
+                message = f"{reason} {self._advice(torn[1] if torn else text)}"
+                raise InputError("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+    def problem(self, text: str) -> str | None:
+        """Why a word cannot be meant, as a sentence; None if it is right."""
+        word = Word.of(text)
+        if word.prefix != "~" and (word.value is None or not word.key):
+            return f"{text} is not of the form KEY=VALUE."
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+        except (HydraException, ValueError):
+            return unreadable(text)
+        if word.value == "" and word.prefix != "~":
+            return f"{text} has no value."
+        if override.is_sweep_override() and self.sweeps is False:
+            return f"{text} has several values, and a command without --multirun is one run."
+        if override.value_type in (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
+            return None
+        if word.key in self.groups:
+            return self._option_problem(word, override)
+        return self._key_problem(word) or self._value_problem(word, override)
+
+    def nearest(self, text: str) -> list[str]:
+        """Words that are right and near to what was typed, the nearest first."""
+        text = text if "=" in text else plain(text).replace(":", "=", 1)
+        alone, swept = (dataclasses.replace(self, sweeps=sweeps) for sweeps in (False, True))
+        typed = Word.of(text)
+        for candidates in self._candidates(typed):
+            found: dict[str, str] = {}  # one for each meaning
+            for each in dict.fromkeys(candidates):
+                is_option = Word.of(each).key in self.groups
+                if alone.problem(each) is None:
+                    found.setdefault(each.replace("'", "") if is_option else "", shell(each))
+                    if is_option and Word.of(each).value == typed.value:
+                        break
+                elif swept.problem(each) is None:
+                    found.setdefault("-m", "--multirun " * (not self.sweeps) + shell(each))
+            if found:
+                return list(found.values())[:3]
+        return []
+
+    def _advice(self, text: str) -> str:
+        word = Word.of(text)
+        if word.prefix == "~":
+            return f"Leave {text} out."
+        if near := self.nearest(text):
+            return f"Type {', or '.join(near)}."
+        group, _, name = word.key.rpartition(".")
+        others = sorted((CONF / group).glob("*.yaml"), reverse=True) if group in ROOT else ()
+        for path in others:
+            for close in difflib.get_close_matches(name, OmegaConf.load(path), n=1, cutoff=0.65):
+                return f"Type {group}={path.stem} {shell(f'{group}.{close}={word.value}')}."
+        if word.prefix:
+            return f"Leave {text} out."
+        if group or self._deepest(word.key)[2] is None:
+            shown = "hydra" if word.key.startswith("hydra") else "job"
+            return f"Type --cfg {shown} to see what is there."
+        scalars = [key for key in self.cfg if key not in {*self.choices, *COMPUTED, "hydra"}]
+        groups = [each for each in reversed(self.choices) if not each.startswith("hydra/")]
+        return f"Keys are {', '.join([*groups, *scalars])}. Type --help to see them."
+
+    def _torn(self, texts: Sequence[str]) -> tuple[str, str] | None:
+        """What spaces made several words, and as one: `lr = 0.1`, `lr=1e-1, 1e-2`, `lr 0.1`."""
+        rest: list[str] = []
+        for text in texts[1:]:
+            if Word.of(text).value is not None and not text.startswith("="):
+                break
+            rest.append(text)
+        first = Word.of(texts[0])
+        if not rest or first.prefix == "~" or rest[0].startswith(("~", "--")):
+            return None
+        goes_on = texts[0].endswith((",", "=")) or rest[0].startswith((",", "="))
+        if first.value is not None and not goes_on and self.problem(f"{first.key}={rest[0]}"):
+            return None
+        if first.value is None and not self._keys_like(first.key):
+            return None
+        given = " ".join([texts[0], *rest])
+        word = re.sub(r"\s*([,=])\s*", r"\1", given).rstrip(",")
+        key, _, value = word.partition("=") if "=" in word else word.partition(" ")
+        return given, f"{key}={value}"
+
+    def _option_problem(self, word: Word, override: Override) -> str | None:
+        known = self.groups[word.key]
+        if override.is_delete():
+            return f"{word} is not allowed: no group can be removed."
+        if override.is_add() and self.choices.get(word.key) is not None:
+            return f"{word} is not allowed: {word.key} is there already, and needs no +."
+        if override.is_sweep_override():
+            given = [each.strip("'\"") for each in override.sweep_string_iterator()]
+        else:
+            value = override.value()
+            given = value if isinstance(value, list) and word.key not in ROOT else [value]
+        for option in given:
+            if option is None and word.key not in ROOT and self.choices.get(word.key) is None:
+                continue
+            if option not in known:
+                shown = "null" if option is None else option
+                return f"{word.key}={shown} is no option: it is one of {', '.join(known)}."
+        return None
+
+    def _key_problem(self, word: Word) -> str | None:
+        if re.split(r"[.@/\[]", word.key)[0] not in self.cfg or word.key == "hydra":
+            return (
+                f"{word.key} is no key of the config"
+                + ", and none can be added" * bool(word.prefix)
+                + "."
+            )
+        if word.prefix == "~" and word.key in self.cfg:
+            return f"{word} is not allowed: no key can be removed."
+        takes_text = word.key in ROOT and ROOT[word.key].type is str
+        if not takes_text and (word.value or "").casefold() in NOTHING:
+            return f"{word} is not allowed: nothing is typed as null."
+        return None
+
+    def _value_problem(self, word: Word, override: Override) -> str | None:
+        each = [override]
+        if override.is_sweep_override():
+            values = [
+                value
+                for value, _ in zip(override.sweep_string_iterator(), range(SWEPT), strict=False)
+            ]
+            texts = [f"{word.prefix}{word.key}={value}" for value in values]
+            each = OverridesParser.create().parse_overrides(texts)
+        cfg = copy.deepcopy(self.cfg)
+        node = OmegaConf.select(cfg, word.key, default=None, throw_on_resolution_failure=False)
+        if isinstance(node, DictConfig) and isinstance(override.value(), (str, int, float)):
+            return f"{word} is not allowed: {word.key} is no single value."
+        for one in each:
+            try:
+                ConfigLoaderImpl._apply_overrides_to_config([one], cfg)
+            except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
+                return self._refused(Word.of(one.input_line), error.__cause__ or error)
+            # A job of a sweep may fail by itself, unless it were to lie somewhere else.
+            is_told = word.key in ("study", "output") or (len(each) == 1 and word.key in ROOT)
+            if is_told and (reason := refusal(word.key, cfg)):
+                return reason
+        return None
+
+    def _refused(self, word: Word, error: BaseException) -> str:
+        """Why the config does not take a value, by the error's type."""
+        said = str(error).splitlines()[0].rstrip(".")
+        if isinstance(error, (ValidationError, UnsupportedValueType)):
+            return f"{word} is not allowed: {kind(word.key) or said}."
+        node, path, missing = self._deepest(word.key)
+        if missing is None:
+            there = f"{word.key} is there already, and needs no +"
+            return f"{word} is not allowed: {there if word.prefix == '+' else said}."
+        if not path:
+            return f"{word.key} is no key of the config."
+        is_open = isinstance(node, DictConfig) and not node._is_none()
+        names = ", ".join(name for name in node if name[0] != "_") if is_open else ""
+        option = self.cfg.hydra.runtime.choices.get(path.replace(".", "/"))
+        owner = f"{path}={option}" if option else path
+        return f"{word.key} is no key: {owner} has {names or 'nothing within'}."
+
+    def _deepest(self, key: str) -> tuple[Any, str, str | None]:
+        """How far a key leads: the node there, its path, and the name that it does not have."""
+        node, path = self.cfg, ""
+        for name in key.split("."):
+            if not isinstance(node, DictConfig) or node._is_none() or name not in node:
+                return node, path, name
+            node, path = node._get_node(name), f"{path}.{name}".lstrip(".")
+        return node, path, None
+
+    def _candidates(self, word: Word) -> Iterator[list[str]]:
+        """Words like this one, the nearest first: of one key, then of another."""
+        if self._is_argument(word.key) or self._is_open(word.key):
+            yield [str(dataclasses.replace(word, prefix="+"))]
+        is_there = word.key in self.groups or self._deepest(word.key)[2] is None
+        others = [] if is_there else self._keys_like(word.key)
+        for key in dict.fromkeys([word.key, *others]):
+            values = [] if word.value is None else values_like(word.value)
+            if key in self.groups:
+                values += self._options_like(key, word.value or "")
+            for prefix in dict.fromkeys([word.prefix, ""]):
+                yield [f"{prefix}{key}={value}" for value in values]
+            yield [f"{key}={self._example(key)}"]
+        if word.value is None:  # an option, or its file, without its group
+            for group in self.groups:
+                yield [f"{group}={each}" for each in self._options_like(group, word.key, 0.9)]
+
+    def _options_like(self, group: str, value: str, cutoff: float = 0.6) -> list[str]:
+        path = re.sub(r"\.ya?ml$", "", plain(value).strip("'\"/ ").replace("\\", "/"))
+        name = path.rpartition(f"{group}/")[2].casefold()
+        by_name = {option.casefold(): [option] for option in self.groups[group]}
+        for option in self.groups[group]:  # by the last part of their names, too
+            by_name.setdefault(option.casefold().rpartition("/")[2], []).append(option)
+        near = difflib.get_close_matches(name, by_name, n=3, cutoff=cutoff)
+        close = [name] if name in by_name else near
+        return [option for each in close for option in by_name[each]]
+
+    def _keys_like(self, key: str) -> list[str]:
+        """Keys that are there, by their whole names or the last parts of those."""
+        key = plain(key).partition("@")[0].strip("-+~ '\"").casefold().replace("-", "_")
+        there = [*self.groups, *paths(self.cfg, key.startswith("hydra"))]
+        _, within, missing = self._deepest(key)
+        if within and missing:  # it is in there, if anywhere
+            there = [path for path in there if path.startswith(f"{within}.")]
+        named = {path.casefold().rpartition(".")[2]: path for path in reversed(there)}
+        named |= {path.casefold(): path for path in there}
+        told = [each for each in ROOT if len(key) > 4 and key.replace("_", " ") in ROOT[each].rule]
+        return told or [
+            named[each] for each in difflib.get_close_matches(key, named, n=3, cutoff=0.65)
+        ]
+
+    def _example(self, key: str) -> Any:
+        if key in self.groups:
+            return self.choices.get(key) or next(iter(self.groups[key]), "")
+        if key in ROOT and ROOT[key].example:
+            return ROOT[key].example
+        value = OmegaConf.select(self.cfg, key, default="", throw_on_missing=False)
+        return "" if isinstance(value, Container) else value
+
+    def _is_open(self, key: str) -> bool:
+        """Whether a key that is not there can be added, as to hydra.job.env_set."""
+        node, path, missing = self._deepest(key)
+        is_open = isinstance(node, DictConfig) and not node._is_none() and not node._is_typed()
+        return is_open and path.startswith("hydra.") and f"{path}.{missing}" == key
+
+    def _is_argument(self, key: str) -> bool:
+        """Whether a key that is not there names an argument of what its group's option calls."""
+        group, _, name = key.rpartition(".")
+        target = OmegaConf.select(self.cfg, f"{group}._target_", default="") if group else ""
+        if target not in {option["_target_"] for _, option in options()}:
+            return False
+        module, _, leaf = target.rpartition(".")
+        return name in inspect.signature(getattr(importlib.import_module(module), leaf)).parameters

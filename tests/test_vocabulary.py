@@ -1,0 +1,102 @@
+"""Words that cannot be meant: what is wrong with them, and what to type instead."""
+
+import shlex
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caltech.config import register
+from caltech.errors import InputError
+from caltech.settings import CONF, ROOT
+from caltech.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    """Of a single run."""
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        return GlobalHydra.instance().hydra.config_loader.vocabulary("train", [], RunMode.RUN)
+
+
+def told(vocabulary: Vocabulary, words: list[str]) -> str:
+    with pytest.raises(InputError) as refused:
+        vocabulary.require(words)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["lr=1e-1,", "1e-2"], "--multirun lr=1e-1,1e-2"), (["lr", "=", "0.1"], "lr=0.1"),
+        (["lr", "0.1"], "lr=0.1"), (["lr=", "0.1"], "lr=0.1"), (["lr=0.1", "0.2"],
+        "--multirun lr=0.1,0.2"), (["lr=[0.1,0.2]"], "--multirun lr=0.1,0.2"),
+        (["num_epochs=ten"], "num_epochs=30"), (["num_epochs=3.0"], "num_epochs=3"),
+        (["num_epoch=1"], "num_epochs=1"), (["optimiser=adam"], "optimizer=adam"),
+        (["model=alexnett"], "model=alexnet"), (["model=Alexnet"], "model=alexnet"),
+        (["Model=alexnet"], "model=alexnet"), (["LR=0.1"], "lr=0.1"),
+        (["learning_rate=0.1"], "lr=0.1"), (["batch-size=8"], "batch_size=8"),
+        (["experiment=model3"], "experiment=scratch/model3, or experiment=transfer/model3"),
+        (["experiment=scratch/base.yaml"], "experiment=scratch/base"),
+        (["conf/experiment/scratch/base.yaml"], "experiment=scratch/base"),
+        (["alexnet"], "model=alexnet"), (["model.weights=none"], "model.weights=null"),
+        (["weights=none"], "model.weights=null"), (["freeze=None"], "freeze=none"),
+        (["start=None"], "start=null"), (["lr=-1"], "lr=1e-2"), (["lr="], "lr=1e-2"),
+        (["lr==0.1"], "lr=0.1"), (["lr:0.1"], "lr=0.1"), (["+lr=0.1"], "lr=0.1"),
+        (["optimizer.momentun=0.9"], "optimizer.momentum=0.9"),
+        (["optimizer.nesterov=true"], "+optimizer.nesterov=true"),
+        (["data.rezise=128"], "data.resize=128"), (["model.name=vit"], "model=torchvision "
+        "model.name=vit"), (["lr=0.1,"], "lr=0.1"), (["lr='0.1"], "\"lr='0.1'\""),
+        (["lr=[0.1"], "lr=0.1"), (["lr=\N{LEFT DOUBLE QUOTATION MARK}0.1"], "lr=0.1"),
+        (["lr\N{FULLWIDTH EQUALS SIGN}0.1"], "lr=0.1"), (["study=\N{GREEK SMALL LETTER PI}"],
+        "\"study='\N{GREEK SMALL LETTER PI}'\""), (["data.root=~/x"], "\"data.root='~/x'\""),
+        (["lr=0,1"], "--multirun lr=0,1, or lr=0.1"), (["freeze=[none,head]"],
+        "--multirun freeze=none,head"), (["hydra.job.env_set.A=b"], "+hydra.job.env_set.A=b"),
+        (["hydra.sweeper.max_batch_siz=1"], "hydra.sweeper.max_batch_size=1"),
+    ],
+)  # fmt: skip
+def test_the_nearest_right_thing(vocabulary, words, instead):
+    message = told(vocabulary, words)
+    assert message.endswith(f" Type {instead}."), message
+    assert words[0].split("=")[0] in message
+
+
+@pytest.mark.parametrize("word", ["+patience=3", "~lr", "~freeze", "~optimizer.foo", "+a.b=1"])
+def test_what_can_neither_be_added_nor_removed_is_left_out(vocabulary, word):
+    assert told(vocabulary, [word]).endswith(f"Leave {word} out.")
+
+
+@pytest.mark.parametrize("word", ["zzz=1", "=1", "@", "#", "x y=1"])
+def test_where_nothing_is_near_the_keys_are_told(vocabulary, word):
+    message = told(vocabulary, [word])
+    assert "Keys are data, model, " in message and "lr, momentum" in message
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "lr=0.1", "lr= 0.1", "study=none", "study='my study'", "experiment=null", "start=null",
+        "model=alexnet", "+optimizer.nesterov=true", "++lr=0.1", "~model.weights", "rerun=yes",
+        "hydra.run.dir=/tmp", "hydra/launcher=parallel", "+hydra.job.env_set.A=b",
+        "hydra.verbose=true", "experiment=[scratch/base]",
+    ],
+)  # fmt: skip
+def test_what_hydra_and_we_take_is_right(vocabulary, word):
+    vocabulary.require([word])
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from([name for name in ROOT if ROOT[name].example]), st.integers(0, 20))
+def test_what_is_advised_is_right_itself(vocabulary, name, place):
+    """Words with a letter that is missing, doubled, or of the other case."""
+    place %= len(name)
+    for key in (name[:place] + name[place + 1 :], name[:place] + name[place] + name[place:],
+                name[:place] + name[place].upper() + name[place + 1 :]):  # fmt: skip
+        if key not in ROOT and key:
+            for advised in vocabulary.nearest(f"{key}={ROOT[name].example}"):
+                (word,) = shlex.split(advised.removeprefix("--multirun "))
+                assert vocabulary.problem(word) is None, advised
