@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from caltech.config import build
+from caltech.data.augment import sent
 from caltech.errors import DivergedError
 from caltech.files import replacing
 from caltech.models.classifier import Classifier
@@ -25,6 +26,7 @@ from caltech.training.average import Last
 from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
 from caltech.training.schedule import require_steps
+from caltech.training.tally import Tally
 
 FROM_ITS_START = Totals()
 
@@ -120,20 +122,23 @@ def train_epoch(
     order: Tensor,
     epoch: int,
     totals: Totals = FROM_ITS_START,
-    after_step: Iterable[Callable[[Totals], None]] = (),
+    after_step: Iterable[Callable[[Tally], None]] = (),
 ) -> dict[str, float]:
     """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
 
     Args:
         epoch: counted from 1, for messages.
         totals: of the steps of this epoch that were made before, which are passed over.
-        after_step: each is called with the totals after every step.
+        after_step: each is called with the tally after every step.
 
     Raises:
-        DivergedError: the loss is not a finite number; names epoch and step.
+        DivergedError: the loss is not a finite number; names epoch and step. On a GPU it is found
+            out some steps later, always before anything is kept.
     """
     learner.network.train()
     start, made_before = time.perf_counter(), totals.images
+    tally = Tally(totals, partial(_diverged, learner.optimizer, epoch))
+    order = sent(order, batches.labels.device)
     with _bar(len(order), f"epoch {epoch}", made_before) as bar:
         for first in range(made_before, len(order), batches.size):
             indices = order[first : first + batches.size]
@@ -141,19 +146,17 @@ def train_epoch(
             with learner.precision.autocast(labels.device):
                 logits = learner.network(batch)
                 loss = learner.loss(logits, labels)
-            totals = totals.plus(loss.item(), _correct(logits, labels), len(indices))
-            if not math.isfinite(totals.last_loss):
-                raise _diverged(totals, learner.optimizer, epoch)
+            tally.add(loss, (logits.argmax(1) == labels).sum(dtype=torch.float32), len(indices))
             learner.optimizer.zero_grad()
             learner.scaler.scale(loss).backward()
             learner.scaler.step(learner.optimizer)
             learner.scaler.update()
             learner.average.update()
             for call in after_step:
-                call(totals)
-            accuracy = totals.correct / totals.images
-            bar.set_postfix_str(f"loss={totals.last_loss:.3f}, accuracy={accuracy:.3f}", False)
+                call(tally)
+            bar.set_postfix_str(_shown(tally.known), False)
             bar.update(len(indices))
+        totals = tally.totals()
     return {
         "train/loss": totals.loss_sum / totals.images,
         "train/accuracy": totals.correct / totals.images,
@@ -172,30 +175,33 @@ def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> 
         DivergedError: the loss is not a finite number.
     """
     learner.network.eval()
-    loss_sum = 0.0
-    confidences, predictions = [], []
+    device = batches.labels.device
+    indices = sent(indices, device)
+    labels, losses, answers = batches.labels[indices], [], []
     with _bar(len(indices), name) as bar:
-        for part in indices.split(batches.size):
-            labels = batches.labels[part]
-            with learner.precision.autocast(labels.device):
+        for part, expected in zip(
+            indices.split(batches.size), labels.split(batches.size), strict=True
+        ):
+            with learner.precision.autocast(device):
                 views = [learner.network(view) for view in batches.inputs.evaluation(part)]
             logits = torch.stack(views).float().mean(0)
-            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
-            confidence, prediction = logits.softmax(1).max(1)
-            confidences.append(confidence.cpu())
-            predictions.append(prediction.cpu())
+            losses.append(F.cross_entropy(logits, expected, reduction="sum"))
+            answers.append(logits.softmax(1).max(1))
             bar.update(len(part))
+    confidences, predictions = map(torch.cat, zip(*answers, strict=True))
+    # From a GPU these three arrive in their own time, at the latest with the sums.
+    arriving = [
+        values.to("cpu", non_blocking=True) for values in (labels, predictions, confidences)
+    ]
+    loss_sum = 0.0
+    for loss in torch.stack(losses).tolist():  # not sum(), which rounds otherwise from Python 3.12
+        loss_sum += loss
     if not math.isfinite(loss_sum):
         raise DivergedError(
             f"The loss on the {name} images is {loss_sum}: the weights are beyond finite numbers. "
             "Try a smaller learning rate, or precision=fp32."
         )
-    return Evaluation(
-        loss=loss_sum / len(indices),
-        labels=batches.labels.cpu()[indices],
-        predictions=torch.cat(predictions),
-        confidences=torch.cat(confidences),
-    )
+    return Evaluation(loss_sum / len(indices), *arriving)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -206,16 +212,18 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
-def _correct(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(1) == labels).sum().item())
-
-
-def _diverged(totals: Totals, optimizer: torch.optim.Optimizer, epoch: int) -> DivergedError:
+def _diverged(optimizer: torch.optim.Optimizer, epoch: int, totals: Totals) -> DivergedError:
     rate = max(group["lr"] for group in optimizer.param_groups)
     return DivergedError(
         f"The training loss is {totals.last_loss} at epoch {epoch}, step {totals.steps}, with the "
         f"learning rate at {rate:g}. Try a smaller one, for example lr={rate / 10:g}."
     )
+
+
+def _shown(totals: Totals) -> str:
+    if totals.images == 0:
+        return ""
+    return f"loss={totals.last_loss:.3f}, accuracy={totals.correct / totals.images:.3f}"
 
 
 def _bar(total: int, description: str, initial: int = 0) -> tqdm:

@@ -15,6 +15,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Inside, Progress, Totals
 from caltech.training import signals
 from caltech.training.epoch import Batches, Learner, epoch_seed, evaluate, train_epoch
+from caltech.training.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ class Observer:
 
     prunes = False  # whether it may end a run
 
-    def step(self, totals: Totals) -> None:
-        """After every step, before anything is kept of it."""
+    def step(self, tally: Tally) -> None:
+        """After every step, before anything is kept of it; to read its totals waits for a GPU."""
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         """Before every epoch and at the end, with the epochs so far; True ends the training."""
@@ -114,15 +115,15 @@ def keeper(
     progress: Progress,
     interval_seconds: float,
     interrupted: Callable[[], BaseException | None],
-) -> Callable[[Totals], None]:
+) -> Callable[[Tally], None]:
     """What to do after a step: commit when it is time to or when interrupted, then raise that."""
     start = saved = time.perf_counter()
 
-    def keep(totals: Totals) -> None:
+    def keep(tally: Tally) -> None:
         nonlocal saved
         now, error = time.perf_counter(), interrupted()
         if error is not None or now - saved > interval_seconds:
-            inside = Inside(totals, checkpoint.generator_states())
+            inside = Inside(tally.totals(), checkpoint.generator_states())
             seconds = progress.seconds + now - start
             commit(directory, learner, replace(progress, inside=inside, seconds=seconds))
             saved = now
