@@ -29,7 +29,7 @@ from caltech.sweeps import jobs, trials
 from caltech.tracking.description import describe
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, signals
-from caltech.training.device import choose_device
+from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
 from caltech.training.fit import NOBODY, Observer, fit
 from caltech.training.inputs import Images
@@ -61,6 +61,7 @@ def train(
     validate(cfg)
     cfg = OmegaConf.merge(cfg, {"key": cfg.key})  # settled, whatever comes to lie on the disk
     device = choose_device(cfg.device)
+    be_deterministic(cfg.deterministic, device)
     torch.manual_seed(cfg.seed)
 
     data = build(cfg.data)

@@ -23,6 +23,7 @@ from caltech.files import replacing
 from caltech.models.classifier import Classifier
 from caltech.runs.progress import Totals
 from caltech.training.average import Last
+from caltech.training.device import compiled, fused, received, step_as_built
 from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
 from caltech.training.schedule import require_steps
@@ -100,12 +101,16 @@ def learner_of(
     cfg: DictConfig, network: nn.Module, trainable: Classifier, device: torch.device
 ) -> Learner:
     """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
-    optimizer = build(cfg.optimizer, [p for p in trainable.parameters() if p.requires_grad])
+    parameters = [p for p in trainable.parameters() if p.requires_grad]
+    optimizer = build(cfg.optimizer, parameters)
+    if fused(optimizer, cfg.optimizer, device):
+        optimizer = build(cfg.optimizer, parameters, fused=True)
+    optimizer.register_load_state_dict_pre_hook(step_as_built)
     require_steps(partial(build, cfg.schedule), cfg.num_epochs)
     precision = build(cfg.precision)
-    precision.warn_if_slow(device)
+    precision.prepare(device)
     return Learner(
-        network=network,
+        network=compiled(network, device) if cfg.compile else network,
         trainable=trainable,
         loss=build(cfg.loss),
         optimizer=optimizer,
@@ -189,19 +194,16 @@ def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> 
             answers.append(logits.softmax(1).max(1))
             bar.update(len(part))
     confidences, predictions = map(torch.cat, zip(*answers, strict=True))
-    # From a GPU these three arrive in their own time, at the latest with the sums.
-    arriving = [
-        values.to("cpu", non_blocking=True) for values in (labels, predictions, confidences)
-    ]
+    losses, *kept = received(torch.stack(losses), labels, predictions, confidences)
     loss_sum = 0.0
-    for loss in torch.stack(losses).tolist():  # not sum(), which rounds otherwise from Python 3.12
+    for loss in losses.tolist():  # not sum(), which rounds otherwise from Python 3.12
         loss_sum += loss
     if not math.isfinite(loss_sum):
         raise DivergedError(
             f"The loss on the {name} images is {loss_sum}: the weights are beyond finite numbers. "
             "Try a smaller learning rate, or precision=fp32."
         )
-    return Evaluation(loss_sum / len(indices), *arriving)
+    return Evaluation(loss_sum / len(indices), *kept)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

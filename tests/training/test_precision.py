@@ -30,7 +30,9 @@ def test_options(configure, option, dtype, scaled):
 
 
 def test_unknown_type():
-    with pytest.raises(InputError, match=r"float8.*float32, bfloat16, float16.*precision=bf16"):
+    with pytest.raises(
+        InputError, match=r"float8.*float32, tf32, bfloat16, float16.*precision=bf16"
+    ):
         Precision("float8", False)
 
 
