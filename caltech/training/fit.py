@@ -14,8 +14,7 @@ from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Inside, Progress, Totals
 from caltech.training import signals
-from caltech.training.epoch import Batches, Learner, epoch_seed, evaluate, train_epoch
-from caltech.training.tally import Tally
+from caltech.training.epoch import Batches, Learner, Tally, epoch_seed, evaluate, train_epoch
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,9 @@ from caltech.data.dataset import Dataset
 from caltech.runs.progress import Totals
 from caltech.training import epoch, inputs
 from caltech.training.average import MovingAverage
-from caltech.training.epoch import Batches, evaluate, train_epoch
+from caltech.training.epoch import UNREAD_ELSEWHERE, Batches, Tally, evaluate, train_epoch
 from caltech.training.inputs import Features, Images
 from caltech.training.precision import Precision
-from caltech.training.tally import UNREAD_ELSEWHERE, Tally
 from tests.training.conftest import learner
 
 META = torch.device("meta")
@@ -111,7 +110,7 @@ def test_totals_are_the_same_bits_however_seldom_they_are_read(monkeypatch):
     losses, hits = torch.rand(20), torch.randint(5, (20,)).float()
     found = []
     for unread in (0, 6, 50):
-        monkeypatch.setattr("caltech.training.tally.UNREAD", {"cpu": unread})
+        monkeypatch.setattr("caltech.training.epoch.UNREAD", {"cpu": unread})
         tally = Tally(Totals(), AssertionError)
         for loss, correct in zip(losses, hits, strict=True):
             tally.add(loss, correct, 7)
@@ -122,7 +121,7 @@ def test_totals_are_the_same_bits_however_seldom_they_are_read(monkeypatch):
 
 @pytest.mark.parametrize("unread", [0, 50])
 def test_a_divergence_names_its_own_step_however_late_it_is_read(monkeypatch, unread):
-    monkeypatch.setattr("caltech.training.tally.UNREAD", {"cpu": unread})
+    monkeypatch.setattr("caltech.training.epoch.UNREAD", {"cpu": unread})
 
     def told(totals):
         return ArithmeticError(totals.steps)
