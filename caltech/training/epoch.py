@@ -98,6 +98,43 @@ class Batches:
     size: int
 
 
+class Tally:
+    """The totals of an epoch that goes on; its steps' numbers stay on the device until asked for.
+
+    A GPU is told what to do faster than it does it, and whoever reads a number waits until it has
+    done everything. They are added in Python, so they are the same bits however seldom read.
+
+    Args:
+        totals: of the steps that were made before.
+        error: what to raise when the loss of a step is not finite, with the totals up to it.
+    """
+
+    def __init__(self, totals: Totals, error: Callable[[Totals], Exception]) -> None:
+        self.known = totals  # without the steps that are unread
+        self.steps, self.images = totals.steps, totals.images  # with them
+        self._error = error
+        self._unread: list[tuple[Tensor, Tensor, int]] = []
+
+    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        """One more step: its mean loss and its hits, both () on the device; raises as totals."""
+        self.steps, self.images = self.steps + 1, self.images + images
+        self._unread.append((loss.detach(), correct, images))
+        if len(self._unread) > UNREAD.get(loss.device.type, UNREAD_ELSEWHERE):
+            self.totals()
+
+    def totals(self) -> Totals:
+        """Of all steps so far; raises the error given for the first that is not finite."""
+        unread, self._unread = self._unread, []
+        if unread:
+            losses, hits, images = zip(*unread, strict=True)
+            numbers = torch.stack([*losses, *hits]).tolist()
+            for step in zip(numbers, map(int, numbers[len(losses) :]), images, strict=False):
+                self.known = self.known.plus(*step)
+                if not math.isfinite(self.known.last_loss):
+                    raise self._error(self.known)
+        return self.known
+
+
 def learner_of(
     cfg: DictConfig, network: nn.Module, trainable: Classifier, device: torch.device
 ) -> Learner:
@@ -169,43 +206,6 @@ def train_epoch(
         "train/loss_last_step": totals.last_loss,
         "images_per_second": (totals.images - made_before) / (time.perf_counter() - start),
     }
-
-
-class Tally:
-    """The totals of an epoch that goes on; its steps' numbers stay on the device until asked for.
-
-    A GPU is told what to do faster than it does it, and whoever reads a number waits until it has
-    done everything. They are added in Python, so they are the same bits however seldom read.
-
-    Args:
-        totals: of the steps that were made before.
-        error: what to raise when the loss of a step is not finite, with the totals up to it.
-    """
-
-    def __init__(self, totals: Totals, error: Callable[[Totals], Exception]) -> None:
-        self.known = totals  # without the steps that are unread
-        self.steps, self.images = totals.steps, totals.images  # with them
-        self._error = error
-        self._unread: list[tuple[Tensor, Tensor, int]] = []
-
-    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
-        """One more step: its mean loss and its hits, both () on the device; raises as totals."""
-        self.steps, self.images = self.steps + 1, self.images + images
-        self._unread.append((loss.detach(), correct, images))
-        if len(self._unread) > UNREAD.get(loss.device.type, UNREAD_ELSEWHERE):
-            self.totals()
-
-    def totals(self) -> Totals:
-        """Of all steps so far; raises the error given for the first that is not finite."""
-        unread, self._unread = self._unread, []
-        if unread:
-            losses, hits, images = zip(*unread, strict=True)
-            numbers = torch.stack([*losses, *hits]).tolist()
-            for step in zip(numbers, map(int, numbers[len(losses) :]), images, strict=False):
-                self.known = self.known.plus(*step)
-                if not math.isfinite(self.known.last_loss):
-                    raise self._error(self.known)
-        return self.known
 
 
 @torch.inference_mode()
