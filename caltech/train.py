@@ -30,7 +30,7 @@ from caltech.sweeps.processes import one_process
 from caltech.tracking.description import describe
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, signals
-from caltech.training.device import choose_device
+from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
 from caltech.training.fit import NOBODY, Observer, fit
 from caltech.training.inputs import Images
@@ -63,6 +63,7 @@ def train(
     validate(cfg)
     cfg = provenance.settled(cfg)
     device = choose_device(cfg.device)
+    be_deterministic(cfg.deterministic, device)
     torch.manual_seed(cfg.seed)
 
     data = build(cfg.data)

@@ -61,17 +61,21 @@ class MovingAverage(Last):
         self.decay = decay
         self.steps = 0
         self.state = _copy(model)
+        # All tensors of a kind are one call on a GPU, and one of Python's on a CPU.
+        present = model.state_dict()
+        moving = [name for name, value in present.items() if value.is_floating_point()]
+        self._moving = [[state[name] for name in moving] for state in (self.state, present)]
+        counted = [name for name in present if name not in moving]
+        self._counted = [[state[name] for name in counted] for state in (self.state, present)]
 
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the model's present weights, after a step of the optimizer."""
         self.steps += 1
         share = 1 - min(self.decay, self.steps / (9 + self.steps))
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, share)
-            else:
-                self.state[name].copy_(value)
+        torch._foreach_lerp_(*self._moving, share)
+        if self._counted[0]:
+            torch._foreach_copy_(*self._counted)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -3,14 +3,21 @@
 import ctypes
 import functools
 import getpass
+import logging
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD = -1
@@ -20,21 +27,102 @@ M_MMAP_THRESHOLD = -3
 def choose_device(name: str) -> torch.device:
     """CUDA where it is present or demanded, set up to be fast; else the CPU, likewise.
 
+    Apple's MPS is taken only where it is demanded. It has no float64 and no pinned memory, which
+    nothing here needs. The states of its random generator are in no checkpoint.
+
     Raises:
-        InputError: device=cuda without a GPU that torch can use.
+        InputError: device=cuda or device=mps without a GPU that torch can use.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda is not available here. Type device=auto or device=cpu.")
-    if name == "cpu" or not torch.cuda.is_available():
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name, True):
+        raise InputError(f"device={name} is not available here. Type device=auto or device=cpu.")
+    if name == "mps":
+        log.warning(
+            "Nothing was ever measured with device=mps. A run that is interrupted inside an epoch "
+            "goes on with other dropout than it would have had."
+        )
+        return torch.device("mps")
+    if name == "cpu" or not available["cuda"]:
         keep_freed_memory()
         return torch.device("cpu")
-    torch.set_float32_matmul_precision("high")  # TF32 in products,
-    torch.backends.cudnn.allow_tf32 = True  # and in convolutions
-    torch.backends.cudnn.benchmark = True  # every batch but the last has the same shape
+    # Before cuBLAS is first used: one of two settings with which it gives the same bits each time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    use_tf32(False)
     if torch.cuda.device_count() > 1:
         index, _ = claim_gpu()
         torch.cuda.set_device(index)
     return torch.device("cuda")
+
+
+def use_tf32(wanted: bool) -> None:
+    """Whether CUDA's float32 products and convolutions round their factors to 10 bits (TF32).
+
+    torch's own default is no for products and yes for convolutions.
+    """
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    torch.backends.cudnn.allow_tf32 = wanted
+
+
+def uses_tf32() -> dict[str, bool]:
+    """What of CUDA's float32 is TF32 in this process now."""
+    return {
+        "products": torch.backends.cuda.matmul.allow_tf32,
+        "convolutions": torch.backends.cudnn.allow_tf32,
+    }
+
+
+def be_deterministic(wanted: bool, device: torch.device) -> None:
+    """On CUDA, the same bits each time, or the fastest algorithms; a CPU gives them anyway.
+
+    An operation that cannot be deterministic is then torch's RuntimeError, which names it.
+    """
+    on_gpu = device.type == "cuda"
+    torch.use_deterministic_algorithms(wanted and on_gpu)
+    torch.backends.cudnn.deterministic = wanted and on_gpu
+    torch.backends.cudnn.benchmark = on_gpu and not wanted  # searches once for each shape
+
+
+def fused(optimizer: Optimizer, arguments: Any, device: torch.device) -> bool:
+    """Whether an optimizer is to be built again with fused=True: one call for all weights.
+
+    Only on CUDA, since a fused step rounds otherwise and a CPU's old results have their bits; and
+    not if the config says how it is to step.
+    """
+    says_how = {"fused", "foreach", "capturable", "differentiable"} & set(arguments)
+    return device.type == "cuda" and type(optimizer) in (SGD, Adam, AdamW) and not says_how
+
+
+def step_as_built(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A hook before a state is loaded: how to step is this device's, not the checkpoint's."""
+    own = [{name: group.get(name) for name in ("fused", "foreach")} for group in
+           optimizer.param_groups]  # fmt: skip
+    groups = [saved | how for saved, how in zip(state["param_groups"], own, strict=True)]
+    return state | {"param_groups": groups}
+
+
+def received(*values: Tensor) -> list[Tensor]:
+    """All of them on the CPU, after waiting once for a GPU."""
+    on_gpu = values[0].device.type == "cuda"
+    arriving = [value.to("cpu", non_blocking=on_gpu) for value in values]
+    if on_gpu:
+        torch.cuda.current_stream().synchronize()
+    return arriving
+
+
+def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """By torch.compile, with the random numbers that it would draw uncompiled.
+
+    Raises:
+        InputError: torch has no compiler here.
+    """
+    try:
+        torch.compile(nn.ReLU())(torch.zeros(1, device=device))
+    except Exception as error:  # compilers and what they call raise many types
+        raise InputError(
+            f"compile=true does not work here: {str(error).strip().splitlines()[0]}. "
+            "Install a C++ compiler (and Triton for a GPU), or type compile=false."
+        ) from error
+    return torch.compile(network, options={"fallback_random": True})
 
 
 @functools.cache
@@ -67,6 +155,8 @@ def keep_freed_memory() -> None:
     to 3.7 times as fast on 2 cores and AlexNet's training 1.1 times (tests/bench/memory.py). Other
     C libraries have no such setting and are left alone.
     """
+    if os.name != "posix":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 1 << 30)

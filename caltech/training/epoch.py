@@ -17,16 +17,20 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from caltech.config import build
+from caltech.data.augment import sent
 from caltech.errors import DivergedError
 from caltech.files import replacing
 from caltech.models.classifier import Classifier
 from caltech.runs.progress import Totals
 from caltech.training.average import Last
+from caltech.training.device import compiled, fused, received, step_as_built
 from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
 from caltech.training.schedule import require_steps
 
 FROM_ITS_START = Totals()
+# Steps whose numbers may be unread. A CPU has them at once, and no diverged one is gone on from.
+UNREAD, UNREAD_ELSEWHERE = {"cpu": 0}, 50
 
 
 @dataclass(frozen=True)
@@ -94,16 +98,57 @@ class Batches:
     size: int
 
 
+class Tally:
+    """The totals of an epoch that goes on; its steps' numbers stay on the device until asked for.
+
+    A GPU is told what to do faster than it does it, and whoever reads a number waits until it has
+    done everything. They are added in Python, so they are the same bits however seldom read.
+
+    Args:
+        totals: of the steps that were made before.
+        error: what to raise when the loss of a step is not finite, with the totals up to it.
+    """
+
+    def __init__(self, totals: Totals, error: Callable[[Totals], Exception]) -> None:
+        self.known = totals  # without the steps that are unread
+        self.steps, self.images = totals.steps, totals.images  # with them
+        self._error = error
+        self._unread: list[tuple[Tensor, Tensor, int]] = []
+
+    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        """One more step: its mean loss and its hits, both () on the device; raises as totals."""
+        self.steps, self.images = self.steps + 1, self.images + images
+        self._unread.append((loss.detach(), correct, images))
+        if len(self._unread) > UNREAD.get(loss.device.type, UNREAD_ELSEWHERE):
+            self.totals()
+
+    def totals(self) -> Totals:
+        """Of all steps so far; raises the error given for the first that is not finite."""
+        unread, self._unread = self._unread, []
+        if unread:
+            losses, hits, images = zip(*unread, strict=True)
+            numbers = torch.stack([*losses, *hits]).tolist()
+            for step in zip(numbers, map(int, numbers[len(losses) :]), images, strict=False):
+                self.known = self.known.plus(*step)
+                if not math.isfinite(self.known.last_loss):
+                    raise self._error(self.known)
+        return self.known
+
+
 def learner_of(
     cfg: DictConfig, network: nn.Module, trainable: Classifier, device: torch.device
 ) -> Learner:
     """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
-    optimizer = build(cfg.optimizer, [p for p in trainable.parameters() if p.requires_grad])
+    parameters = [p for p in trainable.parameters() if p.requires_grad]
+    optimizer = build(cfg.optimizer, parameters)
+    if fused(optimizer, cfg.optimizer, device):
+        optimizer = build(cfg.optimizer, parameters, fused=True)
+    optimizer.register_load_state_dict_pre_hook(step_as_built)
     require_steps(partial(build, cfg.schedule), cfg.num_epochs)
     precision = build(cfg.precision)
-    precision.warn_if_slow(device)
+    precision.prepare(device)
     return Learner(
-        network=network,
+        network=compiled(network, device) if cfg.compile else network,
         trainable=trainable,
         loss=build(cfg.loss),
         optimizer=optimizer,
@@ -120,20 +165,23 @@ def train_epoch(
     order: Tensor,
     epoch: int,
     totals: Totals = FROM_ITS_START,
-    after_step: Iterable[Callable[[Totals], None]] = (),
+    after_step: Iterable[Callable[[Tally], None]] = (),
 ) -> dict[str, float]:
     """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
 
     Args:
         epoch: counted from 1, for messages.
         totals: of the steps of this epoch that were made before, which are passed over.
-        after_step: each is called with the totals after every step.
+        after_step: each is called with the tally after every step.
 
     Raises:
-        DivergedError: the loss is not a finite number; names epoch and step.
+        DivergedError: the loss is not a finite number; names epoch and step. On a GPU it is found
+            out some steps later, always before anything is kept.
     """
     learner.network.train()
     start, made_before = time.perf_counter(), totals.images
+    tally = Tally(totals, partial(_diverged, learner.optimizer, epoch))
+    order = sent(order, batches.labels.device)
     with _bar(len(order), f"epoch {epoch}", made_before) as bar:
         for first in range(made_before, len(order), batches.size):
             indices = order[first : first + batches.size]
@@ -141,19 +189,17 @@ def train_epoch(
             with learner.precision.autocast(labels.device):
                 logits = learner.network(batch)
                 loss = learner.loss(logits, labels)
-            totals = totals.plus(loss.item(), _correct(logits, labels), len(indices))
-            if not math.isfinite(totals.last_loss):
-                raise _diverged(totals, learner.optimizer, epoch)
+            tally.add(loss, (logits.argmax(1) == labels).sum(dtype=torch.float32), len(indices))
             learner.optimizer.zero_grad()
             learner.scaler.scale(loss).backward()
             learner.scaler.step(learner.optimizer)
             learner.scaler.update()
             learner.average.update()
             for call in after_step:
-                call(totals)
-            accuracy = totals.correct / totals.images
-            bar.set_postfix_str(f"loss={totals.last_loss:.3f}, accuracy={accuracy:.3f}", False)
+                call(tally)
+            bar.set_postfix_str(_shown(tally.known), False)
             bar.update(len(indices))
+        totals = tally.totals()
     return {
         "train/loss": totals.loss_sum / totals.images,
         "train/accuracy": totals.correct / totals.images,
@@ -172,30 +218,30 @@ def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> 
         DivergedError: the loss is not a finite number.
     """
     learner.network.eval()
-    loss_sum = 0.0
-    confidences, predictions = [], []
+    device = batches.labels.device
+    indices = sent(indices, device)
+    labels, losses, answers = batches.labels[indices], [], []
     with _bar(len(indices), name) as bar:
-        for part in indices.split(batches.size):
-            labels = batches.labels[part]
-            with learner.precision.autocast(labels.device):
+        for part, expected in zip(
+            indices.split(batches.size), labels.split(batches.size), strict=True
+        ):
+            with learner.precision.autocast(device):
                 views = [learner.network(view) for view in batches.inputs.evaluation(part)]
             logits = torch.stack(views).float().mean(0)
-            loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
-            confidence, prediction = logits.softmax(1).max(1)
-            confidences.append(confidence.cpu())
-            predictions.append(prediction.cpu())
+            losses.append(F.cross_entropy(logits, expected, reduction="sum"))
+            answers.append(logits.softmax(1).max(1))
             bar.update(len(part))
+    confidences, predictions = map(torch.cat, zip(*answers, strict=True))
+    losses, *kept = received(torch.stack(losses), labels, predictions, confidences)
+    loss_sum = 0.0
+    for loss in losses.tolist():  # not sum(), which rounds otherwise from Python 3.12
+        loss_sum += loss
     if not math.isfinite(loss_sum):
         raise DivergedError(
             f"The loss on the {name} images is {loss_sum}: the weights are beyond finite numbers. "
             "Try a smaller learning rate, or precision=fp32."
         )
-    return Evaluation(
-        loss=loss_sum / len(indices),
-        labels=batches.labels.cpu()[indices],
-        predictions=torch.cat(predictions),
-        confidences=torch.cat(confidences),
-    )
+    return Evaluation(loss_sum / len(indices), *kept)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -206,16 +252,18 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
-def _correct(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(1) == labels).sum().item())
-
-
-def _diverged(totals: Totals, optimizer: torch.optim.Optimizer, epoch: int) -> DivergedError:
+def _diverged(optimizer: torch.optim.Optimizer, epoch: int, totals: Totals) -> DivergedError:
     rate = max(group["lr"] for group in optimizer.param_groups)
     return DivergedError(
         f"The training loss is {totals.last_loss} at epoch {epoch}, step {totals.steps}, with the "
         f"learning rate at {rate:g}. Try a smaller one, for example lr={rate / 10:g}."
     )
+
+
+def _shown(totals: Totals) -> str:
+    if totals.images == 0:
+        return ""
+    return f"loss={totals.last_loss:.3f}, accuracy={totals.correct / totals.images:.3f}"
 
 
 def _bar(total: int, description: str, initial: int = 0) -> tqdm:

@@ -24,7 +24,7 @@ from caltech.training.precision import Precision
 
 # Images through the frozen part at a time, whatever a run's batch size. Small batches stay in a
 # CPU's cache: 16 was 1.18 times as fast as 64 (tests/bench/tried.py). A GPU wants large ones.
-BATCH = {"cpu": 16, "cuda": 256}
+BATCH = {"cpu": 16, "cuda": 256, "mps": 256}
 ROWS_PER_BLOCK = 1024  # a multiple of both, so that a block's values do not depend on the others
 
 
@@ -51,7 +51,7 @@ def extract(
         str(data.crop),
         digest([frozen]),
         str(frozen),
-        precision.name,
+        precision.on(device),
         device.type,
         versions.name(versions.decoding() | versions.computing(device)),
     )

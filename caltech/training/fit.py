@@ -16,7 +16,7 @@ from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Inside, Progress, Totals
 from caltech.training import signals
-from caltech.training.epoch import Batches, Learner, epoch_seed, evaluate, train_epoch
+from caltech.training.epoch import Batches, Learner, Tally, epoch_seed, evaluate, train_epoch
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class Observer:
 
     prunes = False  # whether it may end a run
 
-    def step(self, totals: Totals) -> None:
-        """After every step, before anything is kept of it."""
+    def step(self, tally: Tally) -> None:
+        """After every step, before anything is kept of it; to read its totals waits for a GPU."""
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         """Before every epoch and at the end, with the epochs so far; True ends the training."""
@@ -127,15 +127,15 @@ def keeper(
     learner: Learner,
     progress: Progress,
     noted: signals.Noted,
-) -> Callable[[Totals], None]:
+) -> Callable[[Tally], None]:
     """What to do after a step: commit if it is time or a signal came, then let the signal act."""
     start = saved = time.perf_counter()
 
-    def keep(totals: Totals) -> None:
+    def keep(tally: Tally) -> None:
         nonlocal saved
         now = time.perf_counter()
         if noted or now - saved > 60 * cfg.checkpoint_minutes:
-            inside = Inside(totals, checkpoint.generator_states())
+            inside = Inside(tally.totals(), checkpoint.generator_states())
             seconds = progress.seconds + now - start
             commit(cfg.key, directory, learner, replace(progress, inside=inside, seconds=seconds))
             saved = now

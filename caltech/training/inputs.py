@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from caltech.data.augment import VIEWS, Views, center_crop
+from caltech.data.augment import VIEWS, Views, center_crop, sent
 from caltech.data.dataset import Dataset
 
 
@@ -22,7 +22,7 @@ class Images:
     """What a network is fed with: crops of the pixels, augmented in training."""
 
     def __init__(self, data: Dataset, augment: Callable, device: torch.device) -> None:
-        self.pixels = data.pixels.to(device)
+        self.pixels = pixels_on(device, data)
         self.crop = data.crop
         self.augment = augment
 
@@ -45,13 +45,30 @@ class Features:
 
     def training(self, indices: Tensor) -> Tensor:
         """Features of the views drawn for the images at `indices` (n,), as augment.Views draws."""
-        drawn = self.augment.draw(len(indices))
+        drawn = sent(self.augment.draw(len(indices)), indices.device)
         first, *others = self.augment.train
-        features = self.views[first][indices]
+        features = self.views[first].index_select(0, indices)
         for number, name in enumerate(others, start=1):
-            features[drawn == number] = self.views[name][indices[drawn == number]]
+            is_drawn = (drawn == number).view(-1, *[1] * (features.ndim - 1))
+            features = torch.where(is_drawn, self.views[name].index_select(0, indices), features)
         return features
 
     def evaluation(self, indices: Tensor) -> list[Tensor]:
         """Their features in each view whose logits are averaged."""
-        return [self.views[name][indices] for name in self.augment.test]
+        return [self.views[name].index_select(0, indices) for name in self.augment.test]
+
+
+# Of a process's last job. The next has most often the same, and need not verify and send them.
+_pixels: dict[tuple, Tensor] = {}
+
+
+def pixels_on(device: torch.device, data: Dataset) -> Tensor:
+    """All images (N, S, S, 3) uint8 on the device, once for all jobs of a process that share them.
+
+    Those of another data set are let go before.
+    """
+    identity = (data.content, data.side, data.name, device)
+    if identity not in _pixels:
+        _pixels.clear()
+        _pixels[identity] = data.pixels.to(device)
+    return _pixels[identity]

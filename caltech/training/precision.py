@@ -1,4 +1,4 @@
-"""Numeric precision of training: one path for float32, bfloat16 and float16 with loss scaling."""
+"""Numeric precision of training: one path for float32, TF32, bfloat16, and float16 with scaling."""
 
 import contextlib
 import logging
@@ -7,10 +7,16 @@ import time
 import torch
 
 from caltech.errors import InputError
+from caltech.training.device import use_tf32
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,  # IEEE, on CUDA, too
+    "tf32": torch.float32,  # whose factors CUDA rounds to 10 bits
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class Precision:
@@ -20,7 +26,7 @@ class Precision:
         if dtype not in DTYPES:
             raise InputError(
                 f"precision.dtype={dtype} is not allowed: it is one of {', '.join(DTYPES)}. "
-                "Type precision=fp32, precision=bf16 or precision=amp."
+                "Type precision=fp32, precision=tf32, precision=bf16 or precision=amp."
             )
         self.name = dtype
         self.dtype = DTYPES[dtype]
@@ -36,8 +42,23 @@ class Precision:
         """Scales the loss so that float16 gradients do not underflow (Micikevicius et al. 2018)."""
         return torch.amp.GradScaler(device.type, enabled=self.loss_scaling)
 
+    def prepare(self, device: torch.device) -> None:
+        """Set TF32 on or off for this process, and say if the device emulates the type."""
+        use_tf32(self.name == "tf32" and device.type == "cuda")
+        if self.name == "tf32" and device.type != "cuda":
+            log.warning("precision=tf32 is precision=fp32 here: only CUDA has TF32.")
+        self.warn_if_slow(device)
+
+    def on(self, device: torch.device) -> str:
+        """Its name among the values computed on a device, CUDA's float32 told from TF32."""
+        return "ieee float32" if (self.name, device.type) == ("float32", "cuda") else self.name
+
     def warn_if_slow(self, device: torch.device) -> None:
         """On a CPU that emulates the type, say by how much it is slower, measured here and now."""
+        if device.type == "cuda" and self.dtype is torch.bfloat16:
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                log.warning("bfloat16 is emulated on this GPU. precision=amp is the better choice.")
+            return
         if device.type != "cpu" or self.dtype is torch.float32:
             return
         slowdown = _matmul_seconds(self.dtype) / _matmul_seconds(torch.float32)

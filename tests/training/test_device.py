@@ -11,9 +11,12 @@ import pytest
 import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
+from torch import nn
 
 from caltech.errors import InputError
+from caltech.train import train
 from caltech.training import device
+from tests.observers import TINY, Doing, terminate
 
 
 @pytest.fixture
@@ -82,3 +85,99 @@ def test_freed_memory_is_kept_also_beyond_two_gigabytes():
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     first, second = map(int, ended.stdout.split())
     assert second < first / 4
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match=f"device={name} is not available.*device=cpu"):
+        device.choose_device(name)
+
+
+def test_mps_is_taken_when_typed_and_its_limits_are_told(monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device.choose_device("auto").type != "mps"
+    assert device.choose_device("mps").type == "mps"
+    assert "device=mps" in caplog.text
+
+
+def test_where_it_computes_does_not_decide_the_key(configure):
+    typed = ["compile=true", "deterministic=true", "device=mps"]
+    assert {configure(override).key for override in typed} == {configure().key}
+
+
+WEIGHT = [nn.Parameter(torch.ones(3))]
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_a_step_is_fused_on_cuda_alone_and_unless_the_config_says_how():
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        assert device.fused(kind(WEIGHT), {"lr": 0.1}, CUDA)
+        assert not device.fused(kind(WEIGHT), {"lr": 0.1}, CPU)
+        assert not device.fused(kind(WEIGHT), {"foreach": True}, CUDA)
+    assert not device.fused(torch.optim.Rprop(WEIGHT), {}, CUDA)
+
+
+def test_a_checkpoint_of_another_device_does_not_say_how_to_step():
+    """A fused optimizer's, as a GPU has it, and one that is not."""
+    elsewhere, here = torch.optim.Adam(WEIGHT, fused=True), torch.optim.Adam(WEIGHT, lr=0.5)
+    here.register_load_state_dict_pre_hook(device.step_as_built)
+    WEIGHT[0].grad = torch.ones(3)
+    elsewhere.step()
+    here.load_state_dict(elsewhere.state_dict())
+    assert (here.param_groups[0]["fused"], here.param_groups[0]["lr"]) == (None, 0.001)
+    here.step()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_determinism_is_cuda_s_and_of_the_present_job(wanted):
+    try:
+        device.be_deterministic(wanted, CUDA)
+        assert torch.are_deterministic_algorithms_enabled() is wanted
+        assert torch.backends.cudnn.benchmark is not wanted
+    finally:
+        device.be_deterministic(True, CPU)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_compile_without_a_compiler_is_one_message(configure, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    cfg = configure(*TINY, "compile=true")
+    with pytest.raises(InputError, match=r"compile=true .* no C\+\+ compiler.*compile=false"):
+        train(cfg)
+    assert not Path(cfg.directory).exists()
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_up_to_rounding():
+    """A step's loss and gradients within 1e-5; dropout draws alike."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Flatten()
+    network, images = nn.Sequential(*layers, nn.Linear(288, 4)), torch.rand(16, 3, 8, 8)
+    found = []
+    for one in (network, device.compiled(network, CPU)):
+        torch.manual_seed(1)
+        network.zero_grad()
+        loss = one(images).square().mean()
+        loss.backward()
+        found.append([loss, *(p.grad.clone() for p in network.parameters())])
+    for plain, compiled in zip(*found, strict=True):
+        assert torch.allclose(plain, compiled, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_a_run(configure):
+    """Interrupted and gone on with, by a cached head: its results within a thousandth."""
+    common = [*TINY, "freeze=backbone", "augment=flip"]
+    cfgs = [configure(*common, f"compile={on}", f"study={on}") for on in ("false", "true")]
+    plain = train(cfgs[0])
+    with pytest.raises(SystemExit):
+        train(cfgs[1], observer=Doing(terminate, at_step=3))
+    compiled = train(cfgs[1])
+    assert compiled.key == plain.key
+    assert compiled.last == pytest.approx(plain.last, rel=1e-3)

@@ -1,0 +1,159 @@
+"""Steady steps wait for no device: on `meta`, no number can be read, and reading one raises."""
+
+import contextlib
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from caltech.data import augment
+from caltech.data.dataset import Dataset
+from caltech.runs.progress import Totals
+from caltech.training import epoch, inputs
+from caltech.training.average import MovingAverage
+from caltech.training.epoch import UNREAD_ELSEWHERE, Batches, Tally, evaluate, train_epoch
+from caltech.training.inputs import Features, Images
+from caltech.training.precision import Precision
+from tests.training.conftest import learner
+
+META = torch.device("meta")
+BOTH = ["plain", "mirrored"]
+AUGMENT = {
+    "none": augment.Views(["plain"], ["plain"]),
+    "flip_both": augment.Views(BOTH, BOTH),
+    "flip_crop": augment.FlipCrop(["plain"]),
+}
+
+
+class Float32(Precision):
+    """Without autocast, which does not know the device."""
+
+    def __init__(self):
+        super().__init__("float32", False)
+
+    def autocast(self, device):
+        return contextlib.nullcontext()
+
+
+class Flat(nn.Sequential):
+    """Images or features to four logits."""
+
+    def forward(self, values):
+        return super().forward(values.float().flatten(1)[:, :48])
+
+
+@pytest.fixture
+def far(monkeypatch):
+    """A learner on a device that tells nothing, and what crossed over to it and back."""
+    crossed = {"sent": [], "totals": [], "received": []}
+
+    def sent(tensor, device):
+        crossed["sent"].append(tensor.numel())
+        return tensor.to(device)
+
+    def received(*values):
+        crossed["received"].append(len(values))
+        return [torch.zeros(value.shape, dtype=value.dtype) for value in values]
+
+    def totals(self):
+        crossed["totals"].append(self.steps)
+        self._unread = []
+        return Totals(self.steps, self.images)
+
+    for module in (augment, inputs, epoch):
+        monkeypatch.setattr(module, "sent", sent)
+    monkeypatch.setattr(epoch, "received", received)
+    monkeypatch.setattr(Tally, "totals", totals)
+    network = Flat(nn.Linear(48, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4)).to(META)
+    parts = {"average": MovingAverage(network, 0.9), "precision": Float32()}
+    return learner(network, **parts), crossed
+
+
+def fed(kind: str, option: str) -> Batches:
+    """60 images of 6 by 6 pixels or their features, 4 at a time."""
+    rows, pixels = torch.arange(60), torch.zeros(60, 6, 6, 3, dtype=torch.uint8)
+    data = Dataset("far", lambda: pixels, 6, rows % 4, (), (), rows, rows, rows, 4, "f" * 64)
+    views = {name: torch.zeros(60, 48) for name in BOTH}
+    given = Images(data, AUGMENT[option], META)
+    if kind == "features":
+        given = Features(views, AUGMENT[option], META)
+    return Batches(inputs=given, labels=(rows % 4).to(META), size=4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("images", "none"), ("images", "flip_both"), ("images", "flip_crop"),
+     ("features", "none"), ("features", "flip_both")],
+)  # fmt: skip
+def test_an_epoch_reads_its_sums_at_its_end_and_evaluation_reads_once(far, kind, option):
+    learning, crossed = far
+    batches = fed(kind, option)
+    train_epoch(learning, batches, torch.arange(60), 1)
+    assert crossed["totals"] == [15]
+    assert crossed["sent"][0] == 60  # the order, once; then at most what was drawn for 4 images
+    assert len(crossed["sent"]) <= 1 + 15
+    assert all(numbers <= 3 * 4 for numbers in crossed["sent"][1:])
+    evaluate(learning, batches, torch.arange(60), "validation")
+    assert crossed["received"] == [4]
+
+
+def test_sums_are_read_every_so_many_steps_and_when_asked_for(far):
+    learning, crossed = far
+    batches = dataclasses.replace(fed("features", "none"), size=2)
+    order = torch.arange(60).repeat(4)  # 120 steps
+    train_epoch(learning, batches, order, 1, after_step=[lambda t: t.steps == 7 and t.totals()])
+    assert crossed["totals"] == [7, 7 + UNREAD_ELSEWHERE + 1, 7 + 2 * (UNREAD_ELSEWHERE + 1), 120]
+
+
+def test_totals_are_the_same_bits_however_seldom_they_are_read(monkeypatch):
+    losses, hits = torch.rand(20), torch.randint(5, (20,)).float()
+    found = []
+    for unread in (0, 6, 50):
+        monkeypatch.setattr("caltech.training.epoch.UNREAD", {"cpu": unread})
+        tally = Tally(Totals(), AssertionError)
+        for loss, correct in zip(losses, hits, strict=True):
+            tally.add(loss, correct, 7)
+        found.append(tally.totals())
+    assert found[0] == found[1] == found[2]
+    assert found[0].loss_sum == pytest.approx(7 * losses.sum().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("unread", [0, 50])
+def test_a_divergence_names_its_own_step_however_late_it_is_read(monkeypatch, unread):
+    monkeypatch.setattr("caltech.training.epoch.UNREAD", {"cpu": unread})
+
+    def told(totals):
+        return ArithmeticError(totals.steps)
+
+    tally = Tally(Totals(), told)
+    with pytest.raises(ArithmeticError, match="3"):
+        for loss in (1.0, 2.0, float("nan"), 1.0, float("inf")):
+            tally.add(torch.tensor(loss), torch.tensor(1.0), 4)
+        tally.totals()
+
+
+def test_one_gather_gives_what_slices_give(monkeypatch):
+    """What a GPU does, on the CPU."""
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (5, 9, 9, 3), dtype=torch.uint8)
+    indices, corners = torch.randint(5, (40,)), torch.randint(4, (2, 40))
+    mirrored = torch.rand(40) < 0.5
+    slices = augment._slices(pixels, indices, corners, mirrored, 6)
+    gathered = augment._gathered(pixels, indices, corners, mirrored, 6)
+    assert torch.equal(slices, gathered)
+    assert slices.stride() == gathered.stride()
+
+
+def test_pixels_are_read_once_for_all_jobs_that_share_them():
+    reads = []
+
+    def data(content):
+        pixels = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+        rows = torch.arange(2)
+        return Dataset("once", lambda: reads.append(content) or pixels, 4, rows, (), (), rows, rows,
+                       rows, 4, content)  # fmt: skip
+
+    for content in ("a", "a", "b", "b", "a"):
+        Images(data(content), AUGMENT["none"], torch.device("cpu"))
+    assert reads == ["a", "b", "a"]  # one set is kept
