@@ -1,7 +1,8 @@
 """Taking the classifying layers off a library's network, and putting fresh ones on.
 
 Each `take` function gives the network, which from then on gives out features (N, F), and the head
-that was taken off it. Head after network is, bit for bit, what the library's network gave.
+that was taken off it. Head after network is, bit for bit, what the library's network gave; of VOLO
+alone it is the class token's answer, without that of its auxiliary head.
 """
 
 import torch
@@ -61,7 +62,8 @@ def take_classifier(network: nn.Module) -> tuple[nn.Module, nn.Module]:
             two linear layers.
     """
     head = network.get_classifier() if hasattr(network, "get_classifier") else None
-    if isinstance(head, tuple | list) and [type(each) for each in head] == [nn.Linear, nn.Linear]:
+    pair = head if isinstance(head, tuple | list) and len(head) == 2 else ()
+    if pair and all(isinstance(each, nn.Linear) for each in pair):
         network.head, network.head_dist = Half(True), Half(False)
         return network, TwoHeads(*head)
     if not isinstance(head, nn.Linear | nn.Conv2d | nn.Identity):

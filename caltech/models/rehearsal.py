@@ -45,29 +45,19 @@ def rehearse(
     Raises:
         InputError: it cannot be cut, or does not take images of that size.
     """
-    with _pretending():
-        network = create().eval()
-        own_size = own_size or network.pretrained_cfg["input_size"][-1]
-        network, _ = take(network)
-        try:
-            return Rehearsal(_width(network, size or own_size))
-        except REFUSALS as error:
-            reason = error
-        if sized and size != own_size:
-            try:
-                network, _ = take(create(**sized).eval())
-                return Rehearsal(_width(network, size), sized)
-            except REFUSALS as error:
-                if "unexpected keyword" not in str(error):
-                    reason = error
-    raise refusal(size or own_size, reason) from reason
+    try:
+        with _pretending("meta"):
+            return _rehearse(create, take, size, sized, own_size)
+    except (*REFUSALS, InputError):  # some look at values, as torchvision's RegNet when it is built
+        with _pretending("cpu"):
+            return _rehearse(create, take, size, sized, own_size)
 
 
 def require_resizable(create: Callable[..., nn.Module], found: Rehearsal) -> None:
     """Raise InputError if timm cannot fit a network's weights to images of the size found."""
     if not found.options:
         return
-    with _pretending():
+    with _pretending("meta"):
         network = create()
         given = {"source": "", "state_dict": network.state_dict()}
         try:
@@ -93,12 +83,36 @@ def refusal(size: int, reason: Exception) -> InputError:
     )
 
 
+def _rehearse(
+    create: Callable[..., nn.Module],
+    take: Callable[[nn.Module], tuple[nn.Module, nn.Module]],
+    size: int | None,
+    sized: Mapping[str, Any],
+    own_size: int | None,
+) -> Rehearsal:
+    network = create().eval()
+    own_size = own_size or network.pretrained_cfg["input_size"][-1]
+    network, _ = take(network)
+    try:
+        return Rehearsal(_width(network, size or own_size))
+    except REFUSALS as error:
+        reason = error
+    if sized and size != own_size:
+        try:
+            network, _ = take(create(**sized).eval())
+            return Rehearsal(_width(network, size), sized)
+        except REFUSALS as error:
+            if "unexpected keyword" not in str(error):
+                reason = error
+    raise refusal(size or own_size, reason) from reason
+
+
 def _width(network: nn.Module, size: int) -> int:
     return network(torch.zeros(1, 3, size, size)).flatten(1).shape[1]
 
 
 @contextmanager
-def _pretending() -> Iterator[None]:
-    """Tensors have shapes and no values, and no random number is drawn."""
-    with torch.device("meta"), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+def _pretending(device: str) -> Iterator[None]:
+    """Meta tensors have shapes and no values; on no device is a random number used up."""
+    with torch.device(device), torch.inference_mode(), torch.random.fork_rng(devices=[]):
         yield

@@ -31,19 +31,19 @@ TIMM = {
     "deit_tiny_patch16_224": 224, "swin_tiny_patch4_window7_224": 96, "swinv2_tiny_window8_256": 64,
     "beit_base_patch16_224": 48, "eva02_tiny_patch14_224": 56, "mixer_s32_224": 96,
     "gmlp_ti16_224": 64, "resmlp_12_224": 64, "cait_xxs24_224": 64, "coat_lite_tiny": 64,
-    "xcit_nano_12_p16_224": 64, "pit_ti_224": 64, "pit_ti_distilled_224": 64, "tnt_s_legacy_patch16_224": 64,
-    "twins_svt_small": 64, "visformer_tiny": 64, "convit_tiny": 64, "mvitv2_tiny": 64,
-    "efficientformer_l1": 224, "efficientformerv2_s0": 64, "swiftformer_xs": 64,
+    "xcit_nano_12_p16_224": 64, "pit_ti_224": 64, "pit_ti_distilled_224": 64,
+    "tnt_s_legacy_patch16_224": 64, "twins_svt_small": 64, "visformer_tiny": 64, "convit_tiny": 64,
+    "mvitv2_tiny": 64, "efficientformer_l1": 224, "efficientformerv2_s0": 64, "swiftformer_xs": 64,
     "mobilevit_xxs": 64, "mobilevitv2_050": 64, "resnetv2_50": 32, "resnetv2_50x1_bit": 32,
     "dpn48b": 64, "dla34": 64, "dla46x_c": 64, "resnet10t": 32, "seresnet18": 32,
     "mobilenetv3_small_050": 32, "mobilenetv4_conv_small_035": 64, "tf_efficientnet_lite0": 32,
     "efficientnet_lite0": 32, "ghostnet_050": 32, "lcnet_035": 32, "convnextv2_atto": 32,
     "edgenext_xx_small": 64, "regnetx_002": 32, "nf_regnet_b0": 32, "poolformer_s12": 64,
     "hrnet_w18_small": 64, "darknet53": 64, "repvgg_a0": 32, "selecsls42": 64, "fastvit_t8": 64,
-    "inception_next_atto": 64, "starnet_s050": 64, "volo_d1_224": 96, "pvt_v2_b0": 64,
+    "inception_next_atto": 64, "starnet_s050": 64, "pvt_v2_b0": 64,
 }  # fmt: skip
-FEW = {"squeezenet1_1", "vit_b_32", "test_vit2", "deit_tiny_distilled_patch16_224", "dla46x_c",
-       "resnetv2_50", "test_mambaout"}  # fmt: skip
+FEW = {"squeezenet1_1", "test_vit2", "deit_tiny_distilled_patch16_224", "dla46x_c",
+       "resnetv2_50", "test_mambaout", "regnet_x_400mf"}  # fmt: skip
 EACH = [("torchvision", *each) for each in TORCHVISION.items()]
 EACH += [("timm", *each) for each in TIMM.items()]
 MARKED = [
