@@ -68,7 +68,7 @@ def train(
 
     data = build(cfg.data)
     augment = build(cfg.augment)
-    model = build(cfg.model, num_classes=len(data.classes))
+    model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
     require_fit(model, data.crop, len(data.classes))
     if cfg.start is not None:
         begin_from(cfg.start, Path(cfg.output), model, data)

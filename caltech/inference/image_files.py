@@ -35,7 +35,7 @@ class Answer:
         if self.top is None:
             return f"unreadable: {self.image}: {self.reason}"
         lines = [f"{100 * each['probability']:7.2f} %  {each['class']}" for each in self.top]
-        seen = [f"  seen where {self.overlay} is red"] if self.overlay else []
+        seen = [f"  seen where {self.overlay} is yellow"] if self.overlay else []
         return "\n".join([str(self.image), *lines, *seen])
 
     def plain(self) -> dict[str, Any]:

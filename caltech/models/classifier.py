@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from caltech.errors import InputError
+from caltech.models.rehearsal import REFUSALS, refusal
 
 
 class Normalize(nn.Module):
@@ -66,11 +67,8 @@ def require_fit(model: Classifier, size: int, num_classes: int) -> None:
     """Raise InputError unless one image (1, 3, size, size) gives logits (1, num_classes)."""
     try:
         shape = tuple(model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape)
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise InputError(
-            f"The model cannot take images of {size} x {size}: {error}. Type another model, or "
-            "other data.resize and data.crop."
-        ) from error
+    except REFUSALS as error:
+        raise refusal(size, error) from error
     if shape != (1, num_classes):
         raise InputError(
             f"The model gives {shape} for one image instead of one logit for each of "

@@ -8,8 +8,10 @@ from torchvision.transforms import functional as vision
 
 from caltech.config import build
 from caltech.errors import InputError
+from caltech.models import architectures
 from caltech.models.architectures import HALF, timm_model, torchvision_model
 from caltech.models.classifier import Normalize, require_fit
+from caltech.models.names import timm_name
 
 
 def test_normalize_equals_torchvision():
@@ -67,8 +69,18 @@ def test_every_option_from_scratch(configure, option):
         ("model=torchvision model.name=resnet5", "model.name=resnet5 is not known.*resnet50"),
         ("model=resnet50 model.weights=V3", "model.weights=V3 is not known.*DEFAULT"),
         ("model=timm model.name=resnet5", "model.name=resnet5 is not known.*resnet"),
-        ("model=timm model.name=resnet18 model.weights=a2", "resnet18.a2 is not known.*a1_in1k"),
+        ("model=timm model.name=resnet18 model.weights=a2", "weights=a2 is not known.*a2_in1k"),
         ("model.weights=jft", "model.weights=jft is not known.*imagenet"),
+        ("model.weights=none", "model.weights=none is not known.*example: null"),
+        ("model=resnet50 model.weights=imagenet1k_v1", "example: IMAGENET1K_V1"),
+        ("model=torchvision model.name=ResNet-50", "example: resnet50"),
+        ("model=torchvision model.name=vit_small_patch16_224", "example: model=timm model.name"),
+        ("model=timm model.name=resnet18.a9", "resnet18.a9 is not known.*resnet18.a1_in1k"),
+        ("model=timm model.name=resnet18.a1_in1k model.weights=null", "names the weights a1_in1k"),
+        ("model=timm model.name=resnet18.a1_in1k model.weights=a2_in1k", "asks for others"),
+        ("model=timm model.name=hf-hub:acme/net model.weights=null", "names the weights acme/net"),
+        ("model=timm model.name=darknet17", "no weights for .*darknet17.*model.weights=null"),
+        ("model=timm model.name=acme/resnet18", "acme/resnet18 is not known"),
     ],
 )
 def test_unknown_names_come_with_a_suggestion(configure, typed, message):
@@ -76,8 +88,53 @@ def test_unknown_names_come_with_a_suggestion(configure, typed, message):
         build(configure(*typed.split()).model, num_classes=101)
 
 
+@pytest.mark.parametrize(
+    "name", ["resnet18.a1_in1k", "timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"]
+)
+def test_full_names_are_those_weights(name):
+    assert timm_name(name, "DEFAULT") == timm_name("resnet18", "a1_in1k")
+    assert timm_name(name, "DEFAULT").identity("any") == "timm resnet18.any"
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_network_is_told_the_images_size_only_if_it_has_to_be(name):
+    with torch.device("meta"):
+        told, untold = timm_model(5, name, None, size=96), timm_model(5, name, None, size=224)
+    assert told.backbone.network._model_args["img_size"] == 96
+    assert "img_size" not in untold.backbone.network._model_args
+    with torch.device("meta"):
+        free = timm_model(5, "resnet10t", None, size=96)
+    assert "img_size" not in free.backbone.network._model_args
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "weights", "size", "message"),
+    [
+        (torchvision_model, "vit_b_16", "DEFAULT", 100, "100 x 100: Input shape indivisible"),
+        (torchvision_model, "maxvit_t", "DEFAULT", 112, "not divisible by partition size 7"),
+        (timm_model, "mixer_b16_224", "DEFAULT", 192, "224 x 224 and cannot be fitted.*crop=224"),
+        (timm_model, "efficientformer_l1", "DEFAULT", 192, "cannot take images of 192 x 192"),
+        (timm_model, "levit_128s", "DEFAULT", 224, "in it is NormLinear and NormLinear"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_download(
+    monkeypatch, function, name, weights, size, message
+):
+    for loader in ("load_timm", "load_torchvision"):
+        monkeypatch.setattr(architectures, loader, lambda *_: pytest.fail("was to be loaded"))
+    with pytest.raises(InputError, match=message):
+        function(5, name, weights, size=size)
+
+
+def test_a_rehearsal_uses_up_no_random_number():
+    torch.manual_seed(0)
+    expected = timm.create_model("test_resnet", num_classes=5).state_dict()
+    torch.manual_seed(0)
+    model = timm_model(5, "test_resnet", None, size=40)
+    assert torch.equal(model.backbone.network.conv1[0].weight, expected["conv1.0.weight"])
+    assert torch.equal(model.linear[0].weight, expected["fc.weight"])
+
+
 def test_a_model_that_does_not_fit_its_images_is_refused():
     with pytest.raises(InputError, match=r"cannot take images of 16 x 16.*data\.crop"):
         require_fit(torchvision_model(5, "alexnet", None), 16, 5)
-    with pytest.raises(InputError, match=r"cannot (take images|be cut)"):
-        require_fit(torchvision_model(5, "squeezenet1_1", None), 64, 5)
