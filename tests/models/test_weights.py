@@ -14,8 +14,8 @@ import torchvision
 from torch import nn
 
 from caltech.data.augment import center_crop
+from caltech.data.folders import list_images
 from caltech.data.pixels import decode
-from caltech.data.sources import list_images
 from caltech.errors import InputError
 from caltech.models import architectures, weights
 from caltech.models.architectures import torchvision_model
