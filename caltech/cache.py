@@ -53,7 +53,11 @@ class CachedArray:
         Raises:
             DiskError: there is no room. What was computed stays; the next call goes on from it.
         """
-        return not self._is_complete(self._note()) and self._complete()
+        return not self.is_complete() and self._complete()
+
+    def is_complete(self) -> bool:
+        """Whether every row has been computed; none is verified."""
+        return self._is_complete(self._note())
 
     def read(self) -> Tensor:
         """All rows, every byte verified; memory-mapped, and no change of it reaches the file.

@@ -2,14 +2,15 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from caltech.inference import command_line, explain
-from caltech.inference.image_files import answers, expand
+from caltech.inference.image_files import absent, answers, expand
 
 USAGE = "python -m caltech.predict IMAGE... [run=KEY|best] [--json] [--explain [to=FOLDER]]"
 DESCRIPTION = """\
@@ -22,8 +23,8 @@ Print the five most probable classes of each image.
 An IMAGE is a file, a folder (all images in it and below) or a glob, quoted or not. Images are
 prepared as the run's test images were: RGB, short side resized, centre crop; the logits of
 mirrored views are averaged if the run did so. As in training, an orientation in EXIF is not
-applied; a note says where there is one. Files that cannot be read are named and the others
-answered; the exit code is then 1.
+applied; a note says where there is one. Files that are missing are named first, those that cannot
+be read in their place, and the others answered; the exit code is then 1.
 """
 
 
@@ -41,9 +42,16 @@ def main(words: Sequence[str]) -> int:
         parser.error("to=FOLDER is for the overlays of --explain")
 
     images = expand(given.images)
+    missing = absent(images)
+    for answer in missing:
+        print(answer, file=sys.stderr)
+    images = [image for image in images if image not in {answer.image for answer in missing}]
+    document = {"run": None, "images": [], "unreadable": [each.plain() for each in missing]}
+    if not images:
+        return _end(document, given.json)
     overlays = explain.names(images, given.to) if given.explain else {}
     predictor = command_line.load(given)
-    document = {"run": predictor.summary(), "images": [], "unreadable": []}
+    document["run"] = predictor.summary()
     for answer in answers(predictor, images):
         if answer.top is None:
             tqdm.write(str(answer), file=sys.stderr)
@@ -55,7 +63,12 @@ def main(words: Sequence[str]) -> int:
         if not given.json:
             tqdm.write(str(answer))
         document["images"].append(answer.plain())
-    if given.json:
+    return _end(document, given.json)
+
+
+def _end(document: Mapping[str, Any], is_json: bool) -> int:
+    """Print the document if one is asked for; the exit code."""
+    if is_json:
         print(json.dumps(document, indent=2, default=str))
     return 1 if document["unreadable"] else 0
 

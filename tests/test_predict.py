@@ -59,6 +59,18 @@ def test_unreadable_files_are_named_and_the_others_answered(ask, images, tmp_pat
     assert ask(good)[0] == 0
 
 
+def test_missing_files_are_told_first_and_load_no_model_alone(ask, images, monkeypatch, tmp_path):
+    good = images / "wild_cat" / "image_0002.jpg"
+    code, output, errors = ask(good, tmp_path / "cat.jpg")
+    assert (code, output.count("%")) == (1, 5)
+    assert errors.startswith(f"unreadable: {tmp_path}/cat.jpg: no such file\nrun ")
+    monkeypatch.setattr(predict.command_line, "load", lambda given: pytest.fail("loaded"))
+    code, output, errors = ask(tmp_path / "cat.jpg", tmp_path, tmp_path / "*.png")
+    assert (code, output, errors.count("unreadable: ")) == (1, "", 3)
+    assert errors.endswith(f"{tmp_path}/*.png: nothing matches\n")
+    assert json.loads(ask(tmp_path / "cat.jpg", "--json")[1])["run"] is None
+
+
 @pytest.mark.parametrize("typed", [["weights=last"], ["--weights", "last"], ["--weights=last"]])
 def test_json_has_the_run_and_its_answers(ask, images, finished, typed):
     code, output, _ = ask(images / "Faces", "--json", *typed)
@@ -104,7 +116,7 @@ def test_the_command_from_another_directory(start, finished, images, tmp_path, m
 
 @pytest.mark.parametrize("module", ["caltech.predict", "caltech.export"])
 def test_errors_are_one_line_and_an_exit_code(start, finished, module):
-    words = ["a.jpg"] if module == "caltech.predict" else ["format=onnx", "to=x"]
+    words = [__file__] if module == "caltech.predict" else ["format=onnx", "to=x"]
     words += ["run=0123456789", f"output={finished.parent.parent}"]
     code, _, errors = start(module, *words)
     assert code == 1

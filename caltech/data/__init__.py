@@ -2,11 +2,13 @@
 
 dataset   Dataset: images, labels and three index sets, as all other rooms see them
 sources   the data sets, a function each, which conf/data/ names
+folders   which files are images of a category; what is there instead, told
 split     which image is for what: by the study's rule, or by lists of files
 download  fetching Caltech-101 without trusting what comes
 pixels    decoding every image once; the digest of names and bytes
 augment   crops and views on the device, a batch at a time, which conf/augment/ names
-audit     what is wrong with the images: python -m caltech.data audit
+audit     what is wrong with the images
+command   python -m caltech.data audit, and verify: are they what the caches were made from?
 
 May import config, keys, settings, cache, files and errors; not models.
 
@@ -14,8 +16,13 @@ Promises:
 - Images are decoded once into a memory-mapped array (1.7 GB), crops pixel-equal to torchvision's
   Resize(256), CenterCrop(224). A decoding that is killed goes on where it was.
 - The split is exactly the study's test set, without its random part.
+- No image vanishes: what is hidden, a system's, of another kind or deeper is told at each start and
+  by the audit, and a category without an image of its own is an error.
 - Images that cannot be read, or that change while they are read, are an error that names them, and
-  nothing is kept of them. Another image, or another byte in one, is another data set.
-- What is downloaded is verified, and an archive cannot write anywhere else.
+  nothing is kept of them. Another image, or another byte in one, is another data set. That is
+  seen by sizes and times (modification and change of the entry); what changes bytes beneath the
+  file system, as a failing disk does, is seen by `python -m caltech.data verify`, which reads all.
+- Nothing is downloaded but into the cache, unless data.download=true says so. What is downloaded is
+  verified, and an archive cannot write anywhere else.
 - A new data set is a function in sources.py and a file in conf/data/.
 """

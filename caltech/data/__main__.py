@@ -1,3 +1,3 @@
-from caltech.data.audit import main
+from caltech.data.command import main
 
 main()

@@ -3,9 +3,7 @@
 Corrupt files, stray files, exact duplicates and near duplicates across the splits, class counts.
 """
 
-import argparse
 import hashlib
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +13,12 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import get_num_threads
 from tqdm import tqdm
 
-from caltech import errors
-from caltech.config import register
-from caltech.data import pixels, sources, split
+from caltech.data import folders, pixels, split
 from caltech.errors import InputError
-from caltech.settings import CONF
-from caltech.words import require_flags
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash: images that differ in more are not called near
 SIDE = 256  # as training sees them: short side of the images that are compared
@@ -34,7 +27,7 @@ SHOWN = 10  # of each kind
 
 @dataclass(frozen=True)
 class Findings:
-    """Names are `category/file`; a pair's files are in different splits."""
+    """Names are `category/file`, of a folder `name/`; a pair's files are in different splits."""
 
     images: int
     per_class: dict[str, int]
@@ -55,9 +48,10 @@ def audit(images: Path, train_files: str | None = None, test_files: str | None =
         InputError: there is none, or a folder cannot be read.
     """
     if not images.is_dir():
-        above = images.parent.name
-        raise InputError(f"{images} is no folder. Type data.root= with the folder of {above}/.")
-    files = sources.list_images(images)
+        told = folders.explain_absence(images.parent.parent)
+        raise InputError(f"{images} is no folder. {told}")
+    listed = folders.listing(images)
+    files = listed.files
     parts = split.of(files, train_files, test_files)
     part = {files[i]: name for name, indices in parts.items() for i in indices.tolist()}
     with ThreadPoolExecutor(get_num_threads()) as pool:
@@ -72,7 +66,7 @@ def audit(images: Path, train_files: str | None = None, test_files: str | None =
     return Findings(
         images=len(files),
         per_class=dict(Counter(file.split("/")[0] for file in files)),
-        stray=_stray(images),
+        stray=tuple(listed.stray),
         corrupt=tuple(f"{file}: {why}" for file, (_, _, why) in found.items() if why),
         exact=tuple(same),
         exact_across=tuple(
@@ -98,7 +92,7 @@ def report(findings: Findings) -> str:
     ]
     kinds = {
         "files that cannot be read as images": findings.corrupt,
-        "stray files (not read)": findings.stray,
+        "stray files and folders (not read)": findings.stray,
         "groups of files with the same bytes": findings.exact,
         "pairs with the same bytes in different splits": findings.exact_across,
         f"near duplicates in different splits (at most {NEAR_BITS} of 64 bits)": sorted(
@@ -111,29 +105,6 @@ def report(findings: Findings) -> str:
         if len(found) > SHOWN:
             lines.append(f"    and {len(found) - SHOWN} more")
     return "\n".join(lines)
-
-
-def main() -> None:
-    """Audit what `python -m caltech.train` would read; exit code 1 if an image is corrupt."""
-    parser = argparse.ArgumentParser(prog="python -m caltech.data", description=__doc__)
-    parser.add_argument("command", choices=["audit"])
-    parser.add_argument("overrides", nargs="*", help="as for caltech.train: data.root=FOLDER")
-    with errors.shown_as_messages():
-        register()
-        require_flags(sys.argv[1:], parser)
-        arguments = parser.parse_args()
-        with initialize_config_dir(config_dir=str(CONF)):
-            given = compose("train", arguments.overrides).data
-        errors.composed()
-        name = given.get("_target_", "").rpartition(".")[2]
-        if name not in sources.FOLDERS:
-            raise InputError(
-                "An audit reads image files, and this data set has none. Type data.root=."
-            )
-        images = sources.folder(given.root, name)
-        findings = audit(images, given.get("train_files"), given.get("test_files"))
-        print(report(findings))
-    raise SystemExit(1 if findings.corrupt else 0)
 
 
 def _digests(path: Path) -> tuple[str, int | None, str]:
@@ -154,17 +125,6 @@ def _near(hashes: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
         distances = np.bitwise_count(table[row + 1 :] ^ table[row])
         for other in np.flatnonzero(distances <= NEAR_BITS):
             yield file, files[row + 1 + other], int(distances[other])
-
-
-def _stray(images: Path) -> tuple[str, ...]:
-    """All that is neither a category's image nor the background's."""
-    found = []
-    for path in sorted(images.rglob("*")):
-        name = path.relative_to(images)
-        is_image = len(name.parts) == 2 and path.suffix.lower() in sources.IMAGE_SUFFIXES
-        if not path.is_dir() and not is_image:
-            found.append(str(name))
-    return tuple(found)
 
 
 def _shown(one: str | tuple[str | int, ...]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from caltech.data import folders
 from caltech.errors import InputError
 
 # As in torchvision.datasets.Caltech101.
@@ -22,15 +23,13 @@ def caltech101(images: Path, download: bool) -> None:
 
     Raises:
         InputError: `download` is off, there is no network, or the archive is not the known one.
+            It says what is there instead.
     """
     from torchvision.datasets.utils import download_url
 
-    advice = (
-        "Type data.root=FOLDER or set CALTECH101_ROOT to a folder that holds "
-        "caltech101/101_ObjectCategories, or type data=digits, which needs no download."
-    )
     if not download:
-        raise InputError(f"{images} does not exist. {advice}")
+        told = folders.explain_absence(images.parent.parent)
+        raise InputError(f"{images} does not exist. {told}")
     folder = images.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +40,8 @@ def caltech101(images: Path, download: bool) -> None:
             extract(folder / "caltech-101.zip", images)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise InputError(
-            f"{images} does not exist, and {URL} could not be downloaded: {error}. {advice}"
+            f"{images} does not exist, and {URL} could not be downloaded: {error}. "
+            f"{folders.explain_absence(images.parent.parent)}"
         ) from error
 
 

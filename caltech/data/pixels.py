@@ -6,9 +6,9 @@ Decoding costs more than a small network's forward pass, and no epoch needs it t
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from caltech import versions
 from caltech.cache import CachedArray
+from caltech.data.folders import naming_file
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json, write_sealed_json
 
@@ -33,42 +34,48 @@ def content_digest(images: Path, files: list[str], cache: Path) -> str:
     """SHA-256 over the names and bytes of `files`, in order.
 
     Reading 130 MB at every start would cost more than a short trial, so the digest is kept under
-    the files' sizes and modification times and is read from there while those are unchanged.
+    the files' sizes and times (of the last change of content and of the entry, which no program
+    can set) and is read from there while those are unchanged. What changes bytes beneath the file
+    system, as a failing disk does, is found by `python -m caltech.data verify`.
 
     Raises:
         InputError: a file cannot be read; names it.
     """
-    stamp = hashlib.sha256(os.fsencode(images.resolve()))
-    with naming_file():
-        for file in files:
-            status = os.stat(images / file)  # noqa: PTH116 (three times as fast as Path.stat)
-            stamp.update(os.fsencode(file))
-            stamp.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    kept = cache / "digests" / f"{stamp.hexdigest()[:32]}.json"
+    kept = kept_digest(images, files, cache)
     if kept.is_file():
         try:
             return read_sealed_json(kept, {"content": str})["content"]
         except DamagedError as error:
             log.warning("%s It is computed again.", error)
+    content = read_digest(images, files)
+    write_sealed_json(kept, {"images": str(images), "content": content})
+    return content
+
+
+def kept_digest(images: Path, files: list[str], cache: Path) -> Path:
+    """The file that keeps the digest of these files while their sizes and times are what they are.
+
+    Raises:
+        InputError: as content_digest.
+    """
+    stamp = hashlib.sha256(os.fsencode(images.resolve()))
+    with naming_file():
+        for file in files:
+            status = os.stat(images / file)  # noqa: PTH116 (three times as fast as Path.stat)
+            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+            stamp.update(os.fsencode(file))
+            stamp.update(f"\0{status.st_size}\0{times}\0".encode())
+    return cache / "digests" / f"{stamp.hexdigest()[:32]}.json"
+
+
+def read_digest(images: Path, files: list[str]) -> str:
+    """The digest by every byte, whatever is kept."""
     content = hashlib.sha256()
     with naming_file():
         for file in files:
             content.update(os.fsencode(file) + b"\0")
             content.update(hashlib.sha256((images / file).read_bytes()).digest())
-    write_sealed_json(kept, {"images": str(images), "content": content.hexdigest()})
     return content.hexdigest()
-
-
-@contextmanager
-def naming_file() -> Iterator[None]:
-    """Turn what the system says of a file or folder that cannot be read into one InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{error.filename} cannot be read: {error.strerror}. Restore it, or move it out of the "
-            "data set."
-        ) from error
 
 
 def cached(images: Path, files: list[str], resize: int, content: str, cache: Path) -> CachedArray:
@@ -105,6 +112,27 @@ def cached(images: Path, files: list[str], resize: int, content: str, cache: Pat
         doing="decoding %d images once",
         row_bytes=row_bytes,
     )
+
+
+def differing(array: CachedArray, images: Path, files: list[str], resize: int) -> list[str]:
+    """Files whose image is another than its row of pixels, as far as such are in the cache."""
+
+    def refuse(rows: range, done: Callable[[int], object]) -> Tensor:
+        raise DamagedError(f"{array.path} is damaged and cannot be compared: delete it.")
+
+    if not array.is_complete():
+        return []
+    kept = replace(array, compute=refuse).read()  # never computed from other images
+
+    def differs(row: int) -> bool:
+        try:
+            return not np.array_equal(decode(images / files[row], resize), kept[row].numpy())
+        except Exception:  # Pillow raises many types for a broken image
+            return True
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = pool.map(differs, range(len(files)))
+        return [file for file, is_other in zip(files, found, strict=True) if is_other]
 
 
 def decode(path: Path, resize: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The data sets, a function each: which images there are, and where their pixels are.
 
 A new one is a function here and a file in conf/data/. If its images are files in category folders,
-it has a line in FOLDERS, too, and most of its function is a call of `_of_files`.
+most of its function is a call of `_of_files`.
 """
 
 import hashlib
@@ -12,18 +12,14 @@ import torch
 from torch import Tensor
 
 from caltech.data import download as downloads
-from caltech.data import pixels, split
+from caltech.data import folders, pixels, split
 from caltech.data.dataset import Dataset
 from caltech.errors import InputError
-
-FOLDERS = {"caltech101": "caltech101/101_ObjectCategories"}  # of the categories, below data.root
-BACKGROUND = "BACKGROUND_Google"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def caltech101(
     root: str,
-    download: bool,
+    download: bool | str,
     resize: int,
     crop: int,
     train_files: str | None,
@@ -34,7 +30,8 @@ def caltech101(
 
     Args:
         root: folder of `caltech101/101_ObjectCategories`, as torchvision lays it out.
-        download: fetch the archive if it is not there.
+        download: the archive, if the images are not there: "auto" only into the cache's own folder
+            of data sets, true into any root, false never.
         resize: length in pixels to which an image's short side is resized.
         crop: side in pixels of the centre crop that models see.
         train_files, test_files: text files with a `category/image.jpg` a line, both or none, that
@@ -45,9 +42,10 @@ def caltech101(
         InputError: the images are missing or unreadable, or the lists overlap or repeat.
     """
     _require_crop(crop, resize)
-    images = folder(root, "caltech101")
+    images = caltech101_images(root)
     if not images.is_dir():
-        downloads.caltech101(images, download)
+        own = Path(cache).expanduser() / "datasets"
+        downloads.caltech101(images, _is_wanted(download, Path(root).expanduser() == own))
     return _of_files("caltech101", images, resize, crop, (train_files, test_files), cache)
 
 
@@ -77,34 +75,18 @@ def digits(resize: int, crop: int) -> Dataset:
     )
 
 
-def folder(root: str, name: str) -> Path:
-    """Where the category folders of the data set of that name are."""
-    return Path(root).expanduser() / FOLDERS[name]
-
-
-def list_images(images: Path) -> list[str]:
-    """`category/file` of every image: categories sorted without regard to case, files by name."""
-    with pixels.naming_file():
-        categories = [p for p in images.iterdir() if p.is_dir() and p.name != BACKGROUND]
-        files = [
-            f"{category.name}/{file.name}"
-            for category in sorted(categories, key=lambda path: path.name.lower())
-            for file in sorted(category.iterdir(), key=lambda path: path.name)
-            if file.suffix.lower() in IMAGE_SUFFIXES
-        ]
-    if not files:
-        raise InputError(
-            f"{images} has no category folder with images. Type data.root= with the folder that "
-            f"holds {'/'.join(images.parts[-2:])}."
-        )
-    return files
+def caltech101_images(root: str) -> Path:
+    """Where the category folders are."""
+    return Path(root).expanduser() / folders.CALTECH101
 
 
 def _of_files(
     name: str, images: Path, resize: int, crop: int, lists: tuple[str | None, ...], cache: str
 ) -> Dataset:
     """The images in category folders, decoded; split by two lists of files or by the rule."""
-    files = list_images(images)
+    found = folders.listing(images)
+    files = found.files
+    folders.tell_strays(images, found.stray)
     names = [file.split("/")[0] for file in files]
     classes = tuple(dict.fromkeys(names))
     parts = split.of(files, *lists)
@@ -114,7 +96,8 @@ def _of_files(
     array = pixels.cached(images, files, resize, content, kept)
     try:
         if array.ensure() and (
-            list_images(images) != files or pixels.content_digest(images, files, kept) != content
+            folders.list_images(images) != files
+            or pixels.content_digest(images, files, kept) != content
         ):
             raise InputError(f"{images} changed while it was read. Type the command again.")
     except InputError:
@@ -132,6 +115,15 @@ def _of_files(
         crop=crop,
         content=content,
     )
+
+
+def _is_wanted(download: bool | str, is_own_place: bool) -> bool:
+    if download not in (True, False, "auto"):
+        raise InputError(
+            f"data.download={download} is not allowed: it is auto (only into the cache), true or "
+            "false."
+        )
+    return is_own_place if download == "auto" else bool(download)
 
 
 def _require_crop(crop: int, resize: int) -> None:

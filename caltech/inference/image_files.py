@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from caltech.data.sources import IMAGE_SUFFIXES
+from caltech.data.folders import IMAGE_SUFFIXES, is_hidden
 from caltech.inference import explain
 from caltech.inference.predictor import Predictor
 
@@ -43,6 +43,12 @@ class Answer:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+def absent(images: Sequence[Path]) -> list[Answer]:
+    """Of those that are no files at all: they are told before a model is loaded."""
+    reasons = {image: _absence(image) for image in images}
+    return [Answer(image, reason=reason) for image, reason in reasons.items() if reason]
+
+
 def answers(predictor: Predictor, images: Sequence[Path]) -> Iterator[Answer]:
     """Answer image files in their order, a batch at a time; a bar shows progress on a terminal."""
     size = predictor.batch_size
@@ -64,14 +70,19 @@ def answers(predictor: Predictor, images: Sequence[Path]) -> Iterator[Answer]:
 def expand(given: Sequence[str]) -> list[Path]:
     """The files that files, folders and globs stand for, each once.
 
-    What a folder or a glob gives is sorted and without earlier explanations. What stands for
-    nothing stays as it is, to be told as unreadable.
+    What a folder or a glob gives is sorted and without earlier explanations; what is hidden in a
+    folder is left out. What stands for nothing stays as it is, to be told as unreadable.
     """
     files: list[Path] = []
     for text in given:
         path = Path(text).expanduser()
         if path.is_dir():
-            found = [p for p in path.rglob("*") if p.suffix.lower() in FOLDER_SUFFIXES]
+            found = [
+                each
+                for each in path.rglob("*")
+                if each.suffix.lower() in FOLDER_SUFFIXES
+                and not any(map(is_hidden, each.relative_to(path).parts))
+            ]
         elif glob.has_magic(text) and not path.exists():
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute ones, too)
             found = [Path(match) for match in matches if Path(match).is_file()]
@@ -82,12 +93,19 @@ def expand(given: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+def _absence(path: Path) -> str | None:
+    try:
+        if path.is_dir():
+            return "no image in this folder"
+        if not path.exists():
+            return "nothing matches" if glob.has_magic(str(path)) else "no such file"
+    except OSError as error:  # a folder on the way that may not be read, a name too long
+        return error.strerror
+    return None
+
+
 def _read(predictor: Predictor, path: Path) -> Tensor | str:
     """Decoded pixels (resize, resize, 3) uint8 of one file, or why it cannot be read."""
-    if path.is_dir():
-        return "no image in this folder"
-    if not path.exists():
-        return "nothing matches" if glob.has_magic(str(path)) else "no such file"
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

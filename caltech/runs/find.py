@@ -69,8 +69,10 @@ def _of_key(key: str, directories: Sequence[RunDirectory], place: Path) -> RunDi
 
 
 def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) -> RunDirectory:
-    """Validation decides, never the test part. Accuracies on different data cannot be compared."""
+    """Validation decides, never the test part. Accuracies on different data cannot be compared:
+    of several data sets, that of the run that was finished last is taken, and told."""
     best: dict[tuple[str, str], tuple[tuple[float, float], RunDirectory]] = {}
+    ended: dict[tuple[str, str], int] = {}  # of each data set, when its newest run did
     for directory in directories:
         result = Result.read(directory, pruned_too=False)
         if result is None:
@@ -86,22 +88,25 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             continue
         measured = result.objective, -result.best["val/loss"]
         name = made_from["name"], made_from["sha256"]
+        ended[name] = max(ended.get(name, 0), directory.result.stat().st_mtime_ns)
         if name not in best or measured > best[name][0]:
             best[name] = measured, directory
     if not best:
         wanted = f" on data={data}" if data else ""
         raise InputError(f"{place} has no finished run{wanted}. Train one with caltech.train.")
+    newest = max(best, key=ended.__getitem__)
     if len(best) > 1:
         listed = "; ".join(
             f"data={name if [n for n, _ in best].count(name) == 1 else sha[:8]} "
             f"({directory.path.name}, {accuracy:.4f})"
             for (name, sha), ((accuracy, _), directory) in best.items()
         )
-        raise InputError(
-            "The best run of each data set (key, validation accuracy), which cannot be compared: "
-            f"{listed}. Type one of these data=, or its key as run=."
-        )
-    return next(iter(best.values()))[1]
+        log.warning(
+            "run=best is %s, of the data set that was trained on last (%s). The best run of each "
+            "data set (key, validation accuracy), which cannot be compared: %s. Type one of these "
+            "data=, or its key as run=, for another.", best[newest][1], newest[0], listed,
+        )  # fmt: skip
+    return best[newest][1]
 
 
 def _require_named(directory: RunDirectory, result: Result) -> None:

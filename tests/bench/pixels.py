@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 
 from caltech.data import pixels
-from caltech.data.sources import list_images
+from caltech.data.folders import list_images
 from tests.bench import plain
 
 SAMPLE = 2000

@@ -2,13 +2,17 @@
 
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from caltech.data import pixels
 from caltech.data.audit import audit, report
+from caltech.data.folders import list_images
+from caltech.data.sources import caltech101
 
 
 def ant(root: Path, number: int) -> Path:
@@ -23,9 +27,11 @@ def test_it_finds_what_was_put_there(root):
         image.save(ant(root, 6), quality=60)  # 5: train
     ant(root, 7).write_bytes(b"\xff\xd8")
     (folder / "notes.txt").write_text("x")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / "bee" / "image.webp").touch()
     found = audit(folder)
     assert (found.images, found.per_class) == (16, {"ant": 8, "bee": 8})
-    assert found.stray == ("notes.txt",)
+    assert found.stray == (".ipynb_checkpoints/", "bee/image.webp", "notes.txt")
     assert [one.split(":")[0] for one in found.corrupt] == ["ant/image_0007.jpg"]
     copies = ("ant/image_0001.jpg", "bee/image_0001.jpg", "bee/image_0003.jpg")
     assert found.exact == (copies,)
@@ -34,7 +40,7 @@ def test_it_finds_what_was_put_there(root):
     near = {pair[:2] for pair in found.near_across}
     assert ("ant/image_0004.jpg", "ant/image_0006.jpg") in near
     assert not near & set(found.exact_across)
-    assert "1 stray files" in report(found)
+    assert "3 stray files and folders" in report(found)
 
 
 def test_lists_are_the_split(root):
@@ -57,6 +63,24 @@ def run(monkeypatch, *arguments: str) -> int:
     return ended.value.code
 
 
+def test_images_changed_with_equal_size_and_time_are_found(root, tmp_path, monkeypatch, capsys):
+    """As a failing disk changes them: below the file system, which notes every other change."""
+    own = [f"data.root={root}", f"data.cache={tmp_path}/cache", "data.resize=72", "data.crop=64"]
+    assert run(monkeypatch, "verify", *own) == 0
+    assert "nothing is kept that could differ" in capsys.readouterr().out
+    caltech101(str(root), False, 72, 64, None, None, f"{tmp_path}/cache")
+    assert run(monkeypatch, "verify", *own) == 0
+    assert "unchanged: as" in capsys.readouterr().out
+    kept = next((tmp_path / "cache" / "digests").iterdir())
+    shutil.copyfile(ant(root, 3), ant(root, 2))
+    images = root / "caltech101" / "101_ObjectCategories"
+    kept.rename(pixels.kept_digest(images, list_images(images), tmp_path / "cache"))
+    assert run(monkeypatch, "verify", *own) == 1
+    said = capsys.readouterr().out
+    assert "CHANGED with equal sizes and times" in said
+    assert said.count("other pixels") == 1 and "ant/image_0002.jpg" in said
+
+
 def test_the_command(root, monkeypatch, capsys):
     ant(root, 2).write_bytes(b"")
     assert run(monkeypatch, "audit", f"data.root={root}") == 1
@@ -69,7 +93,7 @@ def test_the_command(root, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data=digits", "error: An audit reads image files, and this data set has none."),
+        ("data=digits", "error: .* reads image files, and this data set has none."),
         ("data.root=/nowhere", "/nowhere/caltech101/101_ObjectCategories is no folder."),
         ("data=nothing", "error: .*Could not find 'data/nothing'"),
     ],

@@ -1,5 +1,6 @@
 """Decoded pixels are torchvision's; what the caches do is in tests/test_cache.py."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchvision.transforms import functional as vision
 
 from caltech.data import pixels
 from caltech.data.augment import center_crop
-from caltech.data.sources import list_images
+from caltech.data.folders import list_images
 
 
 def reference_crop(path: Path, resize: int, crop: int) -> torch.Tensor:
@@ -72,7 +73,9 @@ def test_the_digest_is_of_names_and_bytes_and_is_read_where_it_is_kept(tmp_path,
         patched.setattr(Path, "read_bytes", lambda *_: pytest.fail("read again"))
         patched.setattr(pixels, "read_sealed_json", lambda path, _: {"content": path.name})
         assert digest("a", "b").endswith(".json")
-    (tmp_path / "a").write_bytes(b"other")
+    times = (tmp_path / "a").stat().st_mtime_ns
+    (tmp_path / "a").write_bytes(b"2")
+    os.utime(tmp_path / "a", ns=(times, times))  # equal size and time
     assert digest("a", "b") != first
 
 

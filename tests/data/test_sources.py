@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from caltech.config import build
-from caltech.data.sources import caltech101, digits, list_images
+from caltech.data.folders import list_images
+from caltech.data.sources import caltech101, digits
 from caltech.errors import InputError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from caltech.data import split
-from caltech.data.sources import list_images
+from caltech.data.folders import list_images
 from caltech.errors import InputError
 
 FILES = [f"{category}/{number}.jpg" for category in "abcde" for number in range(12)]

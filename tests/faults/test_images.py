@@ -95,15 +95,17 @@ def test_names_of_all_kinds(root):
         renamed.rename(folder / "bee")
 
 
-def test_folders_of_all_kinds(root):
+def test_folders_of_all_kinds(root, caplog):
     folder = root / "caltech101" / "101_ObjectCategories"
-    (folder / "empty").mkdir()
     (folder / "single").mkdir()
     saved(folder / "single" / "image_0001.jpg", RGB)
     (folder / "loop").symlink_to(folder)
     (folder / "itself").symlink_to("itself")
+    (folder / "nowhere").symlink_to("nothing")
     (folder / "ant" / "deeper").mkdir()
     assert load(root).classes == ("ant", "bee", "single")
+    assert "4 files or folders are no images of a category" in caplog.text
+    assert "ant/deeper/, itself, loop, nowhere" in caplog.text
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from caltech.data.folders import list_images
 from caltech.data.pixels import decode, enlarge
-from caltech.data.sources import list_images
 from caltech.inference import explain
-from caltech.inference.image_files import answers, expand
+from caltech.inference.image_files import absent, answers, expand
 from caltech.inference.predictor import Predictor
 from caltech.runs.directory import WEIGHTS, RunDirectory
 
@@ -32,8 +32,9 @@ def test_a_run_s_own_test_files_get_its_stored_answers(finished, images, weights
 
 
 def test_files_folders_and_globs_each_once(tmp_path):
-    for name in ("b.JPG", "a.png", "notes.txt", f"a.png{explain.SUFFIX}", "below/c.jpeg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    hidden = ("._b.JPG", "@eaDir/b.JPG", "below/.thumbnails/d.png")
+    for name in ("b.JPG", "a.png", "notes.txt", f"a.png{explain.SUFFIX}", "below/c.jpeg", *hidden):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
 
@@ -57,15 +58,24 @@ def test_what_cannot_be_read_is_told_in_its_place(predictor, images, tmp_path):
         tmp_path / "cut.jpg": "truncated",
         good: "None",
         tmp_path / "text.jpg": "not an image in a format",
-        tmp_path / "missing.jpg": "no such file",
-        tmp_path / "*.gif": "nothing matches",
-        tmp_path: "no image in this folder",
+        tmp_path / "missing.jpg": "No such file",  # it was there when the command began
     }
     found = list(answers(predictor, list(reasons)))
     assert [answer.image for answer in found] == list(reasons)
     for answer, reason in zip(found, reasons.values(), strict=True):
         assert reason in str(answer.reason)
         assert (answer.top is not None) == (answer.image == good)
+
+
+def test_what_is_no_file_is_told_before_a_model_is_loaded(images, tmp_path):
+    good = images / "wild_cat" / "image_0002.jpg"
+    reasons = {
+        tmp_path / "missing.jpg": "no such file",
+        tmp_path / "*.gif": "nothing matches",
+        tmp_path: "no image in this folder",
+        tmp_path / ("x" * 300): "File name too long",
+    }
+    assert {each.image: each.reason for each in absent([good, *reasons])} == reasons
 
 
 def test_an_exif_orientation_is_ignored_as_in_training_and_told(

@@ -19,8 +19,8 @@ from torch import nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from caltech.data.augment import center_crop
+from caltech.data.folders import list_images
 from caltech.data.pixels import decode
-from caltech.data.sources import list_images
 from caltech.errors import InputError
 from caltech.models import architectures, weights
 from caltech.models.architectures import timm_model, torchvision_model

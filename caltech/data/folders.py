@@ -1,0 +1,156 @@
+"""Images in category folders: which files they are, and what else lies there.
+
+Nothing vanishes: what is no image of a category is told, and a category without images is an error.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CALTECH101 = Path("caltech101/101_ObjectCategories")  # below data.root, as torchvision has it
+BACKGROUND = "BACKGROUND_Google"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of the study's files, in small or large letters
+# What systems, shares and archives leave behind; all that begins with a dot is hidden anyway.
+SYSTEM = ("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin",
+          "system volume information", "__pycache__")  # fmt: skip
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a folder of categories; names are relative to it."""
+
+    files: list[str]  # category/file: categories sorted without regard to case, files by name
+    stray: list[str]  # what is no image of a category; a folder ends in a slash
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is the system's and not the user's."""
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def list_images(images: Path) -> list[str]:
+    """`category/file` of every image below a folder of categories, as Listing.files."""
+    return listing(images).files
+
+
+def listing(images: Path) -> Listing:
+    """The images in the category folders of `images` (.../101_ObjectCategories).
+
+    Raises:
+        InputError: there is none, a category has none of its own, or a folder cannot be read.
+    """
+    files, stray, own = [], [], images.resolve()
+    with naming_file():
+        for category in sorted(images.iterdir(), key=lambda path: (path.name.lower(), path.name)):
+            if not _is_category(category, own):
+                stray.append(_named(category, images))
+                continue
+            found = sorted(category.iterdir(), key=lambda path: path.name)
+            mine = [path for path in found if _is_image(path)]
+            stray += [_named(path, images) for path in found if not _is_image(path)]
+            if category.name == BACKGROUND:
+                continue
+            if not mine:
+                raise InputError(_without_images(category, found))
+            files += [f"{category.name}/{path.name}" for path in mine]
+    if not files:
+        raise InputError(
+            f"{images} has no category folder with images. Type data.root= with the folder that "
+            f"holds {'/'.join(images.parts[-2:])}."
+        )
+    return Listing(files, stray)
+
+
+def tell_strays(images: Path, stray: Sequence[str]) -> None:
+    """Warn of what is not read, once a build; the real data set's one is in its background."""
+    told = [name for name in stray if not name.startswith(f"{BACKGROUND}/")]
+    if told:
+        named = ", ".join(ascii(name)[1:-1] for name in told[:SHOWN])
+        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+        log.warning(
+            "%s: %d files or folders are no images of a category and are not read: %s%s. "
+            "python -m caltech.data audit lists them.", images, len(told), named, more,
+        )  # fmt: skip
+
+
+@contextmanager
+def naming_file() -> Iterator[None]:
+    """Turn what the system says of a file or folder that cannot be read into one InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be read: {error.strerror}. Restore it, or move it out of the "
+            "data set."
+        ) from error
+
+
+def explain_absence(root: Path) -> str:
+    """What is at `root`, which has no caltech101/101_ObjectCategories, and what to type instead."""
+    with naming_file():
+        if (right := _right_root(root.absolute())) is not None:
+            return right
+        if not root.is_dir():
+            told = f"{root} {'is a file' if root.exists() else 'does not exist'}."
+        else:
+            names = sorted(_named(path, root) for path in root.iterdir())
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            told = f"{root} has {', '.join(names[:SHOWN]) or 'nothing'}{more}."
+    return (
+        f"{told} Type data.root=FOLDER or set CALTECH101_ROOT to a folder that holds {CALTECH101}, "
+        "or type data=digits, which needs no download. data.download=true downloads it (132 MB) "
+        f"into {root}."
+    )
+
+
+def _right_root(place: Path) -> str | None:
+    """What to type where the categories are close by: above, below, or in a renamed folder."""
+    below = (path.parent.parent for d in ("*", "*/*") for path in place.glob(f"{d}/{CALTECH101}"))
+    above = (up for up in place.parents[:3] if (up / CALTECH101).is_dir())
+    if (right := next(above, None) or next(below, None)) is not None:
+        return f"{right} has it: type data.root={right}."
+    folder, inner = CALTECH101.parts
+    near = (path for up in (place, place.parent) for path in (up / inner, *up.glob(f"*/{inner}")))
+    if (found := next((path for path in near if path.is_dir()), None)) is None:
+        return None
+    return (
+        f"{found} is there: rename {found.parent} to {found.parent.with_name(folder)} and type "
+        f"data.root={found.parent.parent}."
+    )
+
+
+def _is_category(path: Path, own: Path) -> bool:
+    """A folder, or a link to one, that is the user's and does not lead back to where it lies."""
+    if is_hidden(path.name) or not path.is_dir():
+        return False
+    return not path.is_symlink() or path.resolve() not in (own, *own.parents)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
+
+
+def _named(path: Path, images: Path) -> str:
+    slash = "/" if not path.is_symlink() and path.is_dir() else ""
+    return f"{path.relative_to(images)}{slash}"
+
+
+def _without_images(category: Path, found: Sequence[Path]) -> str:
+    kinds = Counter(
+        "folders" if path.is_dir() else f"{path.suffix or 'files without a suffix'}"
+        for path in found
+    )
+    holds = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
+    return (
+        f"{category} has no {', '.join(IMAGE_SUFFIXES)} of its own ({holds or 'it is empty'}): "
+        "its class would be missing, and each class after it would have another number. Put the "
+        "images there as JPEG or PNG, or move the folder out of the data set."
+    )
