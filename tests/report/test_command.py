@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from caltech.errors import InputError
-from caltech.report import sources
+from caltech.report.kept import kept
 from caltech.train import train
 from tests.conftest import REPOSITORY
 from tests.report.conftest import accuracies
@@ -29,7 +29,7 @@ def test_a_run_is_reported_and_its_page_is_the_same_without_its_data(configure, 
     result = json.loads((Path(cfg.directory) / "result.json").read_text())
     assert accuracies(text, "Runs") == {"timm": f"{result['last']['test/accuracy']:.4f}"}
     answered = np.load(Path(cfg.directory) / "predictions_last.npz")
-    (run,) = sources.kept(folder / "kept")
+    (run,), _ = kept(folder / "kept")
     assert run.images("validation") == 10 and run.data["classes"][0] == "accordion"
     assert (run.predictions.last == answered["predictions"]).all()
     wrong = (answered["predictions"] != answered["labels"]).sum()
