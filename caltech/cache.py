@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -112,7 +111,7 @@ class CachedArray:
 
     def _complete(self) -> bool:
         """Compute the blocks that are damaged or missing; whether there were any."""
-        with FileLock(self.path.with_suffix(".lock")):  # which makes the folder, too
+        with files.acquire(self.path.with_suffix(".lock")):  # which makes the folder, too
             note = self._note()
             blocks = list(note["blocks"])
             for first in range(sum(rows for rows, _ in blocks), self.rows, self.block_rows):

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-import socket
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,12 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import AcquireReturnProxy, FileLock
 
 from caltech.errors import DamagedError, DiskError
+from caltech.locks import held_partial, remove_leftovers
 
 log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, over quota, over the allowed file size
+_NO_LOCKS = "its file system has no file locks, so two processes could write it at the same time"
+_REASONS = dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), _NO_LOCKS) | {
+    errno.ENOENT: "another process removed its temporary file (do file locks reach all hosts?)",
+    errno.EEXIST: "a file is in the place of its folder",
+    errno.ENOTDIR: "a file is in the place of its folder",
+}
 CHECKSUM = "crc32"  # the last key of a sealed JSON file
 
 
@@ -32,7 +40,7 @@ CHECKSUM = "crc32"  # the last key of a sealed JSON file
 def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     """A temporary name in the same folder that takes the place of `path` once it is complete.
 
-    What processes of this host that no longer live left in the folder is removed on the way.
+    What killed processes left in the folder is removed on the way.
 
     Args:
         size: bytes that will be written, if known.
@@ -40,26 +48,53 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     Raises:
         DiskError: they cannot be written; `path` is what it was before.
     """
-    with explaining_full_disk(path, size):
+    with explaining_disk(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-        try:
-            yield partial
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with held_partial(path) as partial:
+            try:
+                yield partial
+                with partial.open("rb+") as file:
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files in `folder` whose process was killed on this host."""
-    # With a suffix: SQLite's journal of a database.
-    for path in folder.glob(f".*.{socket.gethostname()}.*.partial*"):
-        pid = path.name.split(".")[-2]
-        if pid.isdecimal() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """A temporary name of a folder that becomes `path`, which is not there, once it is complete.
+
+    Libraries put their temporary files there, too: killed, a process leaves nothing elsewhere.
+
+    Raises:
+        DiskError: it cannot be written; nothing of it stays.
+    """
+    with explaining_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        with held_partial(path, is_folder=True) as partial:
+            before, tempfile.tempdir = tempfile.tempdir, str(partial)
+            try:
+                yield partial / path.name
+                (partial / path.name).rename(path)
+            finally:
+                tempfile.tempdir = before
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def acquire(path: Path, timeout: float = -1) -> AcquireReturnProxy:
+    """Hold the lock that the file `path` stands for; to be left by `with`.
+
+    Args:
+        timeout: seconds to wait for another process; without, as long as it takes.
+
+    Raises:
+        Timeout: another process holds it.
+        DiskError: it cannot be made, or its file system has no locks.
+    """
+    with explaining_disk(path):
+        return FileLock(path, fallback_to_soft=False).acquire(timeout=timeout)
 
 
 def require_room(path: Path, size: int) -> None:
@@ -67,6 +102,24 @@ def require_room(path: Path, size: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < size:
         raise DiskError(_no_room(path, size, "no space is left for it"))
+
+
+@contextmanager
+def explaining_disk(path: Path, size: int | None = None) -> Iterator[None]:
+    """As explaining_full_disk, also where `path` is in a place that cannot be written."""
+    try:
+        with explaining_full_disk(path, size):
+            yield
+    except OSError as error:
+        if not _concerns(error, path):
+            raise
+        reason = _REASONS.get(error.errno, error.strerror)
+        named = error.filename if error.errno not in _REASONS else None
+        place = f" ({os.fsdecode(named)})" if named and str(path) != named else ""
+        raise DiskError(
+            f"{path} cannot be written: {reason}{place}. Type output=FOLDER (runs), cache=FOLDER "
+            "(caches) or to=FOLDER (exports) for a place where you may write."
+        ) from error
 
 
 @contextmanager
@@ -127,21 +180,29 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def read_sealed_json(path: Path) -> dict[str, Any]:
+def read_sealed_json(path: Path, needs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What write_sealed_json wrote.
 
+    Args:
+        needs: types of the values that have to be there, by name.
+
     Raises:
-        DamagedError: it is not that any more.
+        DamagedError: it is not that any more, or cannot be read.
     """
     try:
         value = json.loads(path.read_bytes())
         found = value.pop(CHECKSUM, None)
-    except (ValueError, AttributeError, TypeError) as error:
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+    if found is not None and found != _sum_of(value):
+        raise DamagedError(f"{path} does not match its checksum.")
+    for name, kind in (needs or {}).items():
+        if not isinstance(value.get(name), kind):
+            raise DamagedError(f"{path} was cut short or changed: it has no {name}.")
     if found is None:
         log.warning("%s has no checksum; an earlier version wrote it so.", path)
-    elif found != _sum_of(value):
-        raise DamagedError(f"{path} does not match its checksum.")
     return value
 
 
@@ -159,14 +220,12 @@ def _sum_of(value: Mapping[str, Any]) -> str:
     return sum_of(json.dumps(value).encode())
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # another user's
-    return True
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is of `path`, its temporary file, or a folder that it is in."""
+    if error.filename is None:
+        return error.errno in (*_REASONS, errno.EROFS, errno.EIO)
+    named = Path(os.fsdecode(error.filename))
+    return path.is_relative_to(named) or named.is_relative_to(path.parent)
 
 
 def _no_room(path: Path, size: int | None, reason: str) -> str:

@@ -59,7 +59,7 @@ def train(
         DivergedError: the loss is not finite.
     """
     validate(cfg)
-    cfg = OmegaConf.merge(cfg, {"key": cfg.key})  # settled, whatever comes to lie on the disk
+    cfg = provenance.settled(cfg)
     device = choose_device(cfg.device)
     torch.manual_seed(cfg.seed)
 
@@ -168,7 +168,9 @@ def compose_and_train(cfg: DictConfig) -> float | None:
     with jobs.recorded(cfg, overrides, hydra_cfg.job) as record:
         if cfg.dry_run:
             validate(cfg)
-            record.status = state_of(RunDirectory(each.directory) for each in repeated(cfg))
+            record.status = state_of(
+                RunDirectory(provenance.settled(each).directory) for each in repeated(cfg)
+            )
             return None
         with refusal_recorded(cfg, choices, overrides, jobs.sweep()):
             validate(cfg)

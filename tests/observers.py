@@ -10,10 +10,19 @@ import torch
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 
+from caltech.runs import manifest
+from caltech.runs.directory import RunDirectory
 from caltech.training.fit import Observer
 
+KEY = "0123456789"  # of a made-up run
 TINY = ["model=timm", "model.name=test_resnet", "model.weights=null", "data.resize=40"]
 TINY += ["data.crop=32", "num_epochs=2", "batch_size=8", "lr=0.01"]  # 30 images: 4 steps an epoch
+
+
+def made_anew(directory: RunDirectory) -> None:
+    """After a change that stands for what the run itself might have written."""
+    content = directory.result.read_bytes()
+    manifest.write(directory, json.loads(content)["key"], content)
 
 
 class Stopped(BaseException):

@@ -14,6 +14,7 @@ from caltech.inference import formats
 from caltech.inference.predictor import Predictor
 from caltech.runs.checkpoint import save_weights
 from caltech.runs.directory import RunDirectory
+from tests.observers import made_anew
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def test_an_export_that_answers_otherwise_is_refused(predictor, finished, tmp_pa
         with torch.no_grad():
             predictor.network.model.linear[0].bias[0] += 0.1
         save_weights(folder / "best.safetensors", predictor.network.model)
+        made_anew(RunDirectory(folder))
         with torch.no_grad():
             predictor.network.model.linear[0].bias[0] -= 0.1
 
@@ -68,6 +70,7 @@ def test_the_tolerance(finished, tmp_path, monkeypatch, form, dtype, typed, expe
     cfg = OmegaConf.load(other.config)
     cfg.precision.dtype = dtype
     OmegaConf.save(cfg, other.config)
+    made_anew(other)
     asked = []
     monkeypatch.setattr(export, "export", lambda *given: asked.append(given[1:]))
     words = [f"format={form}", f"to={tmp_path}/to", f"run={other}", "device=cpu"]

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from caltech import versions
 from caltech.cache import CachedArray
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json, write_sealed_json
@@ -46,7 +47,7 @@ def content_digest(images: Path, files: list[str], cache: Path) -> str:
     kept = cache / "digests" / f"{stamp.hexdigest()[:32]}.json"
     if kept.is_file():
         try:
-            return read_sealed_json(kept)["content"]
+            return read_sealed_json(kept, {"content": str})["content"]
         except DamagedError as error:
             log.warning("%s It is computed again.", error)
     content = hashlib.sha256()
@@ -97,7 +98,7 @@ def cached(images: Path, files: list[str], resize: int, content: str, cache: Pat
         return torch.from_numpy(block)
 
     return CachedArray(
-        path=cache / "pixels" / f"{content[:32]}-{resize}.bin",
+        path=cache / "pixels" / f"{content[:32]}-{resize}-{versions.name(versions.decoding())}.bin",
         rows=len(files),
         block_rows=max(1, BLOCK_BYTES // row_bytes),
         compute=decode_all,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,9 +22,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from caltech.errors import CaltechError, InputError
-from caltech.files import read_sealed_json, write_sealed_json
+from caltech.errors import CaltechError, DamagedError, DiskError, InputError
+from caltech.files import making_folder, write_sealed_json
 from caltech.inference.predictor import Predictor, own_data
+from caltech.runs import manifest, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, PACKAGE
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 IMAGES = 64  # compared, spread evenly over the test part
+ANSWERS = ("indices", "labels", "predictions", "confidences")  # as the test stores them
 NOISE_IMAGES = 17  # where there is no test part: a batch on a CPU, and one more
 
 
@@ -46,14 +47,10 @@ def export(predictor: Predictor, form: str, to: Path, tolerance: float) -> str:
     write, read = FORMATS[form]
     if to.exists():
         raise InputError(f"to={to} exists already. Nothing is overwritten: type another folder.")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=to.parent, prefix=f".{to.name}-") as temporary:
-        folder = Path(temporary) / to.name
+    with making_folder(to) as folder:
         pixels, stored = sample(predictor)
         write(predictor, folder, pixels)
-        found = compare(predictor, read(predictor, folder), pixels, stored, tolerance)
-        shutil.move(folder, to)
-    return found
+        return compare(predictor, read(predictor, folder), pixels, stored, tolerance)
 
 
 def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,18 +58,47 @@ def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
 
     Returns:
         Pixels (n, resize, resize, 3) uint8; predictions and confidences (n,), or nothing.
+
+    Raises:
+        DamagedError: the answers are not what the run wrote.
     """
+    path = predictor.directory.predictions(predictor.weights)
+    stored = stored_answers(predictor.directory, path) if path.is_file() else None
     try:
-        data = own_data(predictor.directory, predictor.cfg)
-        stored = np.load(predictor.directory.predictions(predictor.weights))
-    except (InputError, OSError):
+        data = own_data(predictor.directory, predictor.cfg) if stored else None
+    except (InputError, DiskError):
+        data = None
+    if data is None:
         shape = (NOISE_IMAGES, predictor.resize, predictor.resize, 3)
         random = torch.Generator().manual_seed(0)
         return torch.randint(256, shape, dtype=torch.uint8, generator=random), {}
     count = len(stored["indices"])
+    limits = {"indices": len(data.labels), "predictions": len(predictor.classes)}
+    if not all(0 <= stored[n].min() <= stored[n].max() < most for n, most in limits.items()):
+        raise DamagedError(f"{path} was cut short or changed: it is not of the run's data.")
     chosen = np.linspace(0, count - 1, min(IMAGES, count)).astype(int)
     answers = {name: torch.from_numpy(values[chosen]) for name, values in stored.items()}
     return data.pixels[answers.pop("indices")], answers
+
+
+def stored_answers(directory: RunDirectory, path: Path) -> dict[str, np.ndarray]:
+    """Indices (n,), labels (n,), predictions (n,) and confidences (n,) of a run's test.
+
+    Raises:
+        DamagedError: they are not what the run wrote.
+    """
+    manifest.verify(directory, [path])
+    try:
+        with np.load(path) as file:
+            stored = {name: file[name] for name in ANSWERS}
+    except Exception as error:  # numpy and zipfile raise many types for a broken file
+        raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+    kinds = ["i", "i", "i", "f"]
+    length = len(stored["indices"]) if stored["indices"].ndim == 1 else 0
+    for name, kind in zip(ANSWERS, kinds, strict=True):
+        if stored[name].shape != (length,) or stored[name].dtype.kind != kind or not length:
+            raise DamagedError(f"{path} was cut short or changed: {name} is not what a test gives.")
+    return stored
 
 
 def compare(
@@ -119,10 +145,12 @@ def write_safetensors(predictor: Predictor, folder: Path, pixels: Tensor) -> Non
     cfg = OmegaConf.masked_copy(predictor.cfg, ["key", "study", "model", "augment", "precision"])
     cfg.data = {name: predictor.cfg.data[name] for name in ("resize", "crop")}
     to.config.write_text(OmegaConf.to_yaml(cfg))
-    provenance = read_sealed_json(run.provenance)
-    write_sealed_json(to.provenance, provenance | {"classes": list(predictor.classes)})
-    shutil.copyfile(run.result, to.result)
+    classes = {"classes": list(predictor.classes)}
+    write_sealed_json(to.provenance, provenance.read(run) | classes)
     shutil.copyfile(run.weights(predictor.weights), to.weights(predictor.weights))
+    result = run.result.read_bytes()
+    manifest.write(to, predictor.cfg.key, result)
+    to.result.write_bytes(result)
 
 
 def read_safetensors(predictor: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:
@@ -182,24 +210,24 @@ def write_mlflow(predictor: Predictor, folder: Path, pixels: Tensor) -> None:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    with TemporaryDirectory() as temporary:
-        run = Path(temporary) / "run"
-        write_safetensors(predictor, run, pixels)
-        # In a checkout conf/ is beside the package, which looks for it there.
-        code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
-        save_model(
-            folder,
-            python_model=str(Path(__file__).with_name("serving.py")),
-            artifacts={"run": str(run)},
-            model_config={"weights": predictor.weights},
-            code_paths=[str(path) for path in code],
-            signature=ModelSignature(
-                inputs=Schema([ColSpec("binary", "image")]),
-                params=ParamSchema([ParamSpec("top", "long", 5)]),
-            ),
-            input_example=_table(pixels[:1]),
-            pip_requirements=[r for r in metadata.requires("caltech") if "extra ==" not in r],
-        )
+    run = folder.with_name(f"{folder.name}-files") / "run"
+    run.parent.mkdir()
+    write_safetensors(predictor, run, pixels)
+    # In a checkout conf/ is beside the package, which looks for it there.
+    code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
+    save_model(
+        folder,
+        python_model=str(Path(__file__).with_name("serving.py")),
+        artifacts={"run": str(run)},
+        model_config={"weights": predictor.weights},
+        code_paths=[str(path) for path in code],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("binary", "image")]),
+            params=ParamSchema([ParamSpec("top", "long", 5)]),
+        ),
+        input_example=_table(pixels[:1]),
+        pip_requirements=[r for r in metadata.requires("caltech") if "extra ==" not in r],
+    )
 
 
 def read_mlflow(predictor: Predictor, folder: Path) -> Callable[[Tensor], Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -15,8 +15,7 @@ from caltech.data import pixels
 from caltech.data.augment import VIEWS, center_crop
 from caltech.data.dataset import Dataset
 from caltech.errors import InputError
-from caltech.files import read_sealed_json
-from caltech.runs import checkpoint
+from caltech.runs import checkpoint, manifest, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.training.device import choose_device
@@ -71,11 +70,12 @@ class Predictor:
         if result is None or not path.is_file():
             missing = path.name if result else f"{directory.result.name} of a finished run"
             raise InputError(
-                f"{directory} has no {missing}. Type its training command again to finish it, or "
-                "choose another with run= or weights=."
+                f"{directory} has no {missing}. Type its training command again to finish it (with "
+                "rerun=true if it is), or choose another with run= or weights=."
             )
-        cfg = OmegaConf.load(directory.config)
-        kept = read_sealed_json(directory.provenance)
+        manifest.verify(directory, [directory.config, directory.provenance, path])
+        cfg = manifest.read_config(directory.config)
+        kept = provenance.read(directory)
         # Runs of the first versions did not keep them.
         classes = kept["classes"] if "classes" in kept else own_data(directory, cfg).classes
         where = choose_device(device)
@@ -153,7 +153,7 @@ def own_data(directory: RunDirectory, cfg: DictConfig) -> Dataset:
         raise InputError(f"{directory} is an export, which does not say where its data are.")
     offline = {"download": False} if "download" in cfg.data else {}
     data = build(cfg.data, **offline)
-    expected = read_sealed_json(directory.provenance)["data"]["sha256"]
+    expected = provenance.read(directory)["data"]["sha256"]
     if data.digest != expected:
         raise InputError(
             f"The data set has changed since {directory} was made: SHA-256 {data.digest}, "

@@ -27,8 +27,8 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
 
 
-def save(path: Path, parts: Mapping[str, Stateful], progress: Mapping[str, Any]) -> None:
-    """Write the parts' states and the plain values and tensors in `progress`, atomically.
+def save(path: Path, key: str, parts: Mapping[str, Stateful], progress: Mapping[str, Any]) -> None:
+    """Write a run's key, the parts' states and the plain values in `progress`, atomically.
 
     The checkpoint before stays as `previous_of(path)`, for the case that this one is damaged later.
     The one before that is deleted first, so there are never more than two on the disk.
@@ -37,7 +37,7 @@ def save(path: Path, parts: Mapping[str, Stateful], progress: Mapping[str, Any])
         DiskError: there is no room for it; the checkpoint before is still there.
     """
     states = {name: part.state_dict() for name, part in parts.items()}
-    saved = {"states": states, "progress": progress}
+    saved = {"key": key, "states": states, "progress": progress}
     with replacing(path, sum(t.nbytes for t in _tensors(saved))) as partial:
         if path.is_file():
             previous_of(path).unlink(missing_ok=True)
@@ -47,11 +47,14 @@ def save(path: Path, parts: Mapping[str, Stateful], progress: Mapping[str, Any])
             path.replace(previous_of(path))
 
 
-def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any] | None:
+def load(path: Path, key: str, parts: Mapping[str, Stateful]) -> dict[str, Any] | None:
     """Put the saved states into `parts` and return the progress; executes nothing from the file.
 
     Of the last checkpoint and the one before, this takes the first that is as it was written, and
     tells about the other. None if there is none: training then begins at its beginning.
+
+    Raises:
+        InputError: it is of another run, or does not fit the parts; nothing is touched.
     """
     for candidate in (path, previous_of(path)):
         if not candidate.is_file():
@@ -61,11 +64,27 @@ def load(path: Path, parts: Mapping[str, Stateful]) -> dict[str, Any] | None:
         except DamagedError as error:
             log.warning("%s It is not used.", error)
             continue
+        if saved.get("key", key) != key:  # earlier code did not note it
+            raise InputError(
+                f"{candidate} is of run {saved['key']}, and this is run {key}. Move it away: the "
+                "run then goes on from a checkpoint of its own, or begins anew."
+            )
+        _put(candidate, saved["states"], parts)
         candidate.replace(path)  # so that the next one to be saved cannot replace the good one
-        for name, part in parts.items():
-            part.load_state_dict(saved["states"].get(name, {}))  # an earlier version had no average
         return saved["progress"]
     return None
+
+
+def _put(path: Path, states: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(states.get(name, {}))  # an earlier version had no average
+        except Exception as error:  # each part of its own type
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"{path} does not fit this run's {name}: {said} It is another run's, or a library "
+                "has changed since. Move it away to begin anew."
+            ) from error
 
 
 def previous_of(path: Path) -> Path:
@@ -133,7 +152,7 @@ def _read(path: Path) -> dict[str, Any]:
     if damaged is not None:
         raise DamagedError(f"{path} does not match its checksum ({damaged}).")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except RuntimeError as error:
         if "PytorchStreamReader" in str(error):  # the zip file's directory, which has no checksum
             raise DamagedError(f"{path} cannot be read: {str(error).split('.')[0]}.") from error
@@ -143,6 +162,9 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is whole, but cannot be loaded: {str(error).splitlines()[0]} Another version "
             "of torch wrote it, or it holds more than numbers. Move it away to begin anew."
         ) from error
+    if not isinstance(saved, dict) or not {"states", "progress"} <= saved.keys():
+        raise DamagedError(f"{path} is no checkpoint.")
+    return saved
 
 
 def _sum_of(tensors: Mapping[str, Tensor]) -> str:

@@ -1,18 +1,20 @@
 """A run's directory: what its files are called, and one process at a time."""
 
+import json
 import logging
 import os
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from caltech.errors import HeldError
-from caltech.files import explaining_full_disk, write_json
+from caltech.errors import DamagedError, HeldError
+from caltech.files import acquire, explaining_full_disk, read_sealed_json, write_json
 from caltech.runs import identity
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.token: str | None = None  # of this process's claim, while it has one
         self.config = self.path / "config.yaml"
         self.provenance = self.path / "provenance.json"
         self.data = self.path / "data.json"
@@ -65,7 +68,13 @@ class RunDirectory:
 
     def held_by(self) -> str | None:
         """Process and host that compute the run, as they noted themselves."""
-        return " ".join(self.holder.read_text().split()) if self.holder.is_file() else None
+        try:
+            holder = json.loads(self.holder.read_bytes())
+            return json.dumps({"pid": holder["pid"], "host": holder["host"]})
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            return f"unknown: {self.holder} cannot be read"
 
     @contextmanager
     def claimed(self, waits: bool) -> Iterator[None]:
@@ -77,30 +86,60 @@ class RunDirectory:
 
         Raises:
             HeldError: another process holds it, and this one does not wait; names pid and host.
-            DiskError: what a run writes has no room.
+            DiskError: what a run writes has no room, or may not be written there.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.lock)
+        with self._locked(waits):
+            self.token = uuid.uuid4().hex
+            try:
+                with explaining_full_disk(self.path):  # MLflow's, for one, which may be elsewhere
+                    process = {"pid": os.getpid(), "host": socket.gethostname()}
+                    write_json(self.holder, process | {"token": self.token})
+                    identity.renew(self.path, goes_on=not self._is_finished())
+                    yield
+            finally:
+                if self._is_ours():
+                    self.holder.unlink(missing_ok=True)
+                self.token = None
+
+    def require_held(self) -> None:
+        """Raise HeldError if another process has claimed the directory after this one.
+
+        It could where file locks do not reach its host. Called before anything is written that the
+        other one may have written further.
+        """
+        if self.token is not None and not self._is_ours():
+            raise HeldError(
+                f"{self} was taken over by another process ({self.held_by() or 'ended by now'}): "
+                "file locks do not reach from there to here. This process stops; the other one "
+                "goes on from the last checkpoint. Type study=NAME to compute the same run in "
+                "another place."
+            )
+
+    def _locked(self, waits: bool) -> AbstractContextManager:
         try:
-            lock.acquire(timeout=2)  # closing a dead run in MLflow takes the lock for a moment
+            return acquire(self.lock, timeout=2)  # closing a dead run in MLflow takes it a moment
         except Timeout:
             who = self.held_by() or "starting just now"
             held = f"{self} is being computed by another process ({who})."
-            if not waits:
-                raise HeldError(
-                    f"{held} Wait for it, or type study=NAME to compute the same run in another "
-                    "place."
-                ) from None
-            log.info("%s This job waits for its result.", held)
-            lock.acquire()
+        if not waits:
+            raise HeldError(
+                f"{held} Wait for it, or type study=NAME to compute the same run in another place."
+            )
+        log.info("%s This job waits for its result.", held)
+        return acquire(self.lock)
+
+    def _is_ours(self) -> bool:
+        """Whether no other process has written its token since."""
         try:
-            with explaining_full_disk(self.path):  # MLflow's, for one, which may be elsewhere
-                write_json(self.holder, {"pid": os.getpid(), "host": socket.gethostname()})
-                identity.renew(self.path, goes_on=not self.result.is_file())
-                yield
-        finally:
-            self.holder.unlink(missing_ok=True)
-            lock.release()
+            return json.loads(self.holder.read_bytes())["token"] == self.token
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
+    def _is_finished(self) -> bool:
+        try:
+            return read_sealed_json(self.result).get("status") == "finished"
+        except DamagedError:
+            return False
 
     def set_aside(self) -> None:
         """Move what an earlier run left into a folder beside it; nothing is deleted."""

@@ -2,18 +2,21 @@
 
 import difflib
 import glob
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from caltech.data.dataset import Dataset
-from caltech.errors import InputError
-from caltech.files import read_sealed_json
+from caltech.errors import DamagedError, InputError
 from caltech.models.classifier import Classifier
-from caltech.runs import checkpoint
+from caltech.runs import checkpoint, manifest, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
+
+log = logging.getLogger(__name__)
 
 
 def find(run: str, study: str | None, data: str | None, output: Path) -> RunDirectory:
@@ -55,6 +58,8 @@ def _of_key(key: str, directories: Sequence[RunDirectory], place: Path) -> RunDi
         )
     results = {each: Result.read(each, pruned_too=False) for each in found}
     finished = [directory for directory, result in results.items() if result is not None]
+    for directory in finished:
+        _require_named(directory, results[directory])
     if any(results[directory] != results[finished[0]] for directory in finished):
         studies = ", ".join(f"study={directory.path.parent.name}" for directory in finished)
         raise InputError(
@@ -70,7 +75,13 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
         result = Result.read(directory, pruned_too=False)
         if result is None:
             continue
-        made_from = read_sealed_json(directory.provenance)["data"]
+        try:
+            manifest.verify(directory, [directory.config, directory.provenance])
+            _require_named(directory, result)
+            made_from = provenance.read(directory)["data"]
+        except DamagedError as error:
+            log.warning("%s The run is not considered.", error)
+            continue
         if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
             continue
         measured = result.objective, -result.best["val/loss"]
@@ -93,6 +104,13 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
     return next(iter(best.values()))[1]
 
 
+def _require_named(directory: RunDirectory, result: Result) -> None:
+    """Raise DamagedError for a run in a directory that is called by the key of another."""
+    name = directory.path.name
+    if re.fullmatch("[0-9a-f]{10}", name) and result.key != name:
+        raise DamagedError(f"{directory} is named as run {name}, and holds run {result.key}.")
+
+
 def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None:
     """Put the best weights of a finished run into a model that is about to be trained.
 
@@ -102,9 +120,17 @@ def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None
     Raises:
         InputError: there is no such run, its model is another, or it saw other data: what it was
             trained on may be tested on here.
+        DamagedError: a file of the run is not what it wrote.
     """
     directory = find(run, None, None, output)
-    seen = read_sealed_json(directory.provenance)["data"]
+    weights = directory.weights("best")
+    if Result.read(directory, pruned_too=False) is None or not weights.is_file():
+        raise InputError(
+            f"start={run} is not finished in {directory}. Type its training command to finish it, "
+            "or the key of another run, or start=null."
+        )
+    manifest.verify(directory, [directory.config, directory.provenance, weights])
+    seen = provenance.read(directory)["data"]
     if seen["sha256"] != data.digest:
         raise InputError(
             f"start={run} was trained on other data or another split of them ({seen['name']} "
@@ -112,7 +138,7 @@ def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None
             "images may be test images here. Type the key of a run on the same data, or start=null."
         )
     try:
-        checkpoint.load_weights(directory.weights("best"), model)
+        checkpoint.load_weights(weights, model)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"start={run} cannot be the start of this model: {error}. Type the key of a finished "

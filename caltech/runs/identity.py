@@ -5,6 +5,7 @@ written, "inode": the directory's number in its file system, "attempt": how many
 """
 
 import logging
+import os
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,20 +27,17 @@ class Identity:
     inode: int
     attempt: int
 
-    def __post_init__(self) -> None:
-        kinds = {"id": str, "path": str, "inode": int, "attempt": int}
-        if not all(isinstance(getattr(self, name), kind) for name, kind in kinds.items()):
-            raise TypeError("a value is of another type")
-
 
 def read(folder: Path) -> Identity | None:
     """What the folder says it is; None if it says nothing that can be read."""
-    try:
-        return Identity(**read_sealed_json(folder / NAME))
-    except OSError:
+    path, kinds = folder / NAME, {"id": str, "path": str, "inode": int, "attempt": int}
+    if not os.path.lexists(path):
         return None
-    except (DamagedError, TypeError) as error:
-        log.warning("%s is not used: %s", folder / NAME, error)
+    try:
+        kept = read_sealed_json(path, kinds)
+        return Identity(**{name: kept[name] for name in kinds})
+    except DamagedError as error:
+        log.warning("%s It is not used.", error)
         return None
 
 

@@ -1,17 +1,22 @@
-"""Which files belong to a run's result: their SHA-256, written just before the result itself.
+"""Which files belong to a run: its config by the key, the others by their SHA-256.
 
-manifest.json is sealed: {"key": the run's, "files": {name: SHA-256}}. So the weights, answers,
-config or provenance of another run, or edited ones, are told from the run's own. A run of earlier
-code has none: of its config, the key is computed again.
+manifest.json is sealed: {"key": the run's, "files": {name: SHA-256}}. It is written just before the
+result, so the weights, answers, config or provenance of another run, or edited ones, are told from
+the run's own. A run of earlier code has none: of its config, the key is computed again.
 """
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from caltech.errors import DamagedError
 from caltech.files import read_sealed_json, write_sealed_json
+from caltech.keys import ADDED, LISTS_WITHIN, former_key, run_key
 from caltech.runs.directory import WEIGHTS, RunDirectory
+from caltech.settings import ROOT
 
 
 def write(directory: RunDirectory, key: str, result: bytes) -> None:
@@ -34,16 +39,68 @@ def verify(directory: RunDirectory, names: Iterable[str | Path]) -> None:
         DamagedError: names the first file that does not belong to the run.
     """
     if not directory.manifest.is_file():
+        _verify_config(directory)
         return
-    kept = read_sealed_json(directory.manifest)
+    kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})
     for name in (Path(name).name for name in names):
         path = directory.path / name
         if not path.is_file() or kept["files"].get(name) != _sha256(path):
             raise DamagedError(
-                f"{path} is not the file that run {kept['key']} wrote there ({directory.manifest})."
+                f"{path} is not the file that run {kept['key']} wrote there: it was changed, or is "
+                f"another run's ({directory.manifest.name})."
             )
 
 
+def read_config(path: Path) -> DictConfig:
+    """A run's config.yaml.
+
+    Raises:
+        DamagedError: it is not a whole config.
+    """
+    try:
+        config = OmegaConf.load(path)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # yaml and omegaconf raise many types for a broken file
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedError(f"{path} was cut short or changed: {said}.") from error
+    if not isinstance(plain, dict) or not isinstance(plain.get("key"), str):
+        raise DamagedError(f"{path} was cut short or changed: it has no key.")
+    for name in ROOT.keys() & plain.keys():
+        if ROOT[name].decides and ROOT[name].type is Any and not isinstance(plain[name], dict):
+            raise DamagedError(f"{path} was cut short or changed: {name} is no group.")
+    return config
+
+
+def keys_of(config: DictConfig) -> set[str] | None:
+    """The keys that a run of this config may have; None if that cannot be told.
+
+    An export's config has no more than an answer needs, and a list of files may be gone.
+    """
+    if not all(name in config or name in ADDED for name, key in ROOT.items() if key.decides):
+        return None
+    if any(config[group].get(name) for group, names in LISTS_WITHIN.items() for name in names):
+        return None
+    return {run_key(config), former_key(config)}
+
+
+def _verify_config(directory: RunDirectory) -> None:
+    """Of a run of earlier code: the config is the only file that can be told from others'."""
+    config = read_config(directory.config)
+    key = read_sealed_json(directory.result, {"key": str})["key"]
+    own = keys_of(config)
+    if config.key != key or (own is not None and key not in own):
+        raise DamagedError(
+            f"{directory.config} is not the config of run {key}, whose {directory.result.name} is "
+            f"beside it, but of run {', '.join(sorted(own or {config.key}))}: one of the two was "
+            "changed, or is another run's."
+        )
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error

@@ -5,21 +5,54 @@ import logging
 import platform
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from caltech import versions
 from caltech.data.dataset import Dataset
 from caltech.errors import DamagedError, InputError
-from caltech.files import read_sealed_json, replacing, without_passwords, write_sealed_json
+from caltech.files import read_sealed_json, without_passwords, write_bytes, write_sealed_json
+from caltech.keys import former_key, run_key
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import digest
+from caltech.runs import manifest
+from caltech.runs.checkpoint import previous_of
 from caltech.runs.directory import RunDirectory
 from caltech.settings import PACKAGE
 
 log = logging.getLogger(__name__)
+
+
+# Of the environment, what may change a result's last bits; a tracker and a report tell of it, too.
+DECISIVE = ("device", "torch", "torchvision", "timm", "numpy", "pillow", "libjpeg", "libwebp")
+DECISIVE += ("instructions", "cuda", "cudnn", "fp32")
+
+
+def settled(cfg: DictConfig) -> DictConfig:
+    """The config with the key of its run, whatever comes to lie on the disk.
+
+    Raises:
+        InputError: the key was typed and is another config's, or the directory holds another run.
+    """
+    key, own = cfg.key, {run_key(cfg), former_key(cfg)}
+    if key not in own:
+        raise InputError(
+            f"key={key} is not the key of this run, which is {run_key(cfg)}. A key follows from "
+            "the rest of the config: leave key= out."
+        )
+    directory = RunDirectory(cfg.directory)
+    held = _keys_noted(directory)
+    if held and not held & own:
+        raise InputError(
+            f"{directory} holds run {', '.join(sorted(held))}, and this command is run {key}. "
+            "Nothing of it is touched. Type another directory=, or leave it out, or study=NAME."
+        )
+    return OmegaConf.merge(cfg, {"key": key if key in held else min(held & own, default=key)})
 
 
 def collect(data: Dataset, model: Classifier, device: torch.device) -> dict[str, Any]:
@@ -31,13 +64,28 @@ def collect(data: Dataset, model: Classifier, device: torch.device) -> dict[str,
         "code": code_version(),
         "environment": {
             "python": platform.python_version(),
-            "torch": torch.__version__,
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name() if device.type == "cuda" else _cpu_name(),
             "threads": torch.get_num_threads(),
             "host": socket.gethostname(),
+            **versions.computing(device),
+            **versions.decoding(),
         },
     }
+
+
+def read(directory: RunDirectory) -> dict[str, Any]:
+    """What `record` wrote, by this or an earlier version.
+
+    Raises:
+        DamagedError: it is not that any more.
+    """
+    kept = read_sealed_json(directory.provenance, {"data": dict})
+    classes = kept.get("classes", [])
+    named = all(isinstance(kept["data"].get(name), str) for name in ("name", "sha256"))
+    if not named or not isinstance(classes, list) or not all(isinstance(n, str) for n in classes):
+        raise DamagedError(f"{directory.provenance} was cut short or changed.")
+    return kept
 
 
 def record(directory: RunDirectory, cfg: DictConfig, now: dict[str, Any], goes_on: bool) -> None:
@@ -47,40 +95,87 @@ def record(directory: RunDirectory, cfg: DictConfig, now: dict[str, Any], goes_o
 
     Raises:
         InputError: the directory's run was made from other data or other weights.
+        DamagedError: what it was made from cannot be told.
     """
     path = directory.provenance
-    if path.is_file():
-        before = _provenance_before(path)
-        for what in ("data", "weights"):
-            if before[what] != now[what]:
-                raise InputError(
-                    f"{directory} was made from other {what}: {before[what]}, and now there is "
-                    f"{now[what]}. Type study=NAME for a new place, or rerun=true to compute it "
-                    "again and keep the old result aside."
-                )
-        if before["code"]["sha256"] != now["code"]["sha256"]:
-            log.warning(
-                "%s was made by other code: %s, and now there is %s. Type rerun=true to compute "
-                "it again.", directory, before["code"], now["code"],
-            )  # fmt: skip
-        makers = [_maker(before), *before.get("continued_by", [])]
-        if goes_on and _maker(now) not in makers:
-            write_sealed_json(path, before | {"continued_by": [*makers[1:], _maker(now)]})
+    if not goes_on:
+        with _saying_what_to_type():
+            manifest.verify(directory, [directory.config, path])
+    else:
+        directory.manifest.unlink(missing_ok=True)  # what comes is of no result yet
+        _write_config(directory, cfg)
+    begun = (path, directory.checkpoint, previous_of(directory.checkpoint))
+    if goes_on and not any(each.is_file() for each in begun):
+        write_sealed_json(path, {"key": cfg.key, **now})
         return
-    with replacing(directory.config) as partial:
-        partial.write_text(without_passwords(OmegaConf.to_yaml(cfg, resolve=True)))
-    write_sealed_json(path, now)
+    with _saying_what_to_type():
+        before = _whole(directory)
+        if before.get("key", cfg.key) != cfg.key:  # earlier code did not note it
+            raise DamagedError(f"{path} is that of run {before['key']}, not of {cfg.key}.")
+    _compare(directory, before, now)
+    makers = [_maker(before), *before.get("continued_by", [])]
+    if goes_on and _maker(now) not in makers:
+        write_sealed_json(path, before | {"continued_by": [*makers[1:], _maker(now)]})
 
 
 def is_begun(directory: RunDirectory, now: dict[str, Any]) -> bool:
     """Whether an earlier process began the very run: from the same data, weights and code."""
-    path = directory.provenance
     try:
-        before = read_sealed_json(path) if path.is_file() else None
+        before = _whole(directory)
     except DamagedError:
         return False
-    decisive = ("data", "weights", "code")
-    return before is not None and all(before[what] == now[what] for what in decisive)
+    return all(before[what] == now[what] for what in ("data", "weights", "code"))
+
+
+def _compare(directory: RunDirectory, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse other data and weights; warn of other code, other libraries and another device."""
+    for what in ("data", "weights"):
+        if before[what] != now[what]:
+            raise InputError(
+                f"{directory} was made from other {what}: {before[what]}, and now there is "
+                f"{now[what]}. Type study=NAME for a new place, or rerun=true to compute it again "
+                "and keep the old result aside."
+            )
+    if before["code"]["sha256"] != now["code"]["sha256"]:
+        log.warning(
+            "%s was made by other code: %s, and now there is %s. Type rerun=true to compute it "
+            "again.", directory, before["code"], now["code"],
+        )  # fmt: skip
+    one, other = before["environment"], now["environment"]
+    differ = [n for n in DECISIVE if n in one and n in other and one[n] != other[n]]
+    if differ:
+        log.warning(
+            "%s was made with %s, and now there is %s. Its last digits may differ. Type rerun=true "
+            "to compute it again.", directory, *(
+                ", ".join(f"{name} {each[name]}" for name in differ) for each in (one, other)
+            ),
+        )  # fmt: skip
+
+
+def _write_config(directory: RunDirectory, cfg: DictConfig) -> None:
+    """If it is not there; one that is not this run's any more is told and written again."""
+    if directory.config.is_file():
+        try:
+            config = manifest.read_config(directory.config)
+            own = manifest.keys_of(config)
+            if config.key == cfg.key and (own is None or cfg.key in own):
+                return
+            log.warning("%s is not that of run %s. It is written again.", directory.config, cfg.key)
+        except DamagedError as error:
+            log.warning("%s It is written again.", error)
+    write_bytes(directory.config, without_passwords(OmegaConf.to_yaml(cfg, resolve=True)).encode())
+
+
+def _whole(directory: RunDirectory) -> dict[str, Any]:
+    """Provenance with all that a run that goes on is compared by."""
+    kept = read(directory)
+    parts = [kept, *kept.get("continued_by", [])] if isinstance(kept, dict) else []
+    for part in parts:
+        if not all(isinstance(part.get(name), dict) for name in ("code", "environment")):
+            raise DamagedError(f"{directory.provenance} was cut short or changed.")
+    if not isinstance(kept.get("weights"), dict) or "sha256" not in kept["code"]:
+        raise DamagedError(f"{directory.provenance} was cut short or changed.")
+    return kept
 
 
 def _maker(made_from: dict[str, Any]) -> dict[str, Any]:
@@ -88,14 +183,28 @@ def _maker(made_from: dict[str, Any]) -> dict[str, Any]:
     return {"code": made_from["code"], "environment": made_from["environment"]}
 
 
-def _provenance_before(path: Path) -> dict[str, Any]:
+@contextmanager
+def _saying_what_to_type() -> Iterator[None]:
     try:
-        return read_sealed_json(path)
+        yield
     except DamagedError as error:
         raise DamagedError(
-            f"{error} What {path.parent} was made from cannot be told. Type rerun=true to compute "
-            "it again and keep the old files aside."
+            f"{error} What the run was made from cannot be told. Restore the file, or type "
+            "rerun=true to compute the run again and keep the old files aside."
         ) from None
+
+
+def _keys_noted(directory: RunDirectory) -> set[str]:
+    """The keys that a directory's files name: one, if no file is another run's."""
+    keys = set()
+    for path in (directory.result, directory.provenance):
+        if path.is_file():
+            with suppress(DamagedError):
+                keys.add(read_sealed_json(path, {"key": str})["key"])
+    if directory.config.is_file():
+        with suppress(DamagedError):
+            keys.add(manifest.read_config(directory.config).key)
+    return keys
 
 
 def code_version() -> dict[str, Any]:

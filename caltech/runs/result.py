@@ -51,21 +51,29 @@ class Result:
     def read(cls, directory: RunDirectory, pruned_too: bool) -> "Result | None":
         """Of a finished run, or of a pruned one if nothing but a pruner would go on.
 
-        A damaged one is told and computed again.
+        One that is damaged, or another run's, is told and not used.
         """
         try:
             if not directory.result.is_file():
                 return None
             kept = read_sealed_json(directory.result)
-        except DamagedError as error:
-            log.warning("%s It is computed again from the last checkpoint.", error)
+            if directory.manifest.is_file():
+                manifest.verify(directory, [directory.result])
+            kept["majority_accuracy"] = kept.pop(MAJORITY, None)
+            result = cls(**kept)
+            result._require_whole()
+        except (DamagedError, TypeError) as error:
+            log.warning("%s is not used: %s", directory.result, error)
             return None
-        kept["majority_accuracy"] = kept.pop(MAJORITY, None)
-        result = cls(**kept)
         return None if result.status == PRUNED and not pruned_too else result
 
     def write(self, directory: RunDirectory) -> None:
-        """The run has ended: the checkpoint before the last is needed no more."""
+        """The run has ended: the checkpoint before the last is needed no more.
+
+        Raises:
+            HeldError: another process goes on with the run; nothing is written.
+        """
+        directory.require_held()
         told = {"key": self.key, "status": self.status, "last": self.last, "best": self.best}
         if self.majority_accuracy is not None:
             told[MAJORITY] = self.majority_accuracy
@@ -73,6 +81,19 @@ class Result:
         manifest.write(directory, self.key, content)
         write_bytes(directory.result, content)
         previous_of(directory.checkpoint).unlink(missing_ok=True)
+
+    def _require_whole(self) -> None:
+        """Raise TypeError if a value is of another kind than Result.of gives."""
+        measured = ("epoch", "val/loss", "val/accuracy")
+        tested = ("test/accuracy",) if self.status == FINISHED else ()
+        is_whole = isinstance(self.key, str) and self.status in (FINISHED, PRUNED)
+        for metrics in (self.last, self.best):
+            is_whole = is_whole and isinstance(metrics, dict)
+            is_whole = is_whole and all(_is_number(metrics.get(n)) for n in (*measured, *tested))
+        if self.status == FINISHED:
+            is_whole = is_whole and _is_number(self.majority_accuracy)
+        if not is_whole:
+            raise TypeError("it has not what the result of a run has.")
 
     @property
     def objective(self) -> float:
@@ -91,6 +112,10 @@ class Result:
                 measured["epoch"], measured["val/accuracy"], measured["test/accuracy"],
             )  # fmt: skip
         log.info("always the most frequent class: test accuracy %.4f", self.majority_accuracy)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def state_of(directories: Iterable[RunDirectory]) -> str:

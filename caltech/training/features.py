@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from caltech import versions
 from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop
 from caltech.data.dataset import Dataset
@@ -38,7 +39,8 @@ def extract(
     """Outputs of `frozen` for every image and view, from the cache or computed into it.
 
     The name in the cache is a hash of all that decides the values, so another data set, model,
-    weight, boundary, crop, view or type is another name, and nothing stale is ever read.
+    weight, boundary, crop, view, type or version of a library is another name, and nothing stale is
+    ever read.
 
     Raises:
         DiskError: there is no room for the features.
@@ -51,6 +53,7 @@ def extract(
         str(frozen),
         precision.name,
         device.type,
+        versions.name(versions.decoding() | versions.computing(device)),
     )
     views = {}
     for view in dict.fromkeys((*augment.train, *augment.test)):

@@ -51,7 +51,7 @@ def fit(
     observers: Sequence[Observer],
 ) -> Progress:
     """Train the epochs that are left, with a checkpoint after each; return the run's progress."""
-    progress = restore(directory, learner)
+    progress = restore(cfg.key, directory, learner)
     history = progress.history
     for epoch in range(len(history) + 1, cfg.num_epochs + 1):
         if tell(observers, history):  # before an epoch, so that a resumed run asks again
@@ -59,7 +59,7 @@ def fit(
         start = time.perf_counter()
         metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
         with signals.deferred() as interrupted:
-            keep = keeper(directory, learner, progress, 60 * cfg.checkpoint_minutes, interrupted)
+            keep = keeper(cfg, directory, learner, progress, interrupted)
             order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
             after_step = [*(observer.step for observer in observers), keep]
             metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
@@ -75,7 +75,7 @@ def fit(
             progress.seconds += time.perf_counter() - start
             metrics["ended"] = _now()
             progress.inside = None
-            commit(directory, learner, progress)
+            commit(cfg.key, directory, learner, progress)
             log_epoch(metrics, cfg.num_epochs)
     tell(observers, history)
     return progress
@@ -87,18 +87,24 @@ def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) 
     return any(answers)
 
 
-def restore(directory: RunDirectory, learner: Learner) -> Progress:
+def restore(key: str, directory: RunDirectory, learner: Learner) -> Progress:
     """Go on from the run's last good checkpoint, or begin."""
-    kept = checkpoint.load(directory.checkpoint, learner.parts)
+    kept = checkpoint.load(directory.checkpoint, key, learner.parts)
     if kept is None:
         return Progress(started=_now())
-    log.info("resuming %s after epoch %d", directory, len(kept["history"]))
-    return Progress.of(kept)
+    progress = Progress.of(kept)
+    log.info("resuming %s after epoch %d", directory, len(progress.history))
+    return progress
 
 
-def commit(directory: RunDirectory, learner: Learner, progress: Progress) -> None:
-    """Write a checkpoint, from which restore goes on bitwise as if nothing had happened."""
-    checkpoint.save(directory.checkpoint, learner.parts, progress.plain())
+def commit(key: str, directory: RunDirectory, learner: Learner, progress: Progress) -> None:
+    """Write a checkpoint, from which restore goes on bitwise as if nothing had happened.
+
+    Raises:
+        HeldError: another process goes on with the run; nothing is written.
+    """
+    directory.require_held()
+    checkpoint.save(directory.checkpoint, key, learner.parts, progress.plain())
     if not _is_fresh(directory.history):
         write_sealed_json(directory.history, progress.told)
 
@@ -116,10 +122,10 @@ def begin_epoch(
 
 
 def keeper(
+    cfg: DictConfig,
     directory: RunDirectory,
     learner: Learner,
     progress: Progress,
-    interval_seconds: float,
     interrupted: Callable[[], BaseException | None],
 ) -> Callable[[Totals], None]:
     """What to do after a step: commit when it is time to or when interrupted, then raise that."""
@@ -128,10 +134,10 @@ def keeper(
     def keep(totals: Totals) -> None:
         nonlocal saved
         now, error = time.perf_counter(), interrupted()
-        if error is not None or now - saved > interval_seconds:
+        if error is not None or now - saved > 60 * cfg.checkpoint_minutes:
             inside = Inside(totals, checkpoint.generator_states())
             seconds = progress.seconds + now - start
-            commit(directory, learner, replace(progress, inside=inside, seconds=seconds))
+            commit(cfg.key, directory, learner, replace(progress, inside=inside, seconds=seconds))
             saved = now
         if error is not None:
             raise error

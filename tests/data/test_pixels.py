@@ -70,7 +70,7 @@ def test_the_digest_is_of_names_and_bytes_and_is_read_where_it_is_kept(tmp_path,
     assert len({first, digest("b", "a"), digest("c", "b"), digest("a")}) == 4
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", lambda *_: pytest.fail("read again"))
-        patched.setattr(pixels, "read_sealed_json", lambda path: {"content": path.name})
+        patched.setattr(pixels, "read_sealed_json", lambda path, _: {"content": path.name})
         assert digest("a", "b").endswith(".json")
     (tmp_path / "a").write_bytes(b"other")
     assert digest("a", "b") != first

@@ -1,6 +1,5 @@
 """Files that were cut short or have other bytes: found, named, and replaced by good ones."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import torch
 from torch import nn
 
 from caltech.errors import DamagedError
-from caltech.files import read_sealed_json, remove_leftovers, write_sealed_json
+from caltech.files import read_sealed_json, write_sealed_json
 from caltech.runs import checkpoint
 from caltech.train import train
-from tests.observers import Doing, Stopped, stop
+from tests.observers import KEY, Doing, Stopped, stop
 
 TIMES = 150
 SMALL = ["model=timm", "model.name=test_resnet", "model.weights=null", "batch_size=16"]
@@ -41,19 +40,19 @@ def layer(value: float) -> nn.Module:
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caplog):
     path, kept, unharmed = tmp_path / "checkpoint.pt", tmp_path / "kept", 0
     for value in (1.0, 2.0):
-        checkpoint.save(path, {"layer": layer(value)}, {"value": value})
+        checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
     shutil.copytree(tmp_path, kept)
     for number in range(TIMES):
         shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
         harmed(path, number)
         loaded = layer(0.0)
-        progress = checkpoint.load(path, {"layer": loaded})
+        progress = checkpoint.load(path, KEY, {"layer": loaded})
         assert bool((loaded.weight == progress["value"]).all())
         # The harm may be to bytes that nobody reads, as the padding between a zip file's records.
         unharmed += progress["value"] == 2.0
         assert progress["value"] == 2.0 or str(path) in caplog.text
         caplog.clear()
-        assert checkpoint.load(path, {"layer": loaded}) == progress  # and it stays good
+        assert checkpoint.load(path, KEY, {"layer": loaded}) == progress  # and it stays good
         caplog.clear()
     assert unharmed < TIMES / 10
 
@@ -61,10 +60,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capl
 def test_two_damaged_checkpoints_are_none(tmp_path, caplog):
     path = tmp_path / "checkpoint.pt"
     for value in (1.0, 2.0):
-        checkpoint.save(path, {"layer": layer(value)}, {"value": value})
+        checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
     for file in (path, checkpoint.previous_of(path)):
         file.write_bytes(file.read_bytes()[:500])
-    assert checkpoint.load(path, {"layer": layer(0.0)}) is None
+    assert checkpoint.load(path, KEY, {"layer": layer(0.0)}) is None
     assert caplog.text.count("It is not used") == 2
 
 
@@ -139,23 +138,3 @@ def test_damaged_provenance_is_refused_and_says_what_to_type(configure, own):
     with pytest.raises(DamagedError, match=r"provenance\.json .*rerun=true"):
         train(cfg)
     train(configure(*own, "freeze=none", "rerun=true"))
-
-
-def test_temporary_files_of_killed_processes_are_removed(tmp_path):
-    import socket
-    import subprocess
-
-    process = subprocess.Popen(["true"])
-    process.wait()
-    dead, alive, other = (
-        tmp_path / f".x.json.{host}.{pid}.partial"
-        for host, pid in (
-            (socket.gethostname(), process.pid), (socket.gethostname(), 1), ("elsewhere", 9),
-        )
-    )  # fmt: skip
-    for path in (dead, alive, other):
-        path.write_text("")
-    remove_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
-    write_sealed_json(tmp_path / "y.json", {})
-    assert json.loads((tmp_path / "y.json").read_text())

@@ -21,6 +21,7 @@ from caltech.runs import checkpoint
 from caltech.train import train
 from caltech.training import features
 from tests.faults.test_damage import SMALL
+from tests.observers import KEY
 
 FULL = "No space left|no space is left|File too large|disk is full"
 
@@ -116,7 +117,7 @@ def test_features_go_on_where_the_disk_was_full(configure, tmp_path, monkeypatch
 def test_a_checkpoint_that_has_no_room_leaves_the_one_before(tmp_path, limit):
     def saved(path: Path, size: int, value: float) -> None:
         layer = nn.Linear(size, 100).requires_grad_(False)
-        checkpoint.save(path, {"layer": layer}, {"value": value})
+        checkpoint.save(path, KEY, {"layer": layer}, {"value": value})
 
     disk = small_disk(tmp_path / "disk", 300)
     with disk if limit == "tmpfs" else contextlib.nullcontext(tmp_path) as folder:
@@ -130,7 +131,7 @@ def test_a_checkpoint_that_has_no_room_leaves_the_one_before(tmp_path, limit):
             saved(path, 1500, 3.0)
         assert {p.name for p in folder.iterdir()} <= {"checkpoint.pt", "disk"}
         layer = nn.Linear(200, 100)
-        assert checkpoint.load(path, {"layer": layer}) == {"value": 2.0}
+        assert checkpoint.load(path, KEY, {"layer": layer}) == {"value": 2.0}
         with little_room(limit), pytest.raises(DiskError, match=rf"{FULL}"):
             checkpoint.save_weights(folder / "best.safetensors", nn.Linear(1500, 100))
         assert not (folder / "best.safetensors").exists()

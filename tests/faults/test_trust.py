@@ -24,6 +24,7 @@ from caltech.tracking.description import describe
 from caltech.train import train
 from tests.conftest import REPOSITORY
 from tests.faults.test_damage import SMALL
+from tests.observers import KEY
 
 
 class Evil:
@@ -48,11 +49,11 @@ def test_a_malicious_checkpoint_is_refused(tmp_path, caplog, wrapping):
     else:
         torch.save(evil[wrapping], path)
     if wrapping == "pickle":  # no file of torch's
-        assert checkpoint.load(path, {"layer": layer}) is None
+        assert checkpoint.load(path, KEY, {"layer": layer}) is None
         assert "cannot be read" in caplog.text and str(path) in caplog.text
     else:
         with pytest.raises(InputError, match=r"checkpoint\.pt is whole, but .*Move it away"):
-            checkpoint.load(path, {"layer": layer})
+            checkpoint.load(path, KEY, {"layer": layer})
     assert not proof.exists()
     pickle.loads(pickle.dumps(Evil(proof)))
     assert proof.exists()  # the harm is real where nothing refuses it

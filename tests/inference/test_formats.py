@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from caltech.errors import CaltechError
+from caltech.errors import CaltechError, DamagedError
 from caltech.inference.formats import compare, sample
 from caltech.inference.image_files import answers
 from caltech.inference.predictor import Predictor, own_data
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, PACKAGE
+from tests.observers import made_anew
 
 
 def differences(told: str) -> list[float]:
@@ -35,7 +36,7 @@ def test_the_largest_differences_are_told(exported, form, monkeypatch):
 def test_safetensors_are_a_run_without_this_machine_s_paths(exported, tiny, tree):
     folder, _ = exported("safetensors")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "best.safetensors", "config.yaml", "provenance.json", "result.json",
+        "best.safetensors", "config.yaml", "manifest.json", "provenance.json", "result.json",
     ]  # fmt: skip
     assert str(tree) not in (folder / "config.yaml").read_text()
     read = Predictor.load(RunDirectory(folder), "best", "cpu")
@@ -109,6 +110,9 @@ def test_stored_answers_of_another_model_are_noticed(copy, spoilt):
     confidences = stored["confidences"] * np.float32(spoilt)
     np.savez(copy.predictions("best"), **stored | {"confidences": confidences})
     predictor = Predictor.load(copy, "best", "cpu")
+    with pytest.raises(DamagedError, match=r"predictions_best\.npz is not the file that run"):
+        sample(predictor)
+    made_anew(copy)
     with pytest.raises(CaltechError, match="from the answers stored in its test"):
         compare(predictor, predictor.probabilities, *sample(predictor), 1e-4)
 

@@ -11,6 +11,7 @@ from caltech.errors import DamagedError
 from caltech.runs import checkpoint
 from caltech.runs.progress import Inside, Progress, Totals
 from caltech.training.average import Last
+from tests.observers import KEY
 
 
 def layer(value: float) -> nn.Module:
@@ -21,9 +22,9 @@ def test_progress_comes_back_as_it_was(tmp_path):
     path = tmp_path / "checkpoint.pt"
     inside = Inside(Totals(3, 24, 1.5, 7, 0.25), checkpoint.generator_states())
     progress = Progress([{"epoch": 1, "val/accuracy": 0.5}], 1, {"w": torch.ones(3)}, 2.5, inside)
-    checkpoint.save(path, {"layer": layer(2.0)}, progress.plain())
+    checkpoint.save(path, KEY, {"layer": layer(2.0)}, progress.plain())
     again = layer(0.0)
-    loaded = Progress.of(checkpoint.load(path, {"layer": again}))
+    loaded = Progress.of(checkpoint.load(path, KEY, {"layer": again}))
     assert bool((again.weight == 2).all())
     assert loaded.inside.totals == inside.totals and loaded.history == progress.history
     assert torch.equal(loaded.inside.generators["cpu"], inside.generators["cpu"])
@@ -32,8 +33,8 @@ def test_progress_comes_back_as_it_was(tmp_path):
 
 def test_a_checkpoint_of_before_there_was_an_average_is_gone_on_with(tmp_path):
     path, again = tmp_path / "checkpoint.pt", layer(0.0)
-    checkpoint.save(path, {"layer": layer(1.0)}, {"seconds": 3.0})
-    assert checkpoint.load(path, {"layer": again, "average": Last(again)}) == {"seconds": 3.0}
+    checkpoint.save(path, KEY, {"layer": layer(1.0)}, {"seconds": 3.0})
+    assert checkpoint.load(path, KEY, {"layer": again, "average": Last(again)}) == {"seconds": 3.0}
     assert bool((again.weight == 1).all())
 
 
@@ -49,21 +50,21 @@ def test_a_checkpoint_with_a_seal_of_before_is_gone_on_with(tmp_path, caplog):
     path, again = tmp_path / "checkpoint.pt", layer(0.0)
     content = sealed({"seconds": 1.0})
     path.write_bytes(content)
-    assert checkpoint.load(path, {"layer": again}) == {"seconds": 1.0}
+    assert checkpoint.load(path, KEY, {"layer": again}) == {"seconds": 1.0}
     assert bool((again.weight == 3).all()) and not caplog.text
     place = content.index(bytes(layer(3.0).weight.numpy().tobytes()[:64])) + 10
     path.write_bytes(content[:place] + b"\x00" + content[place + 1 :])
-    assert checkpoint.load(path, {"layer": again}) is None
+    assert checkpoint.load(path, KEY, {"layer": again}) is None
     assert "does not match its checksum" in caplog.text and "It is not used" in caplog.text
 
 
 def test_there_are_never_more_than_two(tmp_path):
     path = tmp_path / "checkpoint.pt"
     for value in (1.0, 2.0, 3.0):
-        checkpoint.save(path, {"layer": layer(value)}, {"value": value})
+        checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
     assert {p.name for p in tmp_path.iterdir()} == {"checkpoint.pt", "previous_checkpoint.pt"}
     path.unlink()
-    assert checkpoint.load(path, {"layer": layer(0.0)}) == {"value": 2.0}
+    assert checkpoint.load(path, KEY, {"layer": layer(0.0)}) == {"value": 2.0}
 
 
 def test_weights_come_back_bitwise_and_damage_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 """One process at a time in a run's directory, and nothing in it is ever deleted."""
 
+import os
+
 import pytest
 from filelock import FileLock
 
@@ -22,7 +24,7 @@ def test_a_run_that_another_process_computes_is_refused(tmp_path):
 def test_a_claim_is_noted_and_let_go_also_by_an_error(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     with pytest.raises(ZeroDivisionError), directory.claimed(waits=False):
-        assert '"pid"' in directory.held_by()
+        assert f'"pid": {os.getpid()}' in directory.held_by()
         raise ZeroDivisionError
     assert directory.held_by() is None
     with directory.claimed(waits=False):
@@ -48,3 +50,27 @@ def test_what_is_not_there_is_no_artifact(tmp_path):
     directory = RunDirectory(tmp_path)
     directory.config.touch()
     assert directory.artifacts() == [directory.config]
+
+
+def test_where_locks_do_not_reach_the_second_to_claim_goes_on(tmp_path):
+    """Two hosts' locks on one directory, played by a lock file that was removed in between."""
+    first, second = RunDirectory(tmp_path), RunDirectory(tmp_path)
+    with first.claimed(waits=False):
+        first.require_held()
+        first.lock.unlink()
+        with second.claimed(waits=False):
+            second.require_held()
+            with pytest.raises(HeldError, match=r"taken over by another process \(.*pid"):
+                first.require_held()
+        with pytest.raises(HeldError, match="ended by now"):
+            first.require_held()
+    first.require_held()  # it holds nothing any more
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"pid": 1}'])
+def test_a_note_of_the_holder_that_cannot_be_read_is_no_error(tmp_path, content):
+    directory = RunDirectory(tmp_path)
+    directory.holder.write_bytes(content)
+    assert "cannot be read" in directory.held_by()
+    with directory.claimed(waits=False):
+        directory.require_held()

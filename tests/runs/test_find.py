@@ -25,8 +25,9 @@ def store(tmp_path):
         (directory / "config.yaml").write_text(f"key: {key}\n")
         made_from = {"data": {"name": data, "sha256": data[::-1]}}
         write_sealed_json(directory / "provenance.json", made_from)
-        measured = {"val/accuracy": validation, "val/loss": 1.0, "test/accuracy": test}
+        measured = {"val/accuracy": validation, "val/loss": 1.0, "test/accuracy": test, "epoch": 1}
         result = {"key": key, "status": "finished", "last": measured, "best": measured}
+        result["majority/accuracy"] = 0.1
         if finished:
             write_json(directory / "result.json", result)
         return directory
