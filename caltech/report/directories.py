@@ -53,17 +53,18 @@ def _run(directory: RunDirectory, experiments: Sequence[Published]) -> tuple[Run
     """A run, without answers where these cannot be read, which is told."""
     config = read_config(directory.config)
     result = read_sealed_json(directory.result) if directory.result.is_file() else None
-    if result is not None:
+    is_bound = directory.manifest.is_file()  # of earlier code, the config's key is all there is
+    if result is not None and is_bound:
         files = [directory.config, directory.provenance, directory.data, directory.timing]
-        is_told = directory.history.is_file()  # earlier code wrote neither this nor a manifest
-        manifest.verify(directory, [*files, directory.result, *[directory.history] * is_told])
+        manifest.verify(directory, [*files, directory.history, directory.result])
     used = decisive(config)
     told = _told(directory, used, result) | _chosen(directory, config, used, experiments)
     bare = run_of(told, str(directory.path.parent))
     if bare.status != FINISHED:
         return bare, []
     try:
-        manifest.verify(directory, map(directory.predictions, WEIGHTS))
+        if is_bound:
+            manifest.verify(directory, map(directory.predictions, WEIGHTS))
         known = answers(directory)
     except UNREADABLE as error:
         return bare, [Unused.of(directory.path, directory.path.parent, error)]
@@ -111,8 +112,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     with path.open("rb") as file:
         config = yaml.load(file, Loader=yaml.CSafeLoader)
-    if not isinstance(config, dict) or not config:
-        raise DamagedError(f"{path.name} is no config")
+    if not isinstance(config, dict) or "model" not in config:
+        raise DamagedError(f"{path.name} is no run's config")
     return config
 
 

@@ -15,7 +15,7 @@ FINISHED = "finished"
 PRUNED = "pruned"
 RUNNING = "running"
 INTERRUPTED = "interrupted"  # nobody computes it, and it goes on if its command is typed
-NO_LIBRARIES = ("device", "threads", "python")  # of an environment
+NO_LIBRARIES = ("device", "gpu", "threads", "python")  # of an environment
 # All pairs of more rows than these would be too many to read: the best is compared with each.
 MOST_ROWS_IN_PAIRS = 10
 TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them

@@ -106,7 +106,7 @@ EDITS = {
     "another key": {"tags": {"key": "0123456789"}},
     "config": {"config": "lr: 1"},
     "no yaml": {"config": "{"},
-    "numbers": {"history": {"lr": [1e308] * 30}},
+    "numbers": {"metrics": {"test/accuracy": 1e308}},
     "epochs": {"history": {"val/accuracy": [0.5]}},
     "answers": {"metrics": {}},
     "seed": {"params": {"seed": "x", "lr": "0.1"}, "status": "failed"},
