@@ -27,6 +27,7 @@ from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.tracking.description import ENVIRONMENT, hyperparameters
 
+NO_RUNS = ("kept", "pictures", "sweeps")  # folders of a study that are no run's
 NOT_VERSIONS = ("platform", "host")  # of an environment, where and not what with
 
 
@@ -38,7 +39,7 @@ def found(folder: Path, experiments: Sequence[Published]) -> tuple[list[Run], li
     """
     paths, unused = entries(folder)
     runs = []
-    for directory in map(RunDirectory, paths):
+    for directory in (RunDirectory(path) for path in paths if path.name not in NO_RUNS):
         try:
             if directory.config.is_file() or directory.result.is_file():
                 run, wrong = _run(directory, experiments)
