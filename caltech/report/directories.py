@@ -27,6 +27,8 @@ from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.tracking.description import ENVIRONMENT, hyperparameters
 
+# What was typed, and how a run's process ended without a result, as tracking notes them.
+DESCRIPTION, ENDED = "description.json", "ended.json"
 NO_RUNS = ("kept", "pictures", "sweeps")  # folders of a study that are no run's
 NOT_VERSIONS = ("platform", "host")  # of an environment, where and not what with
 
@@ -85,15 +87,13 @@ def _told(
     if data["sha256"] != made_from["data"]["sha256"]:
         raise DamagedError("data.json and provenance.json are of different data")
     started, history = _history(directory)
-    status = (
-        result["status"] if result is not None else RUNNING if is_held(directory) else INTERRUPTED
-    )
+    status, reason = (result["status"], "") if result is not None else _state(directory)
     measured = final(result["last"], result["best"]) if status == FINISHED else {}
     return {
         "key": key,
         "point": point_key(used),
         "status": status,
-        "reason": "",
+        "reason": reason,
         "started": started,
         "config": flat(used),
         "metrics": {k: float(v) for k, v in measured.items() if k not in METRICS},
@@ -133,8 +133,8 @@ def _chosen(
     """Parameters and experiment as they were typed; of earlier code, as the config tells them:
     its options, and the experiment whose published numbers it has.
     """
-    if (description := directory.path / "description.json").is_file():
-        known = read_sealed_json(description)
+    if (path := directory.path / DESCRIPTION).is_file():
+        known = read_sealed_json(path)
         return {"params": known["params"], "experiment": known["params"].get("experiment")}
     own = config.get("published") or {}
     place = own.get("table"), own.get("row")
@@ -143,6 +143,16 @@ def _chosen(
     params = hyperparameters(used) | dict(chosen) | options_of(config)
     told = {name: str(value) for name, value in params.items()}
     return {"params": told, "experiment": told.get("experiment")}
+
+
+def _state(directory: RunDirectory) -> tuple[str, str]:
+    """Of a run without a result, and why; nothing is known of one that was killed at once."""
+    if is_held(directory):
+        return RUNNING, ""
+    if not (path := directory.path / ENDED).is_file():
+        return INTERRUPTED, ""
+    ended = read_sealed_json(path)
+    return ended["status"].lower(), ended["reason"]
 
 
 def is_held(directory: RunDirectory) -> bool:

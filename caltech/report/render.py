@@ -20,7 +20,7 @@ from caltech.report import rows
 from caltech.report.pictures import Picture
 from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
 from caltech.report.tables import RESULTS, STATISTICS, parameters
-from caltech.report.unused import Unused
+from caltech.report.unused import Unused, printable
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -213,7 +213,7 @@ def _p_value(value: float) -> str:
 
 def markdown(value: object) -> str:
     """Text in a cell: no column's end, no link, no HTML; `p < 0.05` stays as it is."""
-    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(str(value).split()))
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", printable(value))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 

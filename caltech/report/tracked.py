@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-SQLITE = "sqlite:///"
 PATIENCE = {  # a person waits: MLflow would try for minutes; a training that outlasts a server may
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
@@ -51,9 +50,14 @@ def tracked(
         InputError: the store does not answer.
     """
     uri = tracking.get("uri")
-    if uri is None or (uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists()):
-        return [], []  # to create a store is not a report's work
+    if uri is None:
+        return [], []
     try:
+        path = _file(uri)
+        if path is not None:
+            if not path.exists():
+                return [], []  # to create a store is not a report's work
+            _require_store(path)
         return _read(uri, tracking.experiment, study, known)
     except Exception as error:  # of MLflow, SQLAlchemy, sqlite3, requests, alembic: any
         said = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -69,8 +73,6 @@ def _read(
 ) -> tuple[list[Run], list[Unused]]:
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    if uri.startswith(SQLITE):
-        _require_store(Path(uri.removeprefix(SQLITE)))
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):  # after the import, which sets them to INFO
@@ -87,6 +89,13 @@ def _read(
             told = Unused.of(Path(run.info.run_id), Path(), error)
             unused.append(replace(told, name=f"run {told.name} of the store"))
     return runs, unused
+
+
+def _file(uri: str) -> Path | None:
+    """Of a SQLite database; its address may have characters in place of others."""
+    from sqlalchemy.engine import make_url
+
+    return Path(make_url(uri).database or "") if uri.startswith("sqlite") else None
 
 
 def _require_store(path: Path) -> None:
@@ -183,7 +192,9 @@ def _files(client: "MlflowClient", run: "MlflowRun") -> Iterator[RunDirectory]:
 def _is_of(directory: RunDirectory, run: "MlflowRun") -> bool:
     """Whether a directory notes that its run was told as this one."""
     if directory.mlflow.is_file():
-        return read_sealed_json(directory.mlflow).get("run") == run.info.run_id
+        noted = read_sealed_json(directory.mlflow)
+        told = [each["run_id"] for each in noted["stores"].values()]
+        return noted["id"] == directory.id and run.info.run_id in told
     note = directory.mlflow_run_id
     return note.is_file() and note.read_text("utf-8") == run.info.run_id
 

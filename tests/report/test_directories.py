@@ -9,6 +9,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from caltech.files import write_sealed_json
 from caltech.keys import former_key, run_key
 from caltech.report import directories
 from tests.report.conftest import CODE, ENVIRONMENT, HARMS, NO_FILE, described, made_up, trained
@@ -161,3 +162,13 @@ def test_a_run_of_a_former_key_and_one_of_a_list_that_is_gone_are_read(tmp_path)
     whole = only(tmp_path / "gone")
     (tmp_path / "list.txt").unlink()
     assert only(tmp_path / "gone").key == whole.key
+
+
+def test_how_a_process_ended_and_what_was_typed_are_told_where_they_are_noted(tmp_path):
+    path = trained(tmp_path, "lr=0.2", status="running")
+    write_sealed_json(path / "ended.json", {"status": "FAILED", "reason": "nan\x1b[1m", "ended": 1})
+    params = made_up("lr=0.2").params | {"model": "typed", "lr": "7"}
+    write_sealed_json(path / "description.json", {"name": "", "params": params, "tags": {}})
+    run = only(tmp_path)
+    assert (run.status, run.reason, run.params["model"]) == ("failed", "nan\x1b[1m", "typed")
+    assert run.params["lr"] == "0.2"  # its config decides

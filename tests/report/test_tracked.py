@@ -138,8 +138,8 @@ def test_what_is_known_better_is_not_asked_for(store):
 def test_a_database_that_is_no_store_is_told_and_left_as_it_is(tmp_path, content, monkeypatch):
     """MLflow would make its tables in an empty one."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a #%20?.db").write_bytes(content)
-    place = OmegaConf.create({"uri": f"sqlite:///{tmp_path}/a #%20?.db", "experiment": "caltech"})
+    (tmp_path / "a #é.db").write_bytes(content)
+    place = OmegaConf.create({"uri": f"sqlite:///{tmp_path}/a #é.db", "experiment": "caltech"})
     with pytest.raises(InputError, match=r"cannot be read.*Type tracking\.uri="):
         tracked(place, "any", {})
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [content]
@@ -154,3 +154,11 @@ def test_a_store_that_does_not_answer_is_one_message(uri, tmp_path, monkeypatch)
     except InputError as error:
         assert f"The tracking store {uri} cannot be read" in str(error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_only_read(store, tmp_path, monkeypatch):
+    store.add("study=only")
+    monkeypatch.chdir(tmp_path)
+    before = (store.folder / "mlflow.db").read_bytes()
+    assert len(tracked(store.tracking, "only", {})[0]) == 1
+    assert (store.folder / "mlflow.db").read_bytes() == before and not list(tmp_path.iterdir())
