@@ -77,6 +77,8 @@ def _as_typed(cfg: DictConfig) -> dict[str, Any]:
         value = cfg[name]
         if isinstance(value, DictConfig):
             value = OmegaConf.to_container(value, resolve=True)
+        if isinstance(value, dict):
+            value = copy.deepcopy(value)
             for ignored in INDIFFERENT_WITHIN.get(name, ()):
                 value.pop(ignored, None)
             for node in targets_in(value):

@@ -159,7 +159,7 @@ def require_places(cfg: DictConfig) -> None:
     """Raise InputError if anything would be written outside of output/study, or nowhere.
 
     Hydra makes a run's directory before it calls us; this is looked at when a config is composed.
-    A directory= that was typed is taken: of what it holds, the run itself asks (provenance.settled).
+    A directory= is taken as it is: what it holds is asked by the run (provenance.settled).
     """
     for name in ("study", "output", "cache", "directory"):
         if name in cfg:

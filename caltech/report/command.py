@@ -1,8 +1,10 @@
 """Make a study's tables and pictures from its runs: `python -m caltech.report study=course`."""
 
+import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,52 +13,99 @@ from omegaconf import DictConfig
 
 from caltech import errors
 from caltech.config import build, hydra_targets, register
-from caltech.errors import InputError
+from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
 from caltech.report import pictures, render, sources
 from caltech.report.arrange import arrange, experiments
-from caltech.report.rows import FINISHED, Run
+from caltech.report.kept import keep
+from caltech.report.rows import FINISHED, Run, Table
+from caltech.report.unused import printable
 from caltech.settings import CONF, require_allowed
 from caltech.words import require_flags
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
 
+log = logging.getLogger(__name__)
+
 
 def report(cfg: DictConfig) -> str:
-    """Write a study's report into its folder and return the tables as text.
+    """Write a study's report into its folder and return what a terminal shows of it.
 
     Raises:
-        InputError: there is neither a run nor an experiment of this study.
+        InputError: there is neither a run nor an experiment of this study, the store does not
+            answer and there is nothing else, or the report cannot be written.
     """
     require_allowed("study", cfg.study)
     folder = Path(cfg.output) / cfg.study
-    runs = sources.combine(sources.tracked(cfg.tracking, cfg.study), sources.kept(folder / "kept"))
-    tables = arrange(runs, experiments(cfg.order), cfg.study)
+    published = experiments(cfg.order)
+    found = sources.gather(cfg.tracking, folder, cfg.study, published)
+    tables = arrange(found.runs, published, cfg.study)
     if not tables:
-        store = cfg.tracking.get("uri", "a tracking store (tracking=none)")
-        studies = ", ".join(sorted(path.name for path in Path(cfg.output).glob("*/")))
+        raise _nothing(cfg, folder, found)
+    contents, text = drawn_up(cfg, tables, found)
+    try:
+        write(folder, contents, found)
+    except OSError as error:
         raise InputError(
-            f"study={cfg.study} has no run in {store} or {folder / 'kept'}. "
-            f"Studies in {cfg.output} are: {studies or 'none'}."
-        )
-    sheets = [render.Sheet(table, runs) for table in tables]
-    drawn = {table.title: pictures.draw(table) for table in tables}
-    text, page = render.text_and_page(cfg.study, sheets, runs, drawn)
-    gallery = render.gallery(cfg.study, tables, reachable(cfg, runs))
+            f"The report of {folder} cannot be written: {error.strerror} ({error.filename}). "
+            "Type output= with a folder that is yours, to which the study was copied."
+        ) from error
+    return f"{text}\n{whence(tables)}".rstrip("\n")
 
-    sources.keep(folder / "kept", runs)
-    for old in folder.glob("pictures/[0-9]*-*.png"):
-        old.unlink()
+
+def _nothing(cfg: DictConfig, folder: Path, found: sources.Found) -> InputError:
+    store = cfg.tracking.get("uri", "a tracking store (tracking=none)")
+    studies = ", ".join(sorted(path.name for path in Path(cfg.output).glob("*/")))
+    wrong = " ".join(map(str, found.unused[:3]))
+    return InputError(
+        f"study={cfg.study} has no run in {folder}, {folder / 'kept'} or {store}. "
+        f"{wrong}{' ' * bool(wrong)}Studies in {cfg.output} are: {studies or 'none'}."
+    )
+
+
+def drawn_up(
+    cfg: DictConfig, tables: Sequence[Table], found: sources.Found
+) -> tuple[dict[str, bytes], str]:
+    """The report's files by name, pictures too, and its text."""
+    sheets = [render.Sheet(table, found.runs) for table in tables]
+    drawn = {table.title: pictures.draw(table) for table in tables}
+    text, page = render.text_and_page(cfg.study, sheets, found.runs, drawn, found.unused)
+    try:
+        gallery = render.gallery(cfg.study, tables, reachable(cfg, found.runs))
+    except (CaltechError, OSError) as error:  # of the images and their cache, which are extra
+        log.warning("There is no gallery: %s", error)
+        gallery = None
     written = {"table.md": text, "table.csv": render.spreadsheet(sheets), "report.html": page}
     written |= {} if gallery is None else {"gallery.html": gallery}
     contents = {name: content.encode() for name, content in written.items()}
     for number, group in enumerate(drawn.values(), 1):  # by table
         contents |= {f"pictures/{number}-{each.name}.png": each.png for each in group}
+    return contents, text
+
+
+def write(folder: Path, contents: Mapping[str, bytes], found: sources.Found) -> None:
+    """Into the study's folder: what is kept of its runs, and the report's files."""
+    keep(folder / "kept", found.runs, found.kept)
+    for old in folder.glob("pictures/[0-9]*-*.png"):
+        old.unlink()
     for name, content in contents.items():
         with replacing(folder / name) as partial:
             partial.write_bytes(content)
-    return text
+
+
+def whence(tables: Sequence[Table]) -> str:
+    """Where each row is from, which is no part of the report: made elsewhere, it is the same."""
+    places = defaultdict(list)
+    for row in (row for table in tables for row in table.rows):
+        seeds = defaultdict(list)
+        for run in row.runs:
+            seeds[run.source].append(str(run.seed))
+        for source, of in seeds.items():
+            places[source].append(row.name + f" (seed {', '.join(of)})" * (len(seeds) > 1))
+    if len(places) == 1:
+        return f"All runs are from {printable(*places)}."
+    return "\n".join(f"From {printable(s)}: {'; '.join(rows)}." for s, rows in places.items())
 
 
 def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
@@ -65,7 +114,7 @@ def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
     for name in {run.data["name"] for run in runs if run.status == FINISHED} & set(cfg.data):
         try:
             data = build(cfg.data[name])
-        except InputError:
+        except (CaltechError, OSError):
             continue
         datasets[data.digest] = data
     return datasets

@@ -20,6 +20,7 @@ from caltech.report import rows
 from caltech.report.pictures import Picture
 from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
 from caltech.report.tables import RESULTS, STATISTICS, parameters
+from caltech.report.unused import Unused, printable
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -45,6 +46,7 @@ class Sheet:
         self.columns = (*parameters(table), *RESULTS)  # those of STATISTICS are in a second table
         self.missing = [row.command for row in table.rows if row.command and not row.finished]
         usual = {what: _usual(everything, what) for what in ("code", "data")}
+        usual["versions"] = _usual_versions(everything)
         told = {"usual": usual, "test_images": rows.TEST_IMAGES}
         remarks = [_lines("remarks", row=row, **told) for row in table.rows]
         texts = dict.fromkeys(itertools.chain(*remarks))
@@ -63,6 +65,16 @@ def _usual(runs: Sequence[Run], what: str) -> str:
     return max(found, key=found.get, default="")
 
 
+def _usual_versions(runs: Sequence[Run]) -> dict[str, str]:
+    """Of what most finished runs that tell it were made with; of as many, the newest run's."""
+    newest_first = sorted(runs, key=lambda run: -run.started)
+    told = [run.versions for run in newest_first if run.status == FINISHED]
+    counts = {
+        name: Counter(each[name] for each in told if name in each) for name in set().union(*told)
+    }
+    return {name: max(found, key=found.__getitem__) for name, found in counts.items()}
+
+
 def _letters() -> Iterator[str]:
     """a to z, aa to az, ba ..."""
     for length in itertools.count(1):
@@ -74,11 +86,13 @@ def text_and_page(
     sheets: Sequence[Sheet],
     runs: Sequence[Run],
     pictures: Mapping[str, Sequence[Picture]],
+    unused: Sequence[Unused] = (),
 ) -> tuple[str, str]:
     """Tables for the terminal and for git, and a file that needs nothing else.
 
     Args:
         pictures: by the tables' titles.
+        unused: what was found and does not count.
     """
     finished = [run for run in runs if run.status == FINISHED]
     # The day of the newest run and not today: a report made again is the same.
@@ -86,6 +100,7 @@ def text_and_page(
     told = {
         "study": study,
         "sheets": sheets,
+        "unused": unused,
         "statistics": [column for column in STATISTICS if column.show],
         "baselines": _lines("baselines", runs=runs),
         "reading": _lines("reading", sheets=sheets, columns=STATISTICS),
@@ -130,6 +145,7 @@ def gallery(study: str, tables: Sequence[Table], datasets: Mapping[str, "Dataset
         errors = mistakes(table, ERRORS_IN_GALLERY)
         data = datasets.get(table.best.first.data["sha256"]) if errors else None
         if data is not None:
+            errors = [each for each in errors if each["index"] < len(data.files)]
             for each in errors:
                 each["file"] = data.files[each["index"]]
                 each["uri"] = _thumbnail(data, each["index"])
@@ -197,7 +213,7 @@ def _p_value(value: float) -> str:
 
 def markdown(value: object) -> str:
     """Text in a cell: no column's end, no link, no HTML; `p < 0.05` stays as it is."""
-    text = re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(str(value).split()))
+    text = re.sub(r"([\\`*|\[\]])", r"\\\1", printable(value))
     text = re.sub(r"&(?=#?\w+;)", "&amp;", text)
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 

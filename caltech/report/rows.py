@@ -13,6 +13,9 @@ from caltech.report import statistics
 
 FINISHED = "finished"
 PRUNED = "pruned"
+RUNNING = "running"
+INTERRUPTED = "interrupted"  # nobody computes it, and it goes on if its command is typed
+NO_LIBRARIES = ("device", "gpu", "threads", "python")  # of an environment
 # All pairs of more rows than these would be too many to read: the best is compared with each.
 MOST_ROWS_IN_PAIRS = 10
 TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them
@@ -44,8 +47,8 @@ class Run:
 
     key: str
     point: str  # the key without the seed
-    status: str  # finished, pruned, running, failed, killed
-    reason: str  # why it failed
+    status: str  # finished, pruned, running, failed, killed, interrupted
+    reason: str  # why it failed, if that is known
     started: int  # ms since 1970
     params: dict[str, str]
     config: dict[str, Any]  # what decides the result, flat: optimizer.lr
@@ -57,6 +60,7 @@ class Run:
     data: dict[str, Any]  # as Dataset.describe gives; the SHA-256 alone while there are no files
     experiment: str | None
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
+    source: str = field(default="", repr=False, compare=False)  # in words, where it was read
 
     @property
     def seed(self) -> int:
@@ -79,9 +83,9 @@ class Run:
     @property
     def state(self) -> str:
         """What became of it, or how far it is."""
-        if self.status == PRUNED:
-            return f"pruned after epoch {self.epochs}"
-        if self.status == "running":
+        if self.status in (PRUNED, INTERRUPTED):
+            return f"{self.status} after epoch {self.epochs}"
+        if self.status == RUNNING:
             return f"running, epoch {self.epochs} of {self.params['num_epochs']}"
         return self.status
 
@@ -89,6 +93,11 @@ class Run:
     def version(self) -> str:
         """Of the code."""
         return f"{self.code['git']} ({self.code['sha256'][:8]})"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the libraries that it was made with; where it was made is a column of its own."""
+        return {k: v for k, v in self.environment.items() if k not in NO_LIBRARIES}
 
     def class_name(self, number: int) -> str:
         return self.data["classes"][number]
@@ -152,6 +161,11 @@ class Row:
         share = float((self.predictions.last == top).mean())
         return None if top is None else (self.first.class_name(top), share)
 
+    def other_versions(self, usual: Mapping[str, str]) -> list[str]:
+        """What finished runs were made with, or went on with, that is not as usual."""
+        told = dict.fromkeys(each for run in self.finished for each in run.versions.items())
+        return [f"{name} {version}" for name, version in told if usual[name] != version]
+
     def values(self, name: str) -> list[float]:
         """Of the finished runs that have this number."""
         numbers = [run.number(name) for run in self.finished]
@@ -207,7 +221,8 @@ class Table:
         by_data = defaultdict(list)
         for row in self.finished:
             if row.predictions is not None:
-                by_data[row.first.data["sha256"]].append(row)
+                same = row.first.data["sha256"], row.predictions.indices.tobytes()
+                by_data[same].append(row)
         couples = []
         for rows in by_data.values():
             if sum(map(len, by_data.values())) > MOST_ROWS_IN_PAIRS:
@@ -226,11 +241,23 @@ class Table:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested keys joined by dots; lists are values."""
+    """Nested keys joined by dots; lists are values, and so are mappings of nothing."""
     leaves: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             leaves |= {f"{name}.{inner}": leaf for inner, leaf in flat(value).items()}
         else:
             leaves[name] = value
     return leaves
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """What flat made of it, as it was."""
+    config: dict[str, Any] = {}
+    for name, value in leaves.items():
+        *groups, leaf = name.split(".")
+        place = config
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = value
+    return config

@@ -3,19 +3,23 @@
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from caltech.config import register
+from caltech.files import sealed_json, write_json, write_sealed_json
 from caltech.keys import decisive, point_key
 from caltech.metrics import EPOCH_METRICS
 from caltech.report import arrange, command, pictures, render, rows
 from caltech.report.rows import Predictions, Run
+from caltech.runs import manifest
+from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF
 from caltech.tracking.description import Description, describe
 
@@ -134,6 +138,103 @@ def table(text: str, title: str) -> list[dict[str, str]]:
 def accuracies(text: str, title: str) -> dict[str, str]:
     """TESTING ACC by the row's name."""
     return {next(iter(line.values())): line["TESTING ACC"] for line in table(text, title)}
+
+
+def trained(folder: Path, *overrides: str, by=(), is_old=False, published=None, **of_run) -> Path:
+    """A run's directory in a study's folder, as a training leaves it; an old one tells less."""
+    (cfg, _), run = described(*overrides), made_up(*overrides, **of_run)
+    directory = RunDirectory(folder / run.key)
+    directory.path.mkdir(parents=True)
+    resolved = OmegaConf.to_container(cfg, resolve=True) | {"published": published}
+    directory.config.write_text(OmegaConf.to_yaml(OmegaConf.create(resolved)))
+    made_from = {"data": {"name": "made_up", "sha256": DATA["sha256"]}, "code": CODE}
+    made_from |= {"environment": ENVIRONMENT | {"host": "here"}, "continued_by": list(by)}
+    write_sealed_json(directory.provenance, made_from)
+    by_epoch = zip(*run.history.values(), strict=True)
+    epochs = [dict(zip(run.history, each, strict=True)) for each in by_epoch]
+    write_sealed_json(directory.history, {"started": run.started, "epochs": epochs})
+    if run.status in ("finished", "pruned"):
+        write_json(directory.data, DATA)
+        write_json(directory.timing, {"seconds": run.seconds})
+        best = 1 + int(np.argmax(run.history["val/accuracy"]))
+        ended = {
+            "last": epochs[-1] | {"epoch": len(epochs)},
+            "best": epochs[best - 1] | {"epoch": best},
+        }
+        if known := run.predictions:
+            for name, given in (("last", known.last), ("best", known.best)):
+                ended[name] |= {"test/accuracy": float((given == known.labels).mean())}
+                ended[name] |= {
+                    "test/loss": 1.0,
+                    "test/accuracy_per_class": of_run.get("accuracy", 0.5),
+                }
+                np.savez(
+                    directory.predictions(name), indices=known.indices, labels=known.labels,
+                    predictions=given, confidences=known.confidences.astype(np.float32),
+                )  # fmt: skip
+        result = sealed_json({"key": run.key, "status": run.status, **ended})
+        manifest.write(directory, run.key, result)
+        directory.result.write_bytes(result)
+    if is_old:
+        torch.save({"progress": {"history": epochs}}, directory.checkpoint)
+        for path in (directory.history, directory.manifest):
+            path.unlink(missing_ok=True)
+    return directory.path
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def braces(path: Path) -> None:
+    path.write_text("{}")
+
+
+def a_list(path: Path) -> None:
+    path.write_text("[1, [2]]")
+
+
+def a_number(path: Path) -> None:
+    path.write_text("7")
+
+
+def bytes_of_none(path: Path) -> None:
+    path.write_bytes(bytes(range(256)))
+
+
+def deep(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def not_a_number(path: Path) -> None:
+    path.write_text(path.read_text().replace("0.5", "NaN"))
+
+
+def too_large(path: Path) -> None:
+    path.write_text(path.read_text().replace("0.5", "1e308"))
+
+
+NO_FILE: tuple[Callable[[Path], None], ...] = (gone, a_folder, a_link_to_itself)
+HARMS = (*NO_FILE, empty, cut, braces, a_list, a_number, bytes_of_none, deep)
+HARMS += (not_a_number, too_large)
 
 
 class Store:

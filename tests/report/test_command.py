@@ -1,20 +1,25 @@
 """The command, from a run to its report."""
 
+import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from caltech.errors import InputError
-from caltech.report import sources
+from caltech.errors import CaltechError, InputError
+from caltech.report import command, options, sources
+from caltech.report.directories import found
+from caltech.report.kept import keep, kept
 from caltech.train import train
 from tests.conftest import REPOSITORY
-from tests.report.conftest import accuracies
+from tests.report.conftest import accuracies, described, made_up, trained
 
 TINY = ("model=timm", "model.name=test_resnet", "model.weights=null", "data.resize=40")
 
@@ -23,13 +28,17 @@ def test_a_run_is_reported_and_its_page_is_the_same_without_its_data(configure, 
     places = [f"tracking.uri={store.uri}", f"tracking.artifacts={store.folder}/artifacts"]
     fast = ["num_epochs=2", "batch_size=16", "lr=0.1", "freeze=none"]
     cfg = configure("tracking=mlflow", *places, *fast, "study=real", *TINY, "data.crop=32")
-    train(cfg, {"model": "timm", "data": "caltech101"})
+    _, described_so = described(*TINY)
+    train(cfg, {name: described_so.params[name] for name in options.GROUPS})
     data = [f"data.caltech101.{k}={cfg.data[k]}" for k in ("root", "resize", "crop", "cache")]
+    make("real", "tracking=none", f"output={cfg.output}", *data)
+    from_directory = files_of(Path(cfg.output) / "real")
     folder, text = make("real", *places[:1], *data)
+    assert files_of(folder) == from_directory  # elsewhere, and from the store
     result = json.loads((Path(cfg.directory) / "result.json").read_text())
     assert accuracies(text, "Runs") == {"timm": f"{result['last']['test/accuracy']:.4f}"}
     answered = np.load(Path(cfg.directory) / "predictions_last.npz")
-    (run,) = sources.kept(folder / "kept")
+    (run,), _ = kept(folder / "kept")
     assert run.images("validation") == 10 and run.data["classes"][0] == "accordion"
     assert (run.predictions.last == answered["predictions"]).all()
     wrong = (answered["predictions"] != answered["labels"]).sum()
@@ -46,12 +55,79 @@ def test_a_run_is_reported_and_its_page_is_the_same_without_its_data(configure, 
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == written
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.*")}
+
+
 def test_a_study_that_is_not_there(make, tmp_path):
     (tmp_path / "another").mkdir()
     with pytest.raises(InputError, match=r"study=nowhere has no run .*: another"):
         make("nowhere", "tracking=none")
     with pytest.raises(InputError, match="names a directory"):
         make("..", "tracking=none")
+
+
+def test_a_report_of_directories_and_kept_results_imports_neither_torch_nor_mlflow(tmp_path):
+    trained(tmp_path / "mine", "lr=1")
+    keep(tmp_path / "mine" / "kept", [made_up("lr=2")], [])
+    code = (
+        "import sys; from caltech.report.command import main; main(); "
+        "assert not {'torch', 'mlflow', 'torchvision'} & set(sys.modules)"
+    )
+    typed = ["study=mine", f"output={tmp_path}", f"tracking.uri=sqlite:///{tmp_path}/none.db"]
+    own = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(REPOSITORY)}}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *typed], capture_output=True, text=True, **own
+    )
+    assert (ended.returncode, ended.stderr) == (0, "") and "lr=2.0" in ended.stdout
+
+
+UNWRITABLE = ("of_another_user", "a file in its place", "kept is a file", "table.md is a folder")
+
+
+@pytest.mark.parametrize("how", UNWRITABLE)
+def test_a_folder_that_cannot_be_written_is_one_error(make, tmp_path, monkeypatch, how):
+    folder = tmp_path / "mine"
+    trained(folder, "lr=1")
+    if how == "of_another_user":
+        monkeypatch.setattr(Path, "mkdir", refused)  # of root nothing is refused
+    elif how == "a file in its place":
+        trained(tmp_path / "other", "lr=1")
+        shutil.rmtree(folder)
+        folder.write_text("")
+    else:
+        path = folder / how.split()[0]
+        path.write_text("") if "kept" in how else path.mkdir()
+    with pytest.raises(CaltechError, match=r"(cannot|may not) be written|has no run"):
+        make("mine", "tracking=none")
+
+
+def refused(path: Path, *args, **kwargs) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_what_another_user_may_not_read_is_named_and_not_write_is_an_error():
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / "mine"
+        paths = [trained(folder, overrides) for overrides in ("lr=1", "lr=2", "lr=3")]
+        keep(folder / "kept", [made_up("lr=4")], [])
+        (paths[0] / "config.yaml").chmod(0)
+        paths[1].chmod(0)
+        (folder / "kept").chmod(0)
+        os.seteuid(65534)
+        try:
+            runs, unused = found(folder, ())
+            unused += kept(folder / "kept")[1]
+            with pytest.raises((OSError, CaltechError)):
+                command.write(folder, {"table.md": b""}, sources.Found(runs, [], []))
+        finally:
+            os.seteuid(0)
+        assert [run.params["lr"] for run in runs] == ["3.0"]
+        named = [paths[0].name, paths[1].name, "kept"]
+        assert sorted(each.name for each in unused) == sorted(named)
+        assert all("Permission denied" in each.why for each in unused)
 
 
 def test_the_command_line_of_which_a_pipe_reads_a_line(tmp_path):

@@ -37,6 +37,7 @@ def test_markdown_s_cells():
     assert render.markdown("a|b") == "a\\|b"
     assert render.markdown("<img src=x>") == "&lt;img src=x>"
     assert render.markdown("p < 0.05\nand") == "p < 0.05 and"
+    assert render.markdown("\x1b[31mred\udcff") == "?\\[31mred?"  # a terminal shows it
     assert render.markdown("[x](y)") == "\\[x\\](y)"
 
 
