@@ -9,7 +9,7 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from caltech import errors
 from caltech.config import build, hydra_targets, register
