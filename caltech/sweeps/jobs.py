@@ -98,14 +98,15 @@ class NameSweep(Callback):
     open = ExitStack()  # what ends with the sweep
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with _ending_the_command():
+        # A value that is missing or refers to nothing is told by the job.
+        with _ending_the_command(), suppress(OmegaConfBaseException):
             _require_single(config)
             require_place(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending_the_command():
             path = str(_begin(config).absolute())
-        NameSweep.open.enter_context(records.launching(Path(path)))
+            NameSweep.open.enter_context(records.launching(Path(path)))
         os.environ[VARIABLE], NameSweep.config = path, config
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
         value = QuotedString(path, Quote.single).with_quotes()
@@ -122,14 +123,15 @@ class NameSweep(Callback):
 
 @contextmanager
 def _ending_the_command() -> Iterator[None]:
-    """Of any other error than this, Hydra would make a warning and go on."""
+    """End it by any error: Hydra would make a warning and go on."""
     try:
         yield
-    except CaltechError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (CaltechError, OmegaConfBaseException, OSError) as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         raise SystemExit(1) from error
-    except OmegaConfBaseException:
-        pass  # a value that is missing or wrong is told by the job
+    except Exception as error:
+        traceback.print_exc()
+        raise SystemExit(1) from error
 
 
 def _require_single(config: DictConfig) -> None:
