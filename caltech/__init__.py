@@ -11,6 +11,10 @@ data/       which images, in which split, as which pixels
 models/     which network, where it is cut, what is frozen
 config      what a config may name, and how an option is built
 keys        what a run is: its key
+composer    Hydra's loader of configs, with our checks
+vocabulary  whether a word is right, and the nearest words that are
+trust       what a config file may say of Hydra
+words       one word of a command line
 settings    what may be typed: each root key once
 cache       a big array on disk, computed once
 files       whole, or not there, or found out
@@ -18,6 +22,7 @@ errors      sentences instead of tracebacks
 metrics     the names of all numbers
 
 A file imports what stands below it in this list, and of the folders that stand together neither
-sweeps, inference and report, nor training and tracking, nor data and models each other
+sweeps, inference and report, nor training and tracking, nor data and models, nor vocabulary and
+trust each other
 (pyproject.toml: importlinter).
 """

@@ -222,7 +222,10 @@ class Vocabulary:
         for key in dict.fromkeys([word.key, *others]):
             values = [] if word.value is None else values_like(word.value)
             if key in self.groups:
-                values += self._options_like(key, word.value or "")
+                given = (word.value or "").split(",")
+                wrong = next((one for one in given if one not in self.groups[key]), given[0])
+                like = self._options_like(key, wrong)
+                values += [(word.value or "").replace(wrong, each) or each for each in like]
             for prefix in dict.fromkeys([word.prefix, ""]):
                 yield [f"{prefix}{key}={value}" for value in values]
             yield [f"{key}={self._example(key)}"]

@@ -100,7 +100,7 @@ def values_like(value: str) -> list[str]:
     bare = tidy.strip("'\"[](){} ,;")
     point = bare.replace(",", ".") if bare.count(",") == 1 else bare
     nothing = ["null"] if bare.casefold() in NOTHING else []
-    number = re.fullmatch(r"[\d.]+(e\+?\d)?", bare) and bare.count(".") < 2
+    number = re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9])?", bare)
     whole = [str(int(float(bare)))] if number and float(bare).is_integer() else []
     text = value.strip().strip("'\"")
     quoted = ["'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"] if text else []

@@ -32,7 +32,7 @@ def test_a_value_of_a_sweep_is_refused_before_its_first_job(typed, tmp_path):
     own = ["--multirun", f"output={tmp_path}/multirun"]
     assert typed(*own, "study=ok,../x").startswith("study=../x is not allowed: ")
     assert typed(*own, "lr=0.1,abc").startswith("lr=abc is not allowed: it is a number")
-    assert typed(*own, "model=alexnet,resnet19").endswith("Type model=resnet18.")
+    assert typed(*own, "model=alexnet,resnet19").endswith("Type model=alexnet,resnet18.")
 
 
 def test_flags_are_told_from_keys(typed):

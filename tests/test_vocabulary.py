@@ -56,6 +56,7 @@ def told(vocabulary: Vocabulary, words: list[str]) -> str:
         "\"study='\N{GREEK SMALL LETTER PI}'\""), (["data.root=~/x"], "\"data.root='~/x'\""),
         (["lr=0,1"], "--multirun lr=0,1, or lr=0.1"), (["freeze=[none,head]"],
         "--multirun freeze=none,head"), (["hydra.job.env_set.A=b"], "+hydra.job.env_set.A=b"),
+        (["eed=."], "seed=0"),
         (["hydra.sweeper.max_batch_siz=1"], "hydra.sweeper.max_batch_size=1"),
     ],
 )  # fmt: skip

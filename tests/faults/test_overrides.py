@@ -176,7 +176,7 @@ def assert_clear(typed, arguments: list[str]) -> str:
     if kind == "error":
         message = said[said.index("error: ") :].strip()
         assert len(message.splitlines()) == 1 and len(message) < 3000, (arguments, said)
-        assert re.search(r"\b[Tt]ype |Leave | is one of ", message), (arguments, said)
+        assert re.search(r"\b[Tt]ype |Leave | is one of |for example ", message), (arguments, said)
         assert "Error executing job" not in said, (arguments, said)
     return kind
 
@@ -204,7 +204,7 @@ def test_what_was_found_once(typed, arguments):
 
 
 @settings(
-    max_examples=25, deadline=None, derandomize=True, database=None,
+    max_examples=12, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(overrides)
