@@ -30,6 +30,10 @@ class DamagedError(CaltechError):
     """A file is not what was written there: names it."""
 
 
+class StoreError(CaltechError):
+    """A tracking store cannot be used: the text says why, and what to do about it."""
+
+
 _is_composed = False  # whether what was typed has become a config
 
 
