@@ -61,6 +61,18 @@ def project_root() -> str:
     return str(PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else Path.cwd())
 
 
+def sqlite_url(*parts: str) -> str:
+    """Address of a SQLite database at a path, whatever characters the path has."""
+    path = str(Path(*parts))
+    if set(path) & set("%?"):
+        from sqlalchemy.engine import make_url
+
+        # From version 2.1 on, SQLAlchemy decodes %; before, it took a path as it stands.
+        if make_url("sqlite:///%41").database == "A":
+            path = path.replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
+
+
 def gpus(without: int, most: int | None = None) -> int:
     """How many GPUs this machine has, at most `most`; `without` where there is none."""
     import torch
@@ -74,4 +86,5 @@ def register() -> None:
     ConfigStore.instance().store(name="settings", node=Settings, replace=True)
     OmegaConf.register_resolver("run_key", lambda *, _root_: begun_key(_root_), replace=True)
     OmegaConf.register_resolver("project_root", project_root, replace=True)
+    OmegaConf.register_resolver("sqlite_url", sqlite_url, replace=True)
     OmegaConf.register_resolver("gpus", gpus, replace=True)

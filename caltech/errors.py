@@ -31,6 +31,10 @@ class DamagedError(CaltechError):
     """A file is not what was written there: names it."""
 
 
+class StoreError(CaltechError):
+    """A tracking store cannot be used: the text says why, and what to do about it."""
+
+
 class _PastHydra(BaseException):
     """Carries an error of a single run past Hydra, which would print a line of its own."""
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from caltech.settings import CONF, require_whole, validate
 from caltech.sweeps import jobs, seeds, sweepers, trials
 from caltech.sweeps.place import sweep
 from caltech.sweeps.processes import one_process
-from caltech.tracking.description import describe
+from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, signals
 from caltech.training.device import be_deterministic, choose_device
@@ -57,7 +58,8 @@ def train(
         What result.json holds: status and, of the last and the best epoch, losses and accuracies.
 
     Raises:
-        InputError: before anything is written, if the config, the data or the weights are wrong.
+        InputError: before anything is written of the run, if the config, the tracking store, the
+            data or the weights are wrong.
         DivergedError: the loss is not finite.
     """
     validate(cfg)
@@ -65,6 +67,11 @@ def train(
     device = choose_device(cfg.device)
     be_deterministic(cfg.deterministic, device)
     torch.manual_seed(cfg.seed)
+
+    directory, folder, tracker = RunDirectory(cfg.directory), sweep(), build(cfg.tracking)
+    is_needed = folder is None  # a sweep has seen to the store, and outlasts its outages
+    if cfg.rerun or not directory.result.is_file():
+        tracker.open(Path(cfg.output), is_needed)
 
     data = build(cfg.data)
     augment = build(cfg.augment)
@@ -80,33 +87,31 @@ def train(
     is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
     learner = learner_of(cfg, trainable if is_cached else model, trainable, device)
 
-    directory, folder = RunDirectory(cfg.directory), sweep()
     with directory.claimed(waits=folder is not None):
         made_from = provenance.collect(data, model, device)
-        ended = Result.read(directory, pruned_too=True)
-        if cfg.rerun and (ended or not provenance.is_begun(directory, made_from)):
+        result = Result.read(directory, pruned_too=True)
+        if cfg.rerun and (result or not provenance.is_begun(directory, made_from)):
             directory.set_aside()
-            ended = None
-        goes_on = ended is None or (ended.status == PRUNED and not observer.prunes)
+            result = None
+        goes_on = result is None or (result.status == PRUNED and not observer.prunes)
         provenance.record(directory, cfg, made_from, goes_on)
-        description = describe(cfg, choices or {}, overrides, folder, made_from)
-        if not goes_on:
-            log.info("%s is %s already; rerun=true computes it again.", directory, ended.status)
-            if folder is not None:
-                build(cfg.tracking, description).join_sweep()
-            ended.log()
-            return ended
-
-        if is_cached:
-            cache = Path(cfg.cache).expanduser()
-            inputs = features.extract(frozen, data, augment, learner.precision, device, cache)
+        told = description.describe(cfg, choices or {}, overrides, folder, made_from)
+        description.record(told, goes_on)
+        if goes_on:
+            with tracker.watch(directory, is_needed) as watch:
+                if is_cached:
+                    cache = Path(cfg.cache).expanduser()
+                    parts = data, augment, learner.precision, device, cache
+                    inputs = features.extract(frozen, *parts)
+                else:
+                    inputs = Images(data, augment, device)
+                labels = data.labels.to(device)
+                batches = Batches(inputs=inputs, labels=labels, size=cfg.batch_size)
+                result = compute(cfg, learner, batches, data, model, directory, [watch, observer])
+                result.write(directory)
         else:
-            inputs = Images(data, augment, device)
-        batches = Batches(inputs=inputs, labels=data.labels.to(device), size=cfg.batch_size)
-        with build(cfg.tracking, description) as tracker:
-            result = compute(cfg, learner, batches, data, model, directory, [tracker, observer])
-            tracker.log_result(result)
-        result.write(directory)
+            log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
+    tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     return result
 
@@ -130,7 +135,7 @@ def compute(
         tested = test_once(learner, batches, data, model, progress, directory)
     write_json(directory.data, data.describe())
     write_json(directory.timing, {"seconds": progress.seconds})
-    write_sealed_json(directory.history, progress.told)
+    write_sealed_json(directory.history, progress.told | {"ended": int(1000 * time.time())})
     return Result.of(cfg.key, progress, tested, data.majority_accuracy)
 
 

@@ -47,7 +47,10 @@ class RunDirectory:
         self.identity = self.path / identity.NAME
         self.history = self.path / "history.json"
         self.manifest = self.path / "manifest.json"
+        self.description = self.path / "description.json"
+        self.ended = self.path / "ended.json"  # while the run has stopped without a result
         self.mlflow = self.path / "mlflow.json"
+        self.mlflow_lock = self.path / "mlflow.lock"  # while a store is told of the run
         self.mlflow_run_id = self.path / "mlflow_run_id"  # the note of earlier code
 
     def __str__(self) -> str:
@@ -161,7 +164,7 @@ class RunDirectory:
 
     def set_aside(self) -> None:
         """Move what an earlier run left into a folder beside it; nothing is deleted."""
-        stay = (self.lock, self.holder, self.log)
+        stay = (self.lock, self.mlflow_lock, self.holder, self.log)
         earlier = [path for path in self.path.iterdir() if path not in stay]
         earlier = [path for path in earlier if not path.name.startswith("earlier-")]
         if earlier not in ([], [self.identity]):

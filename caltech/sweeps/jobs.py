@@ -178,6 +178,7 @@ def _begin(config: DictConfig) -> Path:
         with read_write(config.hydra):
             config.hydra.sweep.dir = path  # Hydra writes its multirun.yaml there
         return Path(path)
+    build(config.tracking).open(Path(config.output), is_needed=True)
     sweeps = Path(config.output) / config.study / "sweeps"
     for earlier in sweeps.glob("*"):  # killed while it wrote a record
         remove_leftovers(earlier)
@@ -215,7 +216,7 @@ def _tell_where_drawn(path: Path, config: DictConfig) -> None:
     try:
         if plots := trials.plot(path, config.storage):
             print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
-        if link := build(config.tracking, None).charts(path.name):
+        if link := build(config.tracking).charts(path.name):
             print(f"compare in MLflow: {link}")
     except CaltechError as error:  # the jobs' own failures are not to be hidden by this one
         log.warning("No plots or no link to MLflow: %s", error)

@@ -1,19 +1,24 @@
-"""What is known of a run before it starts, as the tracker shows it."""
+"""What is known of a run before it starts, as the tracker shows it.
+
+description.json in a run's directory holds it, sealed: {"name": ..., "params": {...}, "tags":
+{...}}. It is written whatever the tracker is, so that any store can be told of the run later.
+"""
 
 import json
 import math
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from caltech.files import without_passwords
-from caltech.keys import decisive, point_key
+from caltech.errors import DamagedError, InputError
+from caltech.files import read_sealed_json, sum_of, without_passwords, write_sealed_json
+from caltech.keys import MOVED, decisive, point_key, renamed, targets_in
 from caltech.runs.directory import RunDirectory
-from caltech.settings import ROOT
+from caltech.settings import CONF, ROOT
 
 # Of a run's provenance, as tags of the same names.
 ENVIRONMENT = ("device", "threads", "torch", "python")
@@ -34,13 +39,18 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a run before it starts."""
+    """What is known of a run before it starts; parameters and tags are text."""
 
     directory: RunDirectory
     name: str
-    params: Mapping[str, Any]
+    params: Mapping[str, str]
     tags: Mapping[str, str]
     data: Mapping[str, str] | None  # name and sha256
+
+    @property
+    def sum(self) -> str:
+        """Checksum of what a store is told of it."""
+        return sum_of(repr((dict(self.params), dict(self.tags))).encode())
 
 
 def describe(
@@ -87,10 +97,82 @@ def describe(
     return Description(
         directory=RunDirectory(cfg.directory),
         name=_name(cfg, params, groups, overrides),
-        params=params | groups,
+        params={name: str(value) for name, value in (params | groups).items()},
         tags=tags,
         data=None if provenance is None else provenance["data"],
     )
+
+
+def record(described: Description, goes_on: bool) -> None:
+    """Write description.json, or say there which sweep the run counts to now and who goes on.
+
+    All else stays as it was first typed: a store does not let a parameter change.
+    """
+    path, new = described.directory.description, dict(described.tags)
+    if path.is_file():
+        renewed = {"sweep", "host"} if goes_on else {"sweep"}
+        before = _kept(path)
+        tags = before["tags"] | {name: new[name] for name in renewed & set(new)}
+        if tags != before["tags"]:
+            write_sealed_json(path, before | {"tags": tags})
+        return
+    told = {"name": described.name, "params": dict(described.params), "tags": new}
+    write_sealed_json(path, told)
+
+
+def of_directory(directory: RunDirectory) -> Description:
+    """What a run's directory says of it, wherever the directory is now.
+
+    Of a run of earlier code it is what its config tells: not what was typed, and of each group the
+    option that it equals.
+
+    Raises:
+        InputError: no run was begun there.
+        DamagedError: a file that says it is not as it was written.
+    """
+    for path in (directory.config, directory.provenance):
+        if not path.is_file():
+            raise InputError(f"{directory} holds no run: {path.name} is not there.")
+    provenance = read_sealed_json(directory.provenance)
+    if directory.description.is_file():
+        kept = _kept(directory.description)
+        found = Description(directory=directory, data=provenance["data"], **kept)
+    else:
+        found = _of_config(directory, provenance)
+    path = directory.path.absolute()
+    tags = {**found.tags, "directory": str(path)}
+    if path.name == tags["key"]:  # else the place was typed: directory=
+        tags["study"] = path.parent.name
+    return replace(found, tags=tags)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    kept = read_sealed_json(path)
+    if set(kept) != {"name", "params", "tags"}:
+        raise DamagedError(f"{path} is not what was written there.")
+    return kept
+
+
+def _of_config(directory: RunDirectory, provenance: Mapping[str, Any]) -> Description:
+    cfg = OmegaConf.load(directory.config)
+    found = describe(cfg, _equal_options(cfg), (), None, provenance)
+    host = provenance["environment"].get("host", "")
+    return replace(found, directory=directory, tags=found.tags | {"host": host})
+
+
+def _equal_options(cfg: DictConfig) -> dict[str, str]:
+    """Of each group the option of the same target that agrees with most of its values."""
+    agreeing: dict[str, list[tuple[int, str]]] = {}
+    for path in (path for path in CONF.glob("*/*.yaml") if path.parent.name in cfg):
+        used = dict(OmegaConf.to_container(cfg[path.parent.name], resolve=True) or {})
+        for node in targets_in(used):
+            node["_target_"] = renamed(node["_target_"], MOVED)
+        option = OmegaConf.to_container(OmegaConf.load(path))
+        own = {name: value for name, value in option.items() if "${" not in str(value)}
+        if own.get("_target_") == used.get("_target_"):
+            same = sum(used.get(name) == value for name, value in own.items())
+            agreeing.setdefault(path.parent.name, []).append((same, path.stem))
+    return {group: max(found)[1] for group, found in agreeing.items()}
 
 
 def hyperparameters(used: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,26 +1,30 @@
-"""Trackers: what a run reports while it trains, to MLflow or to nobody."""
+"""Trackers: who tells a store what the directories of runs hold, while they train and after."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from omegaconf import DictConfig
 
 from caltech.config import build
-from caltech.errors import HeldError
-from caltech.metrics import METRICS, final
+from caltech.errors import HeldError, InputError
+from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Totals
-from caltech.runs.result import Result
 from caltech.tracking.description import Description, describe
+from caltech.tracking.note import End
+
+if TYPE_CHECKING:
+    from caltech.tracking.line import Line
+    from caltech.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 5.0  # between two copies of a run that trains
+REQUEUED = -1  # submitit's exit code, once it has put its job into the queue again
 
 
 @contextmanager
@@ -30,44 +34,86 @@ def refusal_recorded(
     overrides: Sequence[str],
     sweep: Path | None,
 ) -> Iterator[None]:
-    """Have the tracker told of a sweep's job that fails before it has a tracker of its own."""
+    """Have the tracker told of a sweep's job that fails before it has a run of its own."""
     try:
         yield
     except Exception as error:
         is_well = isinstance(error, HeldError)  # the run, in another process
         if sweep is not None and not is_well:
             try:
-                description = describe(cfg, choices, overrides, sweep, None)
-                build(cfg.tracking, description).record_refusal(error)
+                described = describe(cfg, choices, overrides, sweep, None)
+                build(cfg.tracking).record_refusal(described, error)
             except Exception as second:
                 log.warning("The tracker could not be told of the failure: %s", second)
         raise
 
 
-class NoRun(AbstractContextManager):
-    """The tracker of tracking=none, and what others can be told: an observer of the training."""
+class Watch(AbstractContextManager):
+    """An observer of one training, from its start to its end; this one tells nobody.
+
+    However a training ends, its directory says so.
+    """
 
     prunes = False
 
-    def __init__(self, description: Description | None) -> None:
-        self.description = description
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+
+    def __enter__(self) -> Self:
+        self.directory.ended.unlink(missing_ok=True)
+        return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        """The training has ended, well or by this error."""
+        if error is None or isinstance(error, HeldError):
+            return  # or the run is another process's now, which knows better
+        try:
+            _end_by(error).write(self.directory)
+        except Exception as second:  # the first is what the user is to see
+            log.warning("%s could not be written: %s", self.directory.ended, second)
 
     def step(self, totals: Totals) -> None:
         """No tracker is told of steps."""
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
+        """The epochs so far, which are in the directory already."""
         return False
 
-    def log_result(self, result: Result) -> None:
-        """Final metrics, and the files of the run's directory."""
 
-    def join_sweep(self) -> None:
-        """A run that was finished before counts to the sweep that asked for it last."""
+class NoRun:
+    """The tracker of tracking=none, and what others can do."""
 
-    def record_refusal(self, error: Exception) -> None:
+    def open(self, output: Path, is_needed: bool) -> None:
+        """Before any work: see that the store can be used, and close what died in it.
+
+        Args:
+            output: folder of the studies.
+            is_needed: otherwise a store that cannot be used is a warning.
+
+        Raises:
+            InputError: it cannot be used; says what to type.
+        """
+
+    def watch(self, directory: RunDirectory, is_needed: bool) -> Watch:
+        """An observer that tells of a training while it goes on."""
+        return Watch(directory)
+
+    def tell(self, directory: RunDirectory, is_last: bool) -> None:
+        """Tell what a run's directory holds, and the store does not have.
+
+        Args:
+            is_last: nothing follows in this process: a store that failed is tried once more.
+        """
+
+    def send(self, directory: RunDirectory) -> bool | None:
+        """The same at once, and told: whether there was anything; None of a run that trains.
+
+        Raises:
+            StoreError: the store cannot be used.
+            DamagedError: a file of the run is not as it was written.
+        """
+        raise InputError("tracking=none tells nobody. Type tracking=mlflow tracking.uri=ADDRESS.")
+
+    def record_refusal(self, description: Description, error: Exception) -> None:
         """A job of a sweep failed, perhaps before it had a run."""
 
     def charts(self, sweep: str) -> str | None:
@@ -75,94 +121,101 @@ class NoRun(AbstractContextManager):
 
 
 class MlflowRun(NoRun):
-    """An MLflow run that ends FINISHED, FAILED (with the reason as a tag) or KILLED, truthfully.
-
-    A resumed run goes on under its id, which is kept in the run's directory. Metrics are sent in
-    batches, at most every FLUSH_SECONDS and at the end.
+    """Keeps in an MLflow store what the directories of runs hold.
 
     Args:
-        uri: tracking store, for example sqlite:///mlflow.db or http://host:5000.
+        uri: tracking store, for example sqlite:////tmp/mlflow.db or http://host:5000.
         experiment: MLflow's name for what holds all runs.
-        artifacts: folder for artifacts; null with a tracking server, which has its own place.
+        artifacts: folder for artifacts. A tracking server has a place of its own.
     """
 
-    def __init__(
-        self, description: Description | None, uri: str, experiment: str, artifacts: str | None
-    ) -> None:
-        super().__init__(description)
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from caltech.tracking.store import Store  # imports MLflow, which takes a second
+    def __init__(self, uri: str, experiment: str, artifacts: str | None) -> None:
+        from caltech.tracking.line import line_to  # imports SQLAlchemy
 
-        self.uri, self.store = uri, Store(uri, experiment, artifacts)
-        self.client = self.store.client
-        self.store.close_abandoned()
-        self.pending: list[Any] = []
-        self.flushed = time.monotonic()
+        self.line = line_to(uri, experiment, artifacts)
 
-    def __enter__(self) -> Self:
-        self.run_id, self.epochs_sent = self.store.begin(self.description)
-        return self
+    def open(self, output: Path, is_needed: bool) -> None:
+        from caltech.tracking import copying
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            self.client.set_terminated(self.run_id, "FINISHED")
-            return
-        try:
-            status = "FAILED" if isinstance(error, Exception) else "KILLED"
-            self.store.end(self.run_id, status, _reason(error))
-            self._flush()
-        except Exception as second:  # the first is what the user is to see
-            log.warning("MLflow could not be told of the failure: %s", second)
+        if is_needed:
+            self.line.require(lambda store: copying.close_abandoned(store, output))
+        else:
+            self.line.attempt(lambda store: copying.close_abandoned(store, output))
 
-    def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
-        """Send the epochs of `history` (all so far) that were not sent before, each once."""
-        for epoch in history[self.epochs_sent :]:
-            self.epochs_sent += 1
-            self._add({name: epoch[name] for name in METRICS})
-        if time.monotonic() - self.flushed > FLUSH_SECONDS:
-            self._flush()
-        return False
+    def watch(self, directory: RunDirectory, is_needed: bool) -> Watch:
+        return MlflowWatch(self.line, directory, is_needed)
 
-    def log_result(self, result: Result) -> None:
-        self.client.set_tag(self.run_id, "status", result.status)  # MLflow knows no pruned ones
-        self._add(final(result.last, result.best))
-        self._flush()
-        for path in self.description.directory.artifacts():
-            self.client.log_artifact(self.run_id, str(path))
+    def tell(self, directory: RunDirectory, is_last: bool) -> None:
+        if not self.line.has_told(directory):
+            from caltech.tracking import copying
 
-    def join_sweep(self) -> None:
-        if run_id := self.store.noted(self.description.directory):
-            self.client.set_tag(run_id, "sweep", self.description.tags["sweep"])
+            self.line.attempt(lambda store: copying.send(store, directory), is_last)
 
-    def record_refusal(self, error: Exception) -> None:
-        """As a FAILED run, unless the job had one of its own, which says so."""
-        tags = self.description.tags
-        own = f"tags.sweep = '{tags['sweep']}' and tags.key = '{tags['key']}'"
-        if not self.client.search_runs([self.store.experiment_id], own, max_results=1):
-            self.store.end(self.store.create(self.description), "FAILED", _reason(error))
+    def send(self, directory: RunDirectory) -> bool | None:
+        from caltech.tracking import copying
+
+        return self.line.use(lambda store: copying.send(store, directory))
+
+    def record_refusal(self, description: Description, error: Exception) -> None:
+        self.line.attempt(lambda store: store.refuse(description, _end_by(error)))
 
     def charts(self, sweep: str) -> str | None:
         # A database has no address of its own: the one of the server in README.
-        server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        uri = self.line.uri
+        server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+        if not self.line.attempt(lambda store: None):
+            return None
         found = quote(f'tags.sweep = "{sweep}"')
         return (
-            f"{server}/#/experiments/{self.store.experiment_id}/runs"
+            f"{server}/#/experiments/{self.line.store.experiment_id}/runs"
             f"?workflowType=machine_learning&compareRunsMode=CHART&searchFilter={found}"
         )
 
-    def _add(self, metrics: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        self.pending += [Metric(k, v, now, self.epochs_sent) for k, v in metrics.items()]
+class MlflowWatch(Watch):
+    """Copies the directory to the store: at the start, every few seconds, and if it fails.
 
-    def _flush(self) -> None:
-        """Write what is pending; MLflow takes at most 1000 metrics in one batch."""
-        while self.pending:
-            self.client.log_batch(self.run_id, metrics=self.pending[:1000])
-            del self.pending[:1000]  # not before they are there
-        self.flushed = time.monotonic()
+    A run that ends well is told when its result is written (MlflowRun.tell).
+    """
+
+    def __init__(self, line: "Line", directory: RunDirectory, is_needed: bool) -> None:
+        super().__init__(directory)
+        self.line, self.is_needed = line, is_needed
+        self.history: Sequence[Mapping[str, float]] = ()
+        self.told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        before = End.read(self.directory)
+        super().__enter__()
+        try:
+            (self.line.require if self.is_needed else self.line.attempt)(self._send)
+        except BaseException:
+            if before is not None:  # it does not go on, and this may be untold yet
+                before.write(self.directory)
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if error is not None and not isinstance(error, HeldError):
+            self.line.attempt(self._send, is_last=True)
+
+    def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
+        self.history = history
+        if time.monotonic() - self.told > FLUSH_SECONDS:
+            self.line.attempt(self._send)
+            self.told = time.monotonic()
+        return False
+
+    def _send(self, store: "Store") -> None:
+        from caltech.tracking import copying
+
+        copying.send(store, self.directory, self.history)
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+def _end_by(error: BaseException) -> End:
+    """Truthfully: FAILED for an error, KILLED for what a person or the system ended."""
+    status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    if isinstance(error, SystemExit) and error.code == REQUEUED:
+        status = "SCHEDULED"  # it waits in a queue, and goes on from there
+    return End(status, f"{type(error).__name__}: {error}", int(1000 * time.time()))

@@ -178,7 +178,9 @@ def test_a_run_on_a_full_disk_is_one_error_and_goes_on_when_there_is_room(
 def build_store(cfg) -> None:
     from caltech.tracking.tracker import MlflowRun
 
-    MlflowRun(None, cfg.tracking.uri, cfg.tracking.experiment, cfg.tracking.artifacts)
+    tracking = cfg.tracking
+    tracker = MlflowRun(tracking.uri, tracking.experiment, tracking.artifacts)
+    tracker.open(Path(cfg.output), is_needed=True)
 
 
 def fill(path: Path, leave: int) -> None:

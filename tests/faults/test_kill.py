@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock
 from mlflow import MlflowClient
 
+from caltech.runs.directory import RunDirectory
 from tests.forks import Driver, places
 
 SWEEP = ["--multirun", "freeze=none,backbone", "lr=0.05,0.02", "num_epochs=3", "batch_size=16"]
@@ -121,7 +122,7 @@ def assert_mlflow_agrees(folder: Path, runs: int) -> None:
     own = {}
     for run in found:
         directory = Path(run.data.tags["directory"])
-        if (directory / "mlflow_run_id").read_text() == run.info.run_id:
+        if RunDirectory(directory).id == run.data.tags["run"]:
             own[directory] = run
     states = [run.info.status for run in found]
     assert "RUNNING" not in states, states

@@ -1,5 +1,6 @@
 """MLflow: one truthful run per training, the same one on resume, every epoch told once."""
 
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -10,9 +11,10 @@ from caltech.keys import point_key
 from caltech.metrics import METRICS
 from caltech.runs.directory import RunDirectory
 from caltech.sweeps import jobs
-from caltech.tracking.description import describe
+from caltech.tracking import copying
 from caltech.tracking.tracker import NoRun, refusal_recorded
 from caltech.train import train
+from tests.observers import Doing
 
 
 def test_a_run_is_told_with_its_numbers_data_and_files(tracked, store):
@@ -46,34 +48,6 @@ def test_a_resumed_run_is_the_same_run_and_tells_every_epoch_once(interrupted, s
     assert "failure" not in same.data.tags
 
 
-@pytest.fixture
-def alone(tracked):
-    """A tracker of a run that does not train."""
-    cfg = tracked("lr=0.13")
-    RunDirectory(cfg.directory).path.mkdir(parents=True)
-    return cfg, build(cfg.tracking, describe(cfg, {}, [], None, None))
-
-
-def test_what_ended_a_training_is_raised_even_if_mlflow_cannot_be_told(alone, caplog):
-    with pytest.raises(ZeroDivisionError), alone[1] as tracker:
-        tracker.client.set_terminated = None
-        raise ZeroDivisionError
-    assert "could not be told" in caplog.text
-
-
-def test_metrics_that_could_not_be_sent_are_sent_with_the_next(alone, store):
-    epochs = [dict.fromkeys(METRICS, float(number)) for number in range(1, 201)]
-    with alone[1] as tracker:
-        log_batch, tracker.flushed = tracker.client.log_batch, -1e9
-        tracker.client.log_batch = None  # a server that fails
-        with pytest.raises(TypeError):
-            tracker.epoch(epochs)
-        tracker.client.log_batch = log_batch
-        tracker.epoch(epochs)
-        told = store.client.get_run(tracker.run_id)
-    assert store.epochs(told) == list(range(1, 201))  # 1400 numbers; MLflow takes 1000 at once
-
-
 def attempt(cfg, choices=None, overrides=()) -> None:
     """As the command line does."""
     with refusal_recorded(cfg, choices or {}, overrides, jobs.sweep()):
@@ -94,11 +68,11 @@ def test_a_sweep_s_runs_are_tagged_and_a_finished_one_joins_the_next(tracked, st
 
 
 def test_a_sweep_s_charts_have_an_address(tracked, store):
-    link = build(tracked().tracking, None).charts("second")
+    link = build(tracked().tracking).charts("second")
     number = store.experiment.experiment_id
     assert link.startswith(f"http://127.0.0.1:5000/#/experiments/{number}/runs?")
     assert unquote(link).endswith('searchFilter=tags.sweep = "second"')
-    assert NoRun(None).charts("second") is None
+    assert NoRun().charts("second") is None
 
 
 def test_a_refused_job_of_a_sweep_is_recorded_once_and_a_single_run_is_not(
@@ -146,3 +120,57 @@ def test_a_job_that_fails_in_training_says_why_in_one_run_of_its_sweep(tracked, 
     (run,) = store.runs(cfg)
     assert (run.info.status, run.data.tags["sweep"]) == ("FAILED", "failed")
     assert "epoch 1, step" in run.data.tags["failure"]
+
+
+def test_a_run_that_another_process_took_over_tells_nothing_of_its_end(tracked, store):
+    def taken() -> None:
+        raise HeldError("another process trains it")
+
+    cfg = tracked("lr=0.31")
+    with pytest.raises(HeldError):
+        train(cfg, observer=Doing(taken, at_epoch=1))
+    (run,) = store.runs(cfg)
+    assert run.info.status == "RUNNING"
+    assert not RunDirectory(cfg.directory).ended.exists()
+
+
+@pytest.mark.parametrize(("code", "status"), [(143, "KILLED"), (-1, "SCHEDULED")])
+def test_a_job_that_waits_in_the_queue_again_is_not_killed(tracked, store, code, status):
+    def leave() -> None:
+        raise SystemExit(code)  # -1 is submitit's, once the job is in the queue
+
+    cfg = tracked(f"lr=0.3{200 + code}")
+    with pytest.raises(SystemExit):
+        train(cfg, observer=Doing(leave, at_epoch=1))
+    assert [run.info.status for run in store.runs(cfg)] == [status]
+    build(cfg.tracking).open(Path(cfg.output), is_needed=True)
+    assert [run.info.status for run in store.runs(cfg)] == [status]
+    train(cfg)
+    assert [run.info.status for run in store.runs(cfg)] == ["FINISHED"]
+
+
+def test_a_finished_run_is_answered_though_no_store_can_be_used(tracked, caplog):
+    cfg = tracked("lr=0.33")
+    result = train(cfg)
+    for uri in ("http://127.0.0.1:9", "unknown://x", "mysql://nobody@127.0.0.1:9/y"):
+        cfg.tracking.uri = uri
+        assert train(cfg) == result
+    assert caplog.text.count("The run goes on without it") == 3
+
+
+def test_how_a_run_ended_is_told_by_the_next_command_if_nobody_listened_then(
+    tracked, store, monkeypatch
+):
+    def fails() -> None:
+        monkeypatch.setattr(copying, "send", None)  # the store dies, and then training does
+        raise DivergedError("at last")
+
+    cfg = tracked("lr=0.34")
+    with pytest.raises(DivergedError):
+        train(cfg, observer=Doing(fails, at_epoch=1))
+    assert [run.info.status for run in store.runs(cfg)] == ["RUNNING"]
+    monkeypatch.undo()
+    build(cfg.tracking).open(Path(cfg.output), is_needed=True)
+    (run,) = store.runs(cfg)
+    assert (run.info.status, store.epochs(run)) == ("FAILED", [1])
+    assert run.data.tags["failure"] == "DivergedError: at last"

@@ -1,0 +1,3 @@
+from caltech.tracking.command import main
+
+main()

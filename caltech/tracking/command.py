@@ -1,0 +1,69 @@
+"""Tell a store of the runs that it lacks: `python -m caltech.tracking study=course`."""
+
+import logging
+import sys
+from collections import Counter
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from caltech import errors
+from caltech.config import build, hydra_targets, register
+from caltech.errors import CaltechError, HeldError, InputError
+from caltech.runs.directory import RunDirectory
+from caltech.settings import CONF, require_allowed
+
+log = logging.getLogger(__name__)
+
+TOLD, KNOWN, RUNNING, FAILED = "told now", "known already", "left to their processes", "not told"
+
+
+def tell(cfg: DictConfig) -> Counter[str]:
+    """Copy every run of a study to the store; how many came to what.
+
+    Raises:
+        InputError: there is no such study, or the store cannot be used.
+    """
+    require_allowed("study", cfg.study)
+    output, tracker = Path(cfg.output), build(cfg.tracking)
+    found = sorted(path.parent for path in (output / cfg.study).glob("*/config.yaml"))
+    if not found:
+        studies = ", ".join(sorted(path.name for path in output.glob("*/")))
+        raise InputError(
+            f"study={cfg.study} has no run in {output / cfg.study}. Studies in {output} are: "
+            f"{studies or 'none'}."
+        )
+    tracker.open(output, is_needed=True)
+    return Counter(tell_one(tracker, RunDirectory(path)) for path in found)
+
+
+def tell_one(tracker, directory: RunDirectory) -> str:
+    """One run; one of earlier code gets the name first by which stores know it from now on."""
+    try:
+        if directory.id is None:
+            with directory.claimed(waits=False):
+                pass
+        return {True: TOLD, False: KNOWN, None: RUNNING}[tracker.send(directory)]
+    except HeldError:
+        return RUNNING
+    except CaltechError as error:
+        log.error("%s is not told: %s", directory, error)
+        return FAILED
+
+
+@hydra.main(config_path=str(CONF), config_name="tell", execution_whitelist=hydra_targets())
+def compose_and_tell(cfg: DictConfig) -> None:
+    """What Hydra calls."""
+    errors.composed()
+    counted = tell(cfg)
+    print(f"{cfg.study}: {', '.join(f'{number} {what}' for what, number in counted.items())}")
+    if counted[FAILED]:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point; the exit code is 0 only if the store has every run that is not computed now."""
+    with errors.shown_as_messages():
+        register()
+        compose_and_tell()

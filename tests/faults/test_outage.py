@@ -1,0 +1,103 @@
+"""A tracking server that dies in the middle of a training, and comes back or not.
+
+OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/faults/test_outage.py    prints what an outage costs
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from caltech.train import train
+from tests.observers import TINY, Doing
+
+EPOCHS = 400
+
+
+class Server:
+    """`mlflow server` on a port of its own, which may be killed, stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.folder, self.uri, self.process = folder, f"http://127.0.0.1:{self.port}", None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host"]
+        command += ["127.0.0.1", "--port", str(self.port), "--artifacts-destination"]
+        command += [str(self.folder / "files"), "--backend-store-uri"]
+        command += [f"sqlite:///{self.folder}/server.db"]
+        quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=quiet, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=1).read()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError((self.folder / "server.log").read_text())
+
+    def signal(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = Server(tmp_path)
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("harm", ["killed", "hanging"])
+def test_a_server_dies_in_the_middle_and_comes_back(
+    configure, server, tmp_path, capsys, caplog, harm
+):
+    own = [*TINY, f"num_epochs={EPOCHS}", "tracking=mlflow", f"tracking.uri={server.uri}"]
+    alone = configure(*TINY, f"num_epochs={EPOCHS}", "study=alone")
+    start = time.monotonic()
+    train(alone)
+    undisturbed = time.monotonic() - start
+    cfg = configure(*own)
+
+    def dies() -> None:
+        server.kill() if harm == "killed" else server.signal(signal.SIGSTOP)
+
+    start = time.monotonic()
+    train(cfg, observer=Doing(dies, at_epoch=EPOCHS // 10))
+    disturbed = time.monotonic() - start
+    assert caplog.text.count("The run goes on without it") == 1
+    server.start() if harm == "killed" else server.signal(signal.SIGCONT)
+    train(cfg)
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name("caltech")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert experiment.artifact_location.startswith("mlflow-artifacts:")
+    assert run.info.status == "FINISHED"
+    points = client.get_metric_history(run.info.run_id, "val/loss")
+    assert [point.step for point in points] == list(range(1, EPOCHS + 1))
+    assert len(client.list_artifacts(run.info.run_id)) == 7
+    for name in ("result.json", "best.safetensors"):
+        found = Path(cfg.directory, name).read_bytes()
+        assert found == Path(alone.directory, name).read_bytes()
+    with capsys.disabled():
+        print(
+            f"\n{EPOCHS} epochs: {undisturbed:.1f} s without a tracker, {disturbed:.1f} s with one "
+            f"that is {harm} after a tenth of them"
+        )
+    assert disturbed < undisturbed * 2 + 40

@@ -1,0 +1,37 @@
+"""`python -m caltech.tracking`: a store gets the runs that it lacks, and the exit code is true."""
+
+import json
+
+from caltech.runs.directory import RunDirectory
+from caltech.train import train
+from tests.observers import TINY
+
+
+def test_a_study_is_told_to_a_store_that_lacks_it(forks, configure, store, tmp_path):
+    first, second = (configure(*TINY, rate) for rate in ("lr=0.41", "lr=0.42"))
+    for cfg in (first, second):
+        train(cfg)  # without a tracker
+    places = [f"output={first.output}", *store.places[1:]]
+
+    def command(*arguments: str) -> tuple[int, str]:
+        (ended,) = forks.run([*places, *arguments], module="caltech.tracking")
+        return ended.code, ended.output
+
+    assert command() == (0, "default: 2 told now\n")
+    assert command() == (0, "default: 2 known already\n")
+    assert [run.info.status for run in store.runs(first)] == ["FINISHED"]
+    code, said = command("study=nothing")
+    assert code == 1 and "Studies in" in said and "default" in said
+    assert command("tracking.uri=http://127.0.0.1:9")[0] == 1
+    assert command("study=../x")[0] == 1
+
+    damaged = RunDirectory(second.directory)
+    weights = damaged.weights("best")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    damaged.mlflow.unlink()
+    other = f"tracking.experiment={tmp_path.name}"
+    code, said = command(other)
+    assert code == 1
+    assert "1 told now" in said and "1 not told" in said
+    assert str(weights) in said
+    assert json.loads(damaged.result.read_text())["key"] == second.key
