@@ -80,6 +80,19 @@ def test_other_code_and_other_data_are_marked(text_of):
     assert text.count(": lr=0.3 / ") == 0  # no paired test on other images
 
 
+def test_other_versions_are_marked_where_they_are_known(text_of):
+    """Older runs tell of torch alone. Where a run was made is in its column."""
+    known = {"device": "Abacus", "threads": "2", "torch": "9.9", "python": "3.99"}
+    now = known | {"torchvision": "0.9", "pillow": "11"}
+    other = now | {"torch": "9.9, then 10.0", "pillow": "12", "device": "Slide rule"}
+    runs = [made_up(f"lr=0.{n}", accuracy=0.9 - 0.1 * n, environment=now) for n in (1, 2)]
+    runs.append(made_up("lr=0.3", accuracy=0.6, environment=known | {"python": "4"}))
+    assert "other versions" not in text_of(runs)
+    text = text_of([*runs, made_up("lr=0.4", accuracy=0.5, environment=other)])
+    assert "(a) made with other versions than most runs: torch 9.9, then 10.0, pillow 12." in text
+    assert list(accuracies(text, "Runs")) == ["1", "2", "3", "4 (a)"]
+
+
 def test_paired_tests_stay_within_a_data_set():
     """Of many rows, each data set's best is compared with the others on the same images."""
     run = made_up()
