@@ -18,8 +18,9 @@ curves of a run of earlier code that was not kept, MLflow if there is a store.
   terminal and not in the files.
 - A run counts once. What is not finished counts nowhere and is marked, as are collapsed runs, other
   code, other versions of libraries and other data.
-- Verdicts: *agrees* if the published number is inside our 95 % interval (Wilson for the images,
-  joined with Student over the seeds), else *better* or *worse*; never on other images.
+- Verdicts: the published number is one run, too. *better* or *worse* is said if the interval of the
+  difference (Wilson for both, joined with the seeds) leaves zero out, else *agrees*; *open* where
+  one seed cannot carry a verdict; never on other images. At most 5 % are false.
 - Runs of older code are read: seeds join by the key that their config has today.
 - Nothing is created or downloaded to make a report, and no lock is taken in a run's directory that
   its training would notice. The page loads nothing; all is escaped.

@@ -48,6 +48,22 @@ def test_a_column_that_is_listed_is_in_all_forms_and_is_explained(monkeypatch, t
     assert "<li>Ants are counted.</li>" in page
 
 
+def test_one_seed_that_cannot_carry_a_verdict_has_none(text_of, monkeypatch):
+    """By the images alone it would be better; with three seeds that are alike it is."""
+    monkeypatch.setattr(rows, "TEST_IMAGES", 2893)
+    images = {"train": 600, "validation": 1446, "test": 2893}
+    known = {"data": DATA | {"images": images}, "predictions": None}
+    runs = [
+        made_up("experiment=scratch/model2", f"seed={n}", accuracy=0.31, **known) for n in range(3)
+    ]
+    runs = [replace(run, metrics=run.metrics | {"test/accuracy": 0.31}) for run in runs]
+    for count, verdict in ((1, "open"), (3, "better")):
+        told = accuracies(text_of(runs[:count]), "Training from Scratch")["Model 2"]
+        assert told.startswith("0.3100") and told.endswith(
+            f"(published 0.2745, +0.0355, {verdict})"
+        )
+
+
 def test_runs_that_did_not_finish_are_marked_and_do_not_count(text_of):
     failed = {"status": "failed", "reason": "DivergedError: nan\nand more"}
     runs = [
