@@ -61,7 +61,9 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
         print(interrupted, file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if before or not (isinstance(error, CaltechError) or not _is_composed):
+        # Another user's file is no bug, wherever it is found.
+        is_told = isinstance(error, CaltechError | PermissionError)
+        if before or not (is_told or not _is_composed):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -89,7 +89,7 @@ def stored_answers(directory: RunDirectory, path: Path) -> dict[str, np.ndarray]
     """
     manifest.verify(directory, [path])
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             stored = {name: file[name] for name in ANSWERS}
     except Exception as error:  # numpy and zipfile raise many types for a broken file
         raise DamagedError(f"{path} was cut short or changed: {error}.") from error

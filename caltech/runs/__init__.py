@@ -19,6 +19,11 @@ It may import data and models, and what stands below them. A run is a function o
   flagged, also where it went on with a run.
 - `start=KEY` refuses a run of another split: what it was trained on may be tested on here.
 - Whether a process lives is asked of the lock on the run's directory, never of a process number.
+  Where locks do not reach, the token in holder.json tells at the next commit who goes on.
+- Every file knows its run: the checkpoint and the provenance by the run's key, the others by the
+  manifest. What is another run's, or was edited, is named and not used. A directory that holds
+  another run is refused before any work.
+- The versions of all that decides bits are recorded; others are warned of.
 - A run keeps its last two checkpoints until it is finished: two at rest, never three while one is
   written.
 - Every byte of checkpoints, weights, results and provenance is compared with a checksum each time

@@ -1,5 +1,6 @@
 """A run's directory: what its files are called, and one process at a time."""
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,13 @@ from pathlib import Path
 from filelock import Timeout
 
 from caltech.errors import DamagedError, HeldError
-from caltech.files import acquire, explaining_full_disk, read_sealed_json, write_json
+from caltech.files import (
+    acquire,
+    explaining_disk,
+    explaining_full_disk,
+    read_sealed_json,
+    write_json,
+)
 from caltech.runs import identity
 
 log = logging.getLogger(__name__)
@@ -65,6 +72,17 @@ class RunDirectory:
         files = [self.config, self.provenance, self.data, self.timing]
         files += [*map(self.predictions, WEIGHTS), self.weights("best")]
         return [path for path in files if path.is_file()]
+
+    def require_writable(self) -> None:
+        """Raise DiskError before any work if what is there may not be written, the log above all.
+
+        A log that cannot be opened would end a training in the middle.
+        """
+        with explaining_disk(self.log):
+            if self.path.is_dir() and not os.access(self.path, os.W_OK):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+            if self.log.exists():
+                self.log.open("ab").close()
 
     def held_by(self) -> str | None:
         """Process and host that compute the run, as they noted themselves."""

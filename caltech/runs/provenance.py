@@ -38,6 +38,7 @@ def settled(cfg: DictConfig) -> DictConfig:
 
     Raises:
         InputError: the key was typed and is another config's, or the directory holds another run.
+        DiskError: the directory cannot be written.
     """
     key, own = cfg.key, {run_key(cfg), former_key(cfg)}
     if key not in own:
@@ -46,6 +47,7 @@ def settled(cfg: DictConfig) -> DictConfig:
             "the rest of the config: leave key= out."
         )
     directory = RunDirectory(cfg.directory)
+    directory.require_writable()
     held = _keys_noted(directory)
     if held and not held & own:
         raise InputError(
