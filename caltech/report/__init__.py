@@ -1,23 +1,27 @@
 """A study's tables, page and pictures.
 
-    command     python -m caltech.report: from runs to files
-    sources     runs from MLflow with their files, and results that are kept in git
-    rows        what a report is made of: runs, rows (a config with all its seeds), tables
-    arrange     which runs are one row, which rows one table, and the rows of conf/experiment
-    statistics  intervals, paired tests, calibration
-    tables      the list of columns; to add one to all forms is to add it there
-    render      Markdown, CSV, page and gallery, from templates/, where words are, too
-    pictures    learning curves, reliability, confusions, accuracy of every class
-    landscape   what a sweep found over the keys that it varied
+    command      python -m caltech.report: from runs to files, and where each row is from
+    sources      what there is of a study: run directories, kept results, a store
+    rows         what a report is made of: runs, rows (a config with all its seeds), tables
+    arrange      which runs are one row, which rows one table, and the rows of conf/experiment
+    statistics   intervals, paired tests, calibration
+    tables       the list of columns; to add one to all forms is to add it there
+    render       Markdown, CSV, page and gallery, from templates/, where words are, too
+    pictures     learning curves, reliability, confusions, accuracy of every class
+    landscape    what a sweep found over the keys that it varied
 
-May import tracking, runs, data and what is below them; torch is loaded for the gallery alone.
+May import tracking, runs, data and what is below them. torch is loaded for the gallery and for the
+curves of a run of earlier code that was not kept, MLflow if there is a store.
 
-- A report made again is the same bytes: from the store, from what was kept of it, and with or
-  without the data set. From a clean clone, `tracking=none` makes it from kept/.
-- A run counts once: by the store's newest finished one, else a kept one. What is not finished
-  counts nowhere and is marked, as are collapsed runs, other code and other data.
-- Verdicts: *agrees* if the published number is inside our 95 % interval (Wilson for the images,
-  joined with Student over the seeds), else *better* or *worse*; never on other images.
+- A report made again is the same bytes: from directories, from the store, from what was kept, in a
+  folder that was moved, and with or without the data set. So where rows are from is told on the
+  terminal and not in the files.
+- A run counts once. What is not finished counts nowhere and is marked, as are collapsed runs, other
+  code, other versions of libraries and other data.
+- Verdicts: the published number is one run, too. *better* or *worse* is said if the interval of the
+  difference (Wilson for both, joined with the seeds) leaves zero out, else *agrees*; *open* where
+  one seed cannot carry a verdict; never on other images. At most 5 % are false.
 - Runs of older code are read: seeds join by the key that their config has today.
-- Nothing is created or downloaded to make a report. The page loads nothing; all is escaped.
+- Nothing is created or downloaded to make a report, and no lock is taken in a run's directory that
+  its training would notice. The page loads nothing; all is escaped.
 """

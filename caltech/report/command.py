@@ -15,11 +15,12 @@ from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
-from caltech.report import pictures, render, sources
+from caltech.report import pictures, render
 from caltech.report.arrange import arrange, experiments
-from caltech.report.kept import keep
 from caltech.report.rows import FINISHED, Run, Table
-from caltech.report.unused import printable
+from caltech.report.sources.kept import keep
+from caltech.report.sources.study import Found, gather
+from caltech.report.sources.unused import printable
 from caltech.settings import CONF, require_allowed
 from caltech.words import require_flags
 
@@ -39,7 +40,7 @@ def report(cfg: DictConfig) -> str:
     require_allowed("study", cfg.study)
     folder = Path(cfg.output) / cfg.study
     published = experiments(cfg.order)
-    found = sources.gather(cfg.tracking, folder, cfg.study, published)
+    found = gather(cfg.tracking, folder, cfg.study, published)
     tables = arrange(found.runs, published, cfg.study)
     if not tables:
         raise _nothing(cfg, folder, found)
@@ -54,7 +55,7 @@ def report(cfg: DictConfig) -> str:
     return f"{text}\n{whence(tables)}".rstrip("\n")
 
 
-def _nothing(cfg: DictConfig, folder: Path, found: sources.Found) -> InputError:
+def _nothing(cfg: DictConfig, folder: Path, found: Found) -> InputError:
     store = cfg.tracking.get("uri", "a tracking store (tracking=none)")
     studies = ", ".join(sorted(path.name for path in Path(cfg.output).glob("*/")))
     wrong = " ".join(map(str, found.unused[:3]))
@@ -65,7 +66,7 @@ def _nothing(cfg: DictConfig, folder: Path, found: sources.Found) -> InputError:
 
 
 def drawn_up(
-    cfg: DictConfig, tables: Sequence[Table], found: sources.Found
+    cfg: DictConfig, tables: Sequence[Table], found: Found
 ) -> tuple[dict[str, bytes], str]:
     """The report's files by name, pictures too, and its text."""
     sheets = [render.Sheet(table, found.runs) for table in tables]
@@ -84,7 +85,7 @@ def drawn_up(
     return contents, text
 
 
-def write(folder: Path, contents: Mapping[str, bytes], found: sources.Found) -> None:
+def write(folder: Path, contents: Mapping[str, bytes], found: Found) -> None:
     """Into the study's folder: what is kept of its runs, and the report's files."""
     keep(folder / "kept", found.runs, found.kept)
     for old in folder.glob("pictures/[0-9]*-*.png"):

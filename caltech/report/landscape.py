@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from caltech.report.rows import Table
 
 INK, BLUE, GREY = "#222222", "#1f5a94", "#b9b9b9"
+
+MOST_NAMED = 5  # lines with colours that are told apart
 
 
 def sweep(table: Table) -> Figure | None:
@@ -20,7 +23,9 @@ def sweep(table: Table) -> Figure | None:
         return None
     accuracy = np.array([row.score for row in rows])
     if len(varied) == 1:
-        return _line(varied[0], axes[varied[0]], accuracy)
+        others = [key for key in table.columns if key != varied[0]]
+        kinds = [", ".join(f"{key}={row.params[key]}" for key in others) for row in rows]
+        return _lines(varied[0], axes[varied[0]], accuracy, kinds)
     x, y = (axes[key] for key in varied[:2])
     if len(varied) == 2 and len(set(zip(x, y, strict=True))) >= len(set(x)) * len(set(y)) / 2:
         return _heat_map(varied, x, y, accuracy)
@@ -33,14 +38,38 @@ def short(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def _line(key: str, numbers: Sequence[float], accuracy: np.ndarray) -> Figure:
-    drawing = Figure((4.6, 3))
+def _lines(
+    key: str, numbers: Sequence[float], accuracy: np.ndarray, kinds: Sequence[str]
+) -> Figure:
+    """One line a kind: what differs in more than the key is no course of one thing.
+
+    Of many kinds the best are named.
+    """
+    best = {kind: value for value, kind in sorted(zip(accuracy, kinds, strict=True))}
+    names = sorted(best, key=lambda kind: -best[kind])
+    named = names[:MOST_NAMED] if len(names) > 1 else []
+    colours = dict(
+        zip(named, mpl.colormaps["viridis"](np.linspace(0, 0.85, MOST_NAMED)), strict=False)
+    )
+    drawing = Figure((4.6, 3 + 0.16 * len(named)))
     axes = drawing.subplots()
-    order = np.argsort(numbers, kind="stable")
-    axes.plot(np.array(numbers)[order], accuracy[order], "o-", color=BLUE, lw=1.2, ms=4)
+    for name in reversed(names):
+        own = np.array([kind == name for kind in kinds])
+        x, y = np.array(numbers)[own], accuracy[own]
+        order = np.argsort(x, kind="stable")
+        colour = colours.get(name, GREY if named else BLUE)
+        label = short(name, 60) if name in named else None
+        axes.plot(x[order], y[order], "o-", color=colour, lw=1.2, ms=4, label=label)
     if _is_wide(numbers):
         axes.set_xscale("log")
+        steps = (1.0, 2.0, 5.0) if max(numbers) < 200 * min(numbers) else (1.0,)
+        axes.xaxis.set_major_locator(LogLocator(subs=steps))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # names may have a $: no TeX
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=key, ylabel="best validation accuracy")
+    if named:
+        handles, labels = axes.get_legend_handles_labels()
+        drawing.legend(handles[::-1], labels[::-1], loc="outside lower center")
     return drawing
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from caltech.report import rows
 from caltech.report.pictures import Picture
 from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
+from caltech.report.sources.unused import Unused, printable
 from caltech.report.tables import RESULTS, STATISTICS, parameters
-from caltech.report.unused import Unused, printable
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset

@@ -192,9 +192,20 @@ class Row:
             return None
         if "accuracy" not in name:
             return statistics.of_one_more(values) if len(values) > 1 else None
-        part = "test" if name.startswith("test/") else "validation"
-        count = self.first.images(part)
+        count = self._images(name)
         return statistics.of_accuracy(values, count) if count else None
+
+    def differs(self, name: str, published: float) -> bool | None:
+        """Whether a published number is another than ours; None if that cannot be told."""
+        values = self.values(name)
+        if "accuracy" in name:
+            count = self._images(name)
+            return statistics.differs(values, published, count) if count else None
+        interval = self.interval(name)
+        return None if interval is None else published not in interval
+
+    def _images(self, name: str) -> int | None:
+        return self.first.images("test" if name.startswith("test/") else "validation")
 
 
 @dataclass(frozen=True)

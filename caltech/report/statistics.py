@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+# Of verdicts: approximations and whole numbers of images then leave no case above 5 % false ones.
+SURE = 0.96
+# One run does not tell by how much seeds differ: a verdict on it allows for this much.
+SEED_DEVIATION = 0.01
 # A run has collapsed if this share of its answers is one class, though the labels are not.
 COLLAPSED_SHARE = 0.95
 
@@ -44,11 +49,22 @@ class Calibration:
     count: np.ndarray  # (bins,)
 
 
-def wilson(accuracy: float, count: int) -> Interval:
+def wilson(accuracy: float, count: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a share of `count` images (E. B. Wilson, 1927)."""
-    test = stats.binomtest(round(accuracy * count), count)
-    interval = test.proportion_ci(LEVEL, method="wilson")
+    return _wilson(round(accuracy * count), count, level)
+
+
+@cache
+def _wilson(correct: int, count: int, level: float) -> Interval:
+    test = stats.binomtest(correct, count)
+    interval = test.proportion_ci(level, method="wilson")
     return Interval(float(interval.low), float(interval.high))
+
+
+@cache
+def _quantile(level: float, freedom: float) -> float:
+    """Student's, of both sides; of no end of freedom it is the normal distribution's."""
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
@@ -63,10 +79,13 @@ def of_one_more(values: Sequence[float]) -> Interval:
 
 def _student(values: Sequence[float], variance: float) -> Interval:
     """Around the mean; `variance` is in units of the seeds' own."""
-    # Not stats.t.interval with loc and scale: it has no interval of equal seeds.
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1))
-    mean, half = float(np.mean(values)), half * variance**0.5
+    mean, half = float(np.mean(values)), _half(values, variance, LEVEL)
     return Interval(mean - half, mean + half)
+
+
+def _half(values: Sequence[float], variance: float, level: float) -> float:
+    # Not stats.t.interval with loc and scale: it has no interval of equal seeds.
+    return _quantile(level, len(values) - 1) * float(np.std(values, ddof=1)) * variance**0.5
 
 
 def of_accuracy(values: Sequence[float], count: int) -> Interval:
@@ -84,6 +103,34 @@ def of_accuracy(values: Sequence[float], count: int) -> Interval:
         max(0.0, mean - float(np.hypot(mean - images.low, mean - seeds.low))),
         min(1.0, mean + float(np.hypot(images.high - mean, seeds.high - mean))),
     )
+
+
+def differs(values: Sequence[float], other: float, count: int) -> bool | None:
+    """Whether the mean accuracy of our seeds is another than that of one other run.
+
+    Each is measured on `count` images. The interval of the difference is Newcombe's (1998, method
+    10): the distances of both to the ends of their Wilson intervals are added as squares, and with
+    them by how far a further run is expected from the mean of ours.
+
+    Returns:
+        None if one seed cannot tell: by the images it is another, but seeds may differ by as much.
+    """
+    mean, interval = float(np.mean(values)), partial(wilson, count=count, level=SURE)
+    ours, theirs = interval(mean), interval(other)
+    if mean > other:
+        images = float(np.hypot(mean - ours.low, theirs.high - other))
+    else:
+        images = float(np.hypot(ours.high - mean, other - theirs.low))
+    distance = abs(mean - other)
+    if distance <= images:
+        return False
+    if len(values) == 1:
+        seeds = 2**0.5 * SEED_DEVIATION * _quantile(SURE, np.inf)
+    else:
+        seeds = _half(values, 1 + 1 / len(values), SURE)
+    if distance > np.hypot(images, seeds):
+        return True
+    return None if len(values) == 1 else False
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:

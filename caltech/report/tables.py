@@ -1,7 +1,7 @@
 """The columns of the report, each once: for people, for a spreadsheet, and what is said of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from caltech.report import statistics
@@ -26,7 +26,7 @@ class Cell:
         self.ours, self.deviation = row.mean(metric), row.deviation(metric)
         self.published = row.published and row.published.numbers.get(metric)
         self.status = row.status if self.ours is None else ""  # why there is none
-        # agrees, better, worse, erratum, other images, or the status.
+        # agrees, better, worse, open, erratum, other images, or the status.
         self.verdict, self.difference = self.status, None
         if self.published is None:
             return
@@ -36,10 +36,12 @@ class Cell:
             self.verdict = "other images"
         elif self.ours is not None:
             self.difference = self.ours - self.published
-            if interval := row.interval(metric):
-                is_better = (self.difference > 0) != is_loss
-                apart = "better" if is_better else "worse"
-                self.verdict = "agrees" if self.published in interval else apart
+            differs, has_one_seed = row.differs(metric, self.published), len(row.finished) == 1
+            if differs is not None:
+                apart = "better" if (self.difference > 0) != is_loss else "worse"
+                self.verdict = apart if differs else "agrees"
+            elif has_one_seed and not is_loss:
+                self.verdict = "open"
 
     @property
     def parts(self) -> list[tuple[str, str]]:
@@ -160,8 +162,12 @@ RESULTS = (
 )
 STATISTICS = (
     Column("Seeds", lambda row: len(row.finished)),
-    _over_seeds("Best epoch", "val/best_epoch",
-        show=lambda row: ", ".join(f"{epoch:.0f}" for epoch in row.values("val/best_epoch"))),
+    replace(
+        _over_seeds("Best epoch", "val/best_epoch",
+            "Validation chose the best epoch, so the best epoch's VALIDATION ACC is the highest of "
+            "as many tries, and higher than on new images. Its TESTING ACC had no say.",
+            lambda row: ", ".join(f"{epoch:.0f}" for epoch in row.values("val/best_epoch"))),
+        name="Best epoch, chosen by validation"),
     _over_seeds("Best epoch's VALIDATION ACC", "val/best_accuracy"),
     _over_seeds("Best epoch's TESTING ACC", "test/best_accuracy"),
     Column("95 % interval of TESTING ACC",

@@ -68,7 +68,7 @@ def test_a_row_tells_what_it_changes_and_another_precision_is_still_compared(tex
     ]
     assert accuracies(text_of(runs), "Training from Scratch") == {
         "Base": "not run (published 0.0919)",
-        "Model 1 (precision=bf16)": "0.3000 (published 0.2454, +0.0546, better)",
+        "Model 1 (precision=bf16)": "0.3000 (published 0.2454, +0.0546, agrees)",
         "Model 2": "not run (published 0.2745)",
         "Model 3": "0.2900 (published 0.2969, -0.0069, agrees)",
         "Best (ours)": "not run",

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from caltech.errors import CaltechError, InputError
-from caltech.report import command, options, sources
-from caltech.report.directories import found
-from caltech.report.kept import keep, kept
+from caltech.report import command
+from caltech.report.sources import options
+from caltech.report.sources.directories import found
+from caltech.report.sources.kept import keep, kept
+from caltech.report.sources.study import Found
 from caltech.train import train
 from tests.conftest import REPOSITORY
 from tests.report.conftest import accuracies, described, made_up, trained
@@ -121,7 +123,7 @@ def test_what_another_user_may_not_read_is_named_and_not_write_is_an_error():
             runs, unused = found(folder, ())
             unused += kept(folder / "kept")[1]
             with pytest.raises((OSError, CaltechError)):
-                command.write(folder, {"table.md": b""}, sources.Found(runs, [], []))
+                command.write(folder, {"table.md": b""}, Found(runs, [], []))
         finally:
             os.seteuid(0)
         assert [run.params["lr"] for run in runs] == ["3.0"]

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 
+import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
@@ -26,7 +27,7 @@ def sweep(**keys: tuple) -> rows.Table:
 
 @pytest.mark.parametrize(
     ("keys", "kind"),
-    [({"lr": (0.1, 0.01, 1)}, "_line"), ({"lr": (0.1, 1), "step_size": (5, 10)}, "_heat_map"),
+    [({"lr": (0.1, 0.01, 1)}, "_lines"), ({"lr": (0.1, 1), "step_size": (5, 10)}, "_heat_map"),
      ({"lr": (0.1, 1), "step_size": (5, 9), "gamma": (0.1, 1), "model": ("a", "$b")}, "_parallel")],
 )  # fmt: skip
 def test_the_picture_of_a_sweep_fits_the_keys_that_differ(keys, kind, monkeypatch):
@@ -35,6 +36,21 @@ def test_the_picture_of_a_sweep_fits_the_keys_that_differ(keys, kind, monkeypatc
     monkeypatch.setattr(pictures, "learning_curves", lambda rows: ("", Figure()))
     drawn = {picture.name: picture.png for picture in pictures.draw(sweep(**keys))}
     assert found == [kind] and drawn["sweep"].startswith(b"\x89PNG")
+
+
+def test_a_line_is_of_one_kind_and_a_log_axis_has_numbers():
+    """Points of another optimizer are another line; names may have a $, so nothing is TeX."""
+    with mpl.rc_context(fname=pictures.STYLE):
+        drawing = landscape.sweep(sweep(lr=(0.001, 0.1, 0.01), optimizer=("sgd", "$adam")))
+        drawing.canvas.draw()
+    (axes,) = drawing.axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0.001, 0.01, 0.1]] * 2
+    assert [line.get_label() for line in axes.lines] == [
+        "optimizer=sgd",
+        "optimizer=$adam",
+    ]  # the best is on top
+    shown = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert {"0.001", "0.01", "0.1"} <= set(shown) and not any("$" in text for text in shown)
 
 
 def test_pictures_are_of_what_there_is():

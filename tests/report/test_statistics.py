@@ -76,3 +76,31 @@ def test_the_classes_that_are_confused_most():
     assert classes == [0, 1, 2, 3]
     assert counts.tolist() == [[1, 0, 0, 0], [0, 2, 0, 3], [2, 0, 2, 0], [0, 0, 0, 1]]
     assert shares[1].tolist() == [0, 0.4, 0, 0.6]
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+@pytest.mark.parametrize("deviation", [0.0, 0.01])
+@pytest.mark.parametrize("accuracy", [0.1, 0.6, 0.95])
+def test_at_most_five_percent_of_verdicts_are_false(accuracy, deviation, seeds):
+    """Ours and the published run are of one method, and differ by images and seeds alone.
+
+    Our seeds share their images, which is the worst case: more seeds then do not help.
+    """
+    random, images, times = np.random.default_rng(0), 2893, 1000
+    true = np.clip(accuracy + deviation * random.standard_normal((times, seeds + 1)), 0.01, 0.99)
+    shared = random.binomial(images, accuracy, times) / images - accuracy
+    published = random.binomial(images, true[:, -1]) / images
+    ours = np.clip(true[:, :-1] + shared[:, None], 0, 1)
+    told = [statistics.differs(list(a), b, images) for a, b in zip(ours, published, strict=True)]
+    error = 2 * (0.05 * 0.95 / times) ** 0.5  # of this simulation
+    assert told.count(True) / times <= 0.05 + error
+
+
+def test_what_is_another_method_is_told():
+    differs = statistics.differs
+    assert differs([0.4196], 0.2454, 2893) is True  # far apart: one seed is enough
+    assert differs([0.2962], 0.2745, 2893) is False  # two runs on 2893 images differ by as much
+    assert differs([0.3094], 0.2745, 2893) is None  # seeds may differ by as much
+    assert differs([0.3094, 0.3090, 0.3099], 0.2745, 2893) is True  # these do not
+    assert differs([0.29, 0.31, 0.33], 0.2745, 2893) is False
+    assert differs([0.31], 0.5, 30) is False and differs([1.0], 0.0, 30) is True

@@ -48,6 +48,22 @@ def test_a_column_that_is_listed_is_in_all_forms_and_is_explained(monkeypatch, t
     assert "<li>Ants are counted.</li>" in page
 
 
+def test_one_seed_that_cannot_carry_a_verdict_has_none(text_of, monkeypatch):
+    """By the images alone it would be better; with three seeds that are alike it is."""
+    monkeypatch.setattr(rows, "TEST_IMAGES", 2893)
+    images = {"train": 600, "validation": 1446, "test": 2893}
+    known = {"data": DATA | {"images": images}, "predictions": None}
+    runs = [
+        made_up("experiment=scratch/model2", f"seed={n}", accuracy=0.31, **known) for n in range(3)
+    ]
+    runs = [replace(run, metrics=run.metrics | {"test/accuracy": 0.31}) for run in runs]
+    for count, verdict in ((1, "open"), (3, "better")):
+        told = accuracies(text_of(runs[:count]), "Training from Scratch")["Model 2"]
+        assert told.startswith("0.3100") and told.endswith(
+            f"(published 0.2745, +0.0355, {verdict})"
+        )
+
+
 def test_runs_that_did_not_finish_are_marked_and_do_not_count(text_of):
     failed = {"status": "failed", "reason": "DivergedError: nan\nand more"}
     runs = [
@@ -78,6 +94,19 @@ def test_other_code_and_other_data_are_marked(text_of):
     assert "(a) made from other data than most runs: mine other." in text
     assert "(b) made by other code than most runs: old-git (old)." in text
     assert text.count(": lr=0.3 / ") == 0  # no paired test on other images
+
+
+def test_other_versions_are_marked_where_they_are_known(text_of):
+    """Older runs tell of torch alone. Where a run was made is in its column."""
+    known = {"device": "Abacus", "threads": "2", "torch": "9.9", "python": "3.99"}
+    now = known | {"torchvision": "0.9", "pillow": "11"}
+    other = now | {"torch": "9.9, then 10.0", "pillow": "12", "device": "Slide rule"}
+    runs = [made_up(f"lr=0.{n}", accuracy=0.9 - 0.1 * n, environment=now) for n in (1, 2)]
+    runs.append(made_up("lr=0.3", accuracy=0.6, environment=known | {"python": "4"}))
+    assert "other versions" not in text_of(runs)
+    text = text_of([*runs, made_up("lr=0.4", accuracy=0.5, environment=other)])
+    assert "(a) made with other versions than most runs: torch 9.9, then 10.0, pillow 12." in text
+    assert list(accuracies(text, "Runs")) == ["1", "2", "3", "4 (a)"]
 
 
 def test_paired_tests_stay_within_a_data_set():

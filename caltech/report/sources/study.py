@@ -13,11 +13,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from caltech.errors import InputError
-from caltech.report.directories import found
-from caltech.report.kept import kept
 from caltech.report.rows import FINISHED, Published, Run
-from caltech.report.tracked import tracked
-from caltech.report.unused import Unused
+from caltech.report.sources.directories import found
+from caltech.report.sources.kept import kept
+from caltech.report.sources.tracked import tracked
+from caltech.report.sources.unused import Unused
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from caltech.files import write_sealed_json
 from caltech.keys import former_key, run_key
-from caltech.report import directories
+from caltech.report.sources import directories
 from tests.report.conftest import CODE, ENVIRONMENT, HARMS, NO_FILE, described, made_up, trained
 
 

@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from caltech.errors import InputError
 from caltech.keys import run_key
-from caltech.report.tracked import tracked
+from caltech.report.sources.tracked import tracked
 from tests.report.conftest import ENVIRONMENT, Store, described, made_up
 
 

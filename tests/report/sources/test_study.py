@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from caltech.errors import InputError
-from caltech.report.directories import found
-from caltech.report.kept import keep
-from caltech.report.sources import combine, completed
+from caltech.report.sources.directories import found
+from caltech.report.sources.kept import keep
+from caltech.report.sources.study import combine, completed
 from tests.report.conftest import accuracies, made_up, trained
 
 

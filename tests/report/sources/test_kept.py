@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caltech.report.kept import keep, kept
+from caltech.report.sources.kept import keep, kept
 from tests.conftest import REPOSITORY
 from tests.report.conftest import HARMS, made_up
 
