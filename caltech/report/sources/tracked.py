@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 PATIENCE = {  # a person waits: MLflow would try for minutes; a training that outlasts a server may
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -60,7 +60,7 @@ def tracked(
             _require_store(path)
         return _read(uri, tracking.experiment, study, known)
     except Exception as error:  # of MLflow, SQLAlchemy, sqlite3, requests, alembic: any
-        said = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        said = printable(str(error) or type(error).__name__)[:200]
         raise InputError(
             f"The tracking store {without_passwords(uri)} cannot be read: {said}. Type "
             "tracking.uri= with the store that the runs were tracked in, or tracking=none to ask "
