@@ -6,6 +6,8 @@ import getpass
 import logging
 import os
 import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,24 @@ def received(*values: Tensor) -> list[Tensor]:
     if on_gpu:
         torch.cuda.current_stream().synchronize()
     return arriving
+
+
+def each(call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """As map does, as many at a time as torch has threads, each by a thread of its own.
+
+    Two batches at a time by one thread each are faster than one batch by two threads, which wait
+    for each other in every layer: 1.46 times with EfficientNet-Lite0 on 2 shared cores.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(call, items)
+        return
+    try:
+        # The setting is the calling thread's and that of threads which are yet to come.
+        with ThreadPoolExecutor(threads, "batch", torch.set_num_threads, (1,)) as pool:
+            yield from pool.map(call, items)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def compiled(network: nn.Module, device: torch.device) -> nn.Module:

@@ -153,6 +153,20 @@ def test_compile_without_a_compiler_is_one_message(configure, monkeypatch):
     assert not Path(cfg.directory).exists()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_by_a_thread_each_come_in_order_and_leave_the_threads_as_they_were(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = list(device.each(lambda item: (item, torch.get_num_threads()), range(9)))
+        assert found == [(item, 1) for item in range(9)]
+        with pytest.raises(ZeroDivisionError):
+            list(device.each(lambda item: 1 // item, [1, 0]))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 def test_compiled_is_the_same_up_to_rounding():
     """A step's loss and gradients within 1e-5; dropout draws alike."""
