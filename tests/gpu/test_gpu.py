@@ -28,7 +28,7 @@ DIGITS += ["lr=0.05"]
 SMALL = ["model=timm", "model.name=test_resnet", "model.weights=null"]
 # The packaged network and weights.
 HEAD = ["freeze=backbone", "data.resize=72", "data.crop=64"]
-FULL = [*SMALL, "freeze=none"]
+FULL = [*SMALL, "freeze=none", "optimizer=adam", "lr=0.01", "num_epochs=10"]
 PRECISIONS = ["fp32", "tf32", "bf16", "amp"]
 
 
