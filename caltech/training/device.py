@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,26 @@ def uses_tf32() -> dict[str, bool]:
 def be_deterministic(wanted: bool, device: torch.device) -> None:
     """On CUDA, the same bits each time, or the fastest algorithms; a CPU gives them anyway.
 
-    An operation that cannot be deterministic is then torch's RuntimeError, which names it.
+    An operation that cannot be deterministic is then an error: see explaining_determinism.
     """
     on_gpu = device.type == "cuda"
     torch.use_deterministic_algorithms(wanted and on_gpu)
     torch.backends.cudnn.deterministic = wanted and on_gpu
     torch.backends.cudnn.benchmark = on_gpu and not wanted  # searches once for each shape
+
+
+@contextmanager
+def explaining_determinism() -> Iterator[None]:
+    """Turn torch's error of an operation that has no deterministic form into an InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise InputError(
+            f"deterministic=true is not possible with this model on a GPU: {str(error).split()[0]} "
+            "has no deterministic form. Type deterministic=false, or device=cpu."
+        ) from error
 
 
 def fused(optimizer: Optimizer, arguments: Any, device: torch.device) -> bool:

@@ -59,6 +59,7 @@ def test_logits_are_the_cpu_s(configure, device, tell, name, tf32, most):
 def parts(cfg, device):
     """A learner and its batches on the device, as train puts them together."""
     choose_device(device.type)
+    be_deterministic(False, device)
     data, augment = build(cfg.data), build(cfg.augment)
     model = model_of(cfg, len(data.classes), device)
     frozen, trainable = split_frozen(model)
@@ -165,6 +166,19 @@ def test_the_product_is_as_fast_as_the_bare_step(configure, cuda, tell, typed):
     rate = plain.medians(plain.alternate(sides, 5))
     tell({side: round(value) for side, value in rate.items()})
     assert rate["product"] >= 0.95 * rate["bare"]
+
+
+@pytest.mark.parametrize("searches", [True, False])
+def test_what_cudnn_s_search_costs_and_gains(configure, cuda, tell, searches):
+    """A first and a second epoch of ResNet-50 with a last batch of another size: told, no more."""
+    own = ["data=digits", "data.resize=256", "data.crop=224", "model=resnet50", "freeze=none"]
+    data, learner, batches = parts(configure(*own, "model.weights=null", "batch_size=250"), cuda)
+    torch.backends.cudnn.benchmark = searches
+    rates = [
+        train_epoch(learner, batches, data.train[: 3 * 250 + 90], epoch)["images_per_second"]
+        for epoch in (1, 2)
+    ]
+    tell([round(rate) for rate in rates])
 
 
 def test_a_run_of_the_device_answers_on_the_cpu(configure, device):

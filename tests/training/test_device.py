@@ -142,6 +142,15 @@ def test_determinism_is_cuda_s_and_of_the_present_job(wanted):
     assert not torch.backends.cudnn.benchmark
 
 
+def test_an_operation_that_cannot_be_deterministic_is_one_message():
+    said = "pool_backward_cuda does not have a deterministic implementation, but you set '...'"
+    told = pytest.raises(InputError, match=r"pool_backward_cuda has no .*deterministic=false")
+    with told, device.explaining_determinism():
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="memory"), device.explaining_determinism():
+        raise RuntimeError("out of memory")
+
+
 def test_compile_without_a_compiler_is_one_message(configure, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("no C++ compiler")
