@@ -6,7 +6,9 @@ import getpass
 import logging
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +76,26 @@ def uses_tf32() -> dict[str, bool]:
 def be_deterministic(wanted: bool, device: torch.device) -> None:
     """On CUDA, the same bits each time, or the fastest algorithms; a CPU gives them anyway.
 
-    An operation that cannot be deterministic is then torch's RuntimeError, which names it.
+    An operation that cannot be deterministic is then an error: see explaining_determinism.
     """
     on_gpu = device.type == "cuda"
     torch.use_deterministic_algorithms(wanted and on_gpu)
     torch.backends.cudnn.deterministic = wanted and on_gpu
     torch.backends.cudnn.benchmark = on_gpu and not wanted  # searches once for each shape
+
+
+@contextmanager
+def explaining_determinism() -> Iterator[None]:
+    """Turn torch's error of an operation that has no deterministic form into an InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise InputError(
+            f"deterministic=true is not possible with this model on a GPU: {str(error).split()[0]} "
+            "has no deterministic form. Type deterministic=false, or device=cpu."
+        ) from error
 
 
 def fused(optimizer: Optimizer, arguments: Any, device: torch.device) -> bool:
@@ -107,6 +123,24 @@ def received(*values: Tensor) -> list[Tensor]:
     if on_gpu:
         torch.cuda.current_stream().synchronize()
     return arriving
+
+
+def each(call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """As map does, as many at a time as torch has threads, each by a thread of its own.
+
+    Two batches at a time by one thread each are faster than one batch by two threads, which wait
+    for each other in every layer: 1.46 times with EfficientNet-Lite0 on 2 shared cores.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(call, items)
+        return
+    try:
+        # The setting is the calling thread's and that of threads which are yet to come.
+        with ThreadPoolExecutor(threads, "batch", torch.set_num_threads, (1,)) as pool:
+            yield from pool.map(call, items)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def compiled(network: nn.Module, device: torch.device) -> nn.Module:

@@ -23,7 +23,7 @@ from caltech.files import replacing
 from caltech.models.classifier import Classifier
 from caltech.runs.progress import Totals
 from caltech.training.average import Last
-from caltech.training.device import compiled, fused, received, step_as_built
+from caltech.training.device import compiled, explaining_determinism, fused, received, step_as_built
 from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
 from caltech.training.schedule import require_steps
@@ -182,7 +182,7 @@ def train_epoch(
     start, made_before = time.perf_counter(), totals.images
     tally = Tally(totals, partial(_diverged, learner.optimizer, epoch))
     order = sent(order, batches.labels.device)
-    with _bar(len(order), f"epoch {epoch}", made_before) as bar:
+    with _bar(len(order), f"epoch {epoch}", made_before) as bar, explaining_determinism():
         for first in range(made_before, len(order), batches.size):
             indices = order[first : first + batches.size]
             batch, labels = batches.inputs.training(indices), batches.labels[indices]

@@ -19,6 +19,7 @@ from caltech.data.augment import VIEWS, Views, center_crop
 from caltech.data.dataset import Dataset
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import digest
+from caltech.training.device import each
 from caltech.training.inputs import Features
 from caltech.training.precision import Precision
 
@@ -68,7 +69,6 @@ def extract(
     return Features(views, augment, device)
 
 
-@torch.inference_mode()
 def _outputs(
     frozen: Classifier,
     data: Dataset,
@@ -80,10 +80,20 @@ def _outputs(
 ) -> Tensor:
     """What `frozen` gives for the images at `rows`, computed a batch at a time, on the CPU."""
     frozen.eval()
-    outputs = []
-    for indices in torch.arange(rows.start, rows.stop).split(BATCH[device.type]):
-        images = center_crop(data.pixels, indices, data.crop).to(device)
+    pixels = data.pixels
+
+    @torch.inference_mode()
+    def output(indices: Tensor) -> Tensor:
+        images = center_crop(pixels, indices, data.crop).to(device)
         with precision.autocast(device):
-            outputs.append(frozen(VIEWS[view](images)).cpu().contiguous())
-        done(len(indices))
+            return frozen(VIEWS[view](images)).cpu().contiguous()
+
+    # A hidden layer's product of few rows has other bits by one thread than by two.
+    is_split = device.type == "cpu" and not hasattr(frozen, "hidden")
+    outputs = []
+    for values in (each if is_split else map)(
+        output, torch.arange(rows.start, rows.stop).split(BATCH[device.type])
+    ):
+        outputs.append(values)
+        done(len(values))
     return torch.cat(outputs)

@@ -96,9 +96,15 @@ def rate_of(side: str, name: str) -> float:
     batch_size, batches = BATCHES[name]
     if side == "plain":
         return plain.train_rate(plain.images_root(), name, batch_size, batches)
+    return product_rate(name, batch_size, batches)
+
+
+def product_rate(name: str, batch_size: int, batches: int, device: str = "cpu") -> float:
+    """Images a second of train_epoch over `batches`, after two to warm up."""
     with tempfile.TemporaryDirectory() as output:
         overrides = (f"model={name}", "model.weights=null", "freeze=none", "lr=1e-3")
-        cfg = plain.configure(Path(output), *overrides, f"batch_size={batch_size}")
+        own = [f"batch_size={batch_size}", f"device={device}"]
+        cfg = plain.configure(Path(output), *overrides, *own)
         data = build(cfg.data)
         _, learner, fed = parts_of(cfg, data)
         order = data.train.repeat(math.ceil((batches + 2) * batch_size / len(data.train)))

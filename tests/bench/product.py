@@ -13,19 +13,20 @@ from caltech.training.epoch import Batches, Learner, learner_of
 from caltech.training.inputs import Images
 
 
-def model_of(cfg: Any, num_classes: int) -> Classifier:
+def model_of(cfg: Any, num_classes: int, device: str | torch.device = "cpu") -> Classifier:
     """Built, frozen and in the memory format of a run."""
     model = build(cfg.model, num_classes=num_classes)
     build(cfg.freeze, model)
-    return model.to("cpu", memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def parts_of(cfg: Any, data: Dataset) -> tuple[Classifier, Learner, Batches]:
     """What train_epoch works with, without cached features; sets the process up as a run does."""
     device = choose_device(cfg.device)
     torch.manual_seed(cfg.seed)
-    model = model_of(cfg, len(data.classes))
+    model = model_of(cfg, len(data.classes), device)
     _, trainable = split_frozen(model)
     learner = learner_of(cfg, model, trainable, device)
     inputs = Images(data, build(cfg.augment), device)
-    return model, learner, Batches(inputs=inputs, labels=data.labels, size=cfg.batch_size)
+    labels = data.labels.to(device)
+    return model, learner, Batches(inputs=inputs, labels=labels, size=cfg.batch_size)

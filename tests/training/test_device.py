@@ -142,6 +142,15 @@ def test_determinism_is_cuda_s_and_of_the_present_job(wanted):
     assert not torch.backends.cudnn.benchmark
 
 
+def test_an_operation_that_cannot_be_deterministic_is_one_message():
+    said = "pool_backward_cuda does not have a deterministic implementation, but you set '...'"
+    told = pytest.raises(InputError, match=r"pool_backward_cuda has no .*deterministic=false")
+    with told, device.explaining_determinism():
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="memory"), device.explaining_determinism():
+        raise RuntimeError("out of memory")
+
+
 def test_compile_without_a_compiler_is_one_message(configure, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("no C++ compiler")
@@ -151,6 +160,20 @@ def test_compile_without_a_compiler_is_one_message(configure, monkeypatch):
     with pytest.raises(InputError, match=r"compile=true .* no C\+\+ compiler.*compile=false"):
         train(cfg)
     assert not Path(cfg.directory).exists()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_by_a_thread_each_come_in_order_and_leave_the_threads_as_they_were(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = list(device.each(lambda item: (item, torch.get_num_threads()), range(9)))
+        assert found == [(item, 1) for item in range(9)]
+        with pytest.raises(ZeroDivisionError):
+            list(device.each(lambda item: 1 // item, [1, 0]))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow

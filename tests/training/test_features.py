@@ -140,3 +140,18 @@ def test_a_run_on_cached_features_reads_no_pixels(configure, tmp_path):
     pixels.write_bytes(bytes(pixels.stat().st_size))  # which would be found and mended
     train(configure(*own, "lr=0.02"))
     assert not any(pixels.read_bytes())
+
+
+def test_two_threads_compute_the_bits_of_one(configure, tmp_path):
+    """A batch each; products of few rows would differ, and a hidden layer has those."""
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            own = [f"cache={tmp_path / str(threads)}", f"study={threads}"]
+            train(configure(*TINY, *SMALL, "num_epochs=1", *own))
+        finally:
+            torch.set_num_threads(before)
+        (path,) = (tmp_path / str(threads) / "features").glob("*.bin")
+        found.append(path.read_bytes())
+    assert found[0] == found[1]

@@ -6,6 +6,8 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from caltech.data import augment
 from caltech.data.dataset import Dataset
@@ -143,6 +145,30 @@ def test_one_gather_gives_what_slices_give(monkeypatch):
     gathered = augment._gathered(pixels, indices, corners, mirrored, 6)
     assert torch.equal(slices, gathered)
     assert slices.stride() == gathered.stride()
+
+
+class Allowed(TorchDispatchMode):
+    """What Apple's GPUs have."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **kwargs or {})
+        tensors = [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
+        assert not any(tensor.dtype is torch.float64 for tensor in tensors), function
+        return found
+
+
+@pytest.mark.parametrize("option", [*AUGMENT.values(), augment.Trivial(["plain"])])
+def test_nothing_needs_float64_or_pinned_memory(monkeypatch, option):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda *_: pytest.fail("pinned"))
+    rows, pixels = torch.arange(60), torch.zeros(60, 6, 6, 3, dtype=torch.uint8)
+    data = Dataset("near", lambda: pixels, 6, rows % 4, (), (), rows, rows, rows, 4, "e" * 64)
+    inputs = Images(data, option, torch.device("cpu"))
+    network = Flat(nn.Linear(48, 4))
+    learning = learner(network, average=MovingAverage(network, 0.9))
+    batches = Batches(inputs=inputs, labels=data.labels, size=16)
+    with Allowed():
+        train_epoch(learning, batches, rows, 1)
+        evaluate(learning, batches, rows, "validation")
 
 
 def test_pixels_are_read_once_for_all_jobs_that_share_them():
