@@ -74,7 +74,7 @@ class After(nn.Module):
             list_name = cut.last.rpartition(".")[0]
             gone = {name for name in gone if list_name and name.startswith(f"{list_name}.")}
         for name in gone:
-            _replace(self.network, name, nn.Identity())
+            _replace(self.network, name, _Nothing())
         if cut.way != WAYS[0]:
             _replace(self.network, cut.last, self.given)
 
@@ -140,6 +140,13 @@ class _Stop(nn.Module):
 
     def forward(self, *given: Any, **named: Any) -> None:
         raise _Reached(self.module(*given, **named))
+
+
+class _Nothing(nn.Module):
+    """torch's Identity, for layers that get more than one value (a transformer's positions)."""
+
+    def forward(self, value: Tensor, *given: Any, **named: Any) -> Tensor:
+        return value
 
 
 class _Given(nn.Module):

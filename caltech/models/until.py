@@ -48,6 +48,12 @@ def freeze_until(
         freeze(model, ["backbone", "hidden"] if is_last and has_hidden else ["backbone"])
     elif number > 0:
         _freeze_before(model, blocks, number, calls, image, STORED[store])
+    if store != "float32" and len(model.frozen_names) == 0:
+        log.warning(
+            "freeze.store=%s has no effect at %s: it is for what is kept inside of the network.",
+            store,
+            blocks[number].name,
+        )
     if reinitialize:
         _begin_anew(model)
 
