@@ -101,18 +101,24 @@ def before(model: Classifier, cut: Cut) -> nn.Sequential:
     return nn.Sequential(OrderedDict(normalize=model.backbone.normalize, before=part))
 
 
-def after(model: Classifier, cut: Cut) -> nn.Sequential:
-    """The value at the cut to logits."""
+def after(model: Classifier, cut: Cut) -> Classifier:
+    """The value at the cut to logits; its state has the names that it has in the whole."""
     part = After(model.backbone.network, cut)
-    return nn.Sequential(OrderedDict(after=part, hidden=model.hidden, linear=model.linear))
+    part.frozen = False
+    stages = (part, model.hidden, model.linear)
+    return Classifier(OrderedDict(zip(Classifier.stage_names, stages, strict=True)))
 
 
 @torch.inference_mode()
-def is_equal(model: Classifier, cut: Cut, image: Tensor) -> bool:
-    """Whether both parts together give bit for bit what the whole gives of one image."""
-    expected = model.eval()(image)
+def is_equal(model: Classifier, cut: Cut, images: Tensor) -> bool:
+    """Whether both parts together give, bit for bit, the features that the whole gives.
+
+    Features and not logits, which a head that begins with zeros would make equal.
+    """
+    expected = model.eval().backbone(images)
     try:
-        return torch.equal(after(model, cut).eval()(before(model, cut).eval()(image)), expected)
+        value = before(model, cut).eval()(images)
+        return torch.equal(after(model, cut).eval().backbone(value), expected)
     except Exception:  # whatever a forward of which parts are missing raises
         return False
 

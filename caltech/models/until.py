@@ -120,9 +120,10 @@ def _freeze_before(
         size=image.shape[-1],
         stored=dtype,
     )
-    images = torch.randint(256, image.shape, generator=torch.Generator().manual_seed(0))
+    shape, seeded = (2, *image.shape[1:]), torch.Generator().manual_seed(0)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=seeded)
     ways = [replace(cut, way=way) for way in WAYS] if is_constant else []
-    model.cut = next((c for c in ways if is_equal(model, c, images.to(torch.uint8))), None)
+    model.cut = next((each for each in ways if is_equal(model, each, images)), None)
     if model.cut is None:
         log.warning(
             "Until %s, this network cannot be cut without a change of its answers: what runs "

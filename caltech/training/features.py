@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from caltech import files
 from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop
 from caltech.data.dataset import Dataset
-from caltech.files import require_room
 from caltech.models.freeze import digest
 from caltech.training.inputs import Features
 from caltech.training.precision import Precision
@@ -72,7 +72,7 @@ def extract(
         )
     missing = [array for array in arrays.values() if not array.path.is_file()]
     if missing:
-        require_room(missing[0].path, sum(array.rows for array in missing) * row_bytes)
+        files.require_room(missing[0].path, sum(array.rows for array in missing) * row_bytes)
     views = {view: array.read() for view, array in arrays.items()}
     return Features(views, augment, device)
 

@@ -85,6 +85,23 @@ def test_what_is_frozen_gets_no_gradient_stays_in_eval_mode_and_keeps_its_bits()
     assert all(m.training for m in network.layer3.modules())
 
 
+def test_a_head_of_zeros_does_not_hide_that_parts_differ():
+    model = cut(Twice(), nn.Linear(3 * SIZE * SIZE, 5), *HALF, weights="none")
+    nn.init.zeros_(model.linear[0].weight)
+    assert frozen_until("third", model).cut is None
+
+
+def test_the_trained_part_has_the_names_of_the_whole():
+    model = frozen_until("layer3.0", torchvision_model(5, "resnet18", None))
+    _, trained = split_frozen(model)
+    whole = model.state_dict()
+    for name, tensor in trained.state_dict().items():
+        assert tensor.data_ptr() == whole[name].data_ptr()
+    assert [n for n, p in trained.named_parameters() if p.requires_grad] == [
+        n for n, p in model.named_parameters() if p.requires_grad
+    ]
+
+
 def test_the_digest_sees_every_frozen_bit_and_no_other():
     model = frozen_until("layer2.0", torchvision_model(5, "resnet18", None))
     before = frozen_digest(model)
