@@ -79,7 +79,7 @@ def train(
     require_fit(model, data.crop, len(data.classes))
     if cfg.start is not None:
         begin_from(cfg.start, Path(cfg.output), model, data)
-    build(cfg.freeze, model)
+    build(cfg.freeze, model, size=data.crop)
     if 1 in (cfg.batch_size, len(data.train) % cfg.batch_size):
         require_batch_of_one(model, data.crop, cfg.batch_size)
     model.to(device, memory_format=torch.channels_last)

@@ -142,7 +142,8 @@ def write_safetensors(predictor: Predictor, folder: Path, pixels: Tensor) -> Non
     """A run's directory with no more than an answer needs, and without this machine's paths."""
     folder.mkdir()
     run, to = predictor.directory, RunDirectory(folder)
-    cfg = OmegaConf.masked_copy(predictor.cfg, ["key", "study", "model", "augment", "precision"])
+    groups = {"key", "study", "model", "freeze", "augment", "precision"} & predictor.cfg.keys()
+    cfg = OmegaConf.masked_copy(predictor.cfg, sorted(groups))
     cfg.data = {name: predictor.cfg.data[name] for name in ("resize", "crop")}
     to.config.write_text(OmegaConf.to_yaml(cfg))
     classes = {"classes": list(predictor.classes)}

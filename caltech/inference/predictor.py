@@ -15,6 +15,7 @@ from caltech.data import pixels
 from caltech.data.augment import VIEWS, center_crop
 from caltech.data.dataset import Dataset
 from caltech.errors import InputError
+from caltech.models.until import round_as_trained
 from caltech.runs import checkpoint, manifest, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
@@ -88,6 +89,7 @@ class Predictor:
                 f"{path} does not fit the model of config.yaml beside it: {error}. A library may "
                 f"have changed it since; {directory.provenance} says what the run was made with."
             ) from error
+        round_as_trained(model, cfg.get("freeze", {}), size)
         network = AveragedViews(model, build(cfg.augment).test).eval()
         network.to(where, memory_format=torch.channels_last)
         return cls(

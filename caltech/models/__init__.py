@@ -7,8 +7,11 @@
     classifier     the stages, the cut, and whether a model fits its images and batches
     weights        pretrained weights: fetched by their libraries, verified each time, loaded
     freeze         stages that training must not change, and the proof that it did not
+    blocks         a network's blocks in the order in which they run: python -m caltech.models NAME
+    until          all that runs before a block, frozen
+    parts          a network in two at a cut: what comes before it, and the rest
 
-May import errors. Promises:
+May import config, settings and errors. Promises:
 
 - A model has three stages, backbone, hidden and linear, and cutting changes no answer.
 - An architecture of a library needs no code: model=timm model.name=NAME, or, to give it a name of
@@ -22,5 +25,7 @@ May import errors. Promises:
 - Downloaded weights are compared with the hash in their file's name each time they are loaded, and
   nothing in them is executed.
 - Frozen stages get no gradient and stay in eval mode; they are bitwise the same after a run.
+- A network frozen until a block is computed until there once if its two parts give, bit for bit,
+  what the whole gives of an image; this is tried each time, and said if it is not so.
 - `str(model)` of the frozen stages is part of a name in the feature cache: it must not change.
 """

@@ -6,6 +6,7 @@ run's own weights are put in instead. `size` is the side of the run's images in 
 that have to be told; None stands for the images that the network is made for.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 from caltech.models.classifier import Classifier, cut
 from caltech.models.heads import take_classifier, take_last_child, with_new_last
 from caltech.models.names import require_known, timm_name
-from caltech.models.rehearsal import rehearse, require_resizable
+from caltech.models.rehearsal import Rehearsal, rehearse, require_resizable
 from caltech.models.weights import (
     downloaded,
     load_lite,
@@ -49,7 +50,9 @@ def torchvision_model(
         extra = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
         create = partial(models.get_model, name, num_classes=num_classes, **extra)
         found = rehearse(create, take_last_child, size, _told(name, size), TORCHVISION_SIZE)
-        return cut(*take_last_child(create(**found.options)), *HALF, weights="none")
+        model = cut(*take_last_child(create(**found.options)), *HALF, weights="none")
+        model.from_scratch = partial(torchvision_model, num_classes, name, None, size=size)
+        return model
 
     options = models.get_model_weights(name)
     require_known("model.weights", weights, [*options.__members__, None])
@@ -65,7 +68,9 @@ def torchvision_model(
     network, head = take_last_child(network)
     head, preset = with_new_last(head, num_classes, found.width), chosen.transforms()
     file = downloaded(chosen.url).name
-    return cut(network, head, preset.mean, preset.std, f"{chosen} {file}")
+    model = cut(network, head, preset.mean, preset.std, f"{chosen} {file}")
+    model.from_scratch = partial(torchvision_model, num_classes, name, None, size=size)
+    return model
 
 
 def timm_model(
@@ -90,11 +95,9 @@ def timm_model(
     create = partial(timm.create_model, named.created, **classes)
     sized = {} if size is None else {"img_size": size}
     found = rehearse(create, take_classifier, size, sized)
+    from_scratch = partial(_timm_from_scratch, create, num_classes, found)
     if not named.is_pretrained:
-        network, head = take_classifier(create(**found.options))
-        if isinstance(head, nn.Identity):
-            head = with_new_last(head, num_classes, found.width)
-        return cut(network, head, *HALF, weights="none")
+        return from_scratch()
     if load:
         require_resizable(create, found)
         network = load_timm(named.created, found.options)
@@ -102,11 +105,10 @@ def timm_model(
         network = create(**found.options)
     source = network.pretrained_cfg
     network, head = take_classifier(network)
-    head = with_new_last(head, num_classes, found.width)
-    identity = (
-        named.created if ":" in named.created else f"timm {named.architecture}.{source['tag']}"
-    )
-    return cut(network, head, source["mean"], source["std"], identity)
+    head, identity = with_new_last(head, num_classes, found.width), named.identity(source["tag"])
+    model = cut(network, head, source["mean"], source["std"], identity)
+    model.from_scratch = from_scratch
+    return model
 
 
 def efficientnet_lite0(
@@ -129,6 +131,15 @@ def efficientnet_lite2(
     return _efficientnet("lite2", num_classes, weights, load)
 
 
+def _timm_from_scratch(create: Callable, num_classes: int, found: Rehearsal) -> Classifier:
+    network, head = take_classifier(create(num_classes=num_classes, **found.options))
+    if isinstance(head, nn.Identity):
+        head = with_new_last(head, num_classes, found.width)
+    model = cut(network, head, *HALF, weights="none")
+    model.from_scratch = partial(_timm_from_scratch, create, num_classes, found)
+    return model
+
+
 def _efficientnet(variant: str, num_classes: int, weights: str | None, load: bool) -> Classifier:
     import timm
 
@@ -136,10 +147,13 @@ def _efficientnet(variant: str, num_classes: int, weights: str | None, load: boo
     network = timm.create_model(f"tf_efficientnet_{variant}", num_classes=num_classes)
     network, head = take_classifier(network)
     if weights is None:
-        return cut(network, head, *HALF, weights="none")
-    identity = load_lite(network, variant) if load else weights
-    head = with_new_last(head, num_classes, head.in_features)
-    return cut(network, head, *HALF, weights=identity)
+        model = cut(network, head, *HALF, weights="none")
+    else:
+        identity = load_lite(network, variant) if load else weights
+        head = with_new_last(head, num_classes, head.in_features)
+        model = cut(network, head, *HALF, weights=identity)
+    model.from_scratch = partial(_efficientnet, variant, num_classes, None, load)
+    return model
 
 
 def _told(name: str, size: int | None) -> dict[str, Any]:

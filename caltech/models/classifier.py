@@ -2,7 +2,8 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +38,17 @@ class Classifier(nn.Sequential):
 
     stage_names = ("backbone", "hidden", "linear")
     weights: str  # exactly which weights it started from
+    from_scratch: Callable[[], "Classifier"] | None = None  # the same without weights
+    # Where it is frozen inside of a stage (until.py): modules, and names in its state.
+    frozen_within: Sequence[nn.Module] = ()
+    frozen_names: frozenset[str] = frozenset()
+    cut: Any = None  # parts.Cut, if what is frozen there can be computed once
 
     def train(self, mode: bool = True) -> "Classifier":
-        """As torch's, except that frozen stages (freeze.py) stay in eval mode."""
+        """As torch's, except that what is frozen (freeze.py, until.py) stays in eval mode."""
         super().train(mode)
-        for stage in self:
-            if stage.frozen:
-                stage.eval()
+        for part in (*(stage for stage in self if stage.frozen), *self.frozen_within):
+            part.eval()
         return self
 
 

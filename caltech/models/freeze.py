@@ -2,18 +2,23 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from caltech.errors import InputError
+from caltech.models import parts
 from caltech.models.classifier import Classifier
 
 
-def freeze(model: Classifier, stages: Iterable[str]) -> None:
+def freeze(model: Classifier, stages: Iterable[str], size: int | None = None) -> None:
     """Freeze the named stages: no gradient, and eval mode for as long as the model lives.
 
     Eval mode matters as much as the missing gradient: BatchNorm would go on adapting its
     statistics and dropout would go on dropping in a part that is called frozen.
+
+    Args:
+        size: of the images; stages are the same for all.
 
     Raises:
         InputError: for a stage that does not exist, or if nothing is left to train.
@@ -40,17 +45,31 @@ def digest(modules: Iterable[nn.Module]) -> str:
     sha = hashlib.sha256()
     for module in modules:
         for name, tensor in module.state_dict().items():
-            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            sha.update(tensor.detach().cpu().contiguous().numpy())
+            _add(sha, name, tensor)
     return sha.hexdigest()
 
 
-def split_frozen(model: Classifier) -> tuple[Classifier, Classifier]:
-    """The leading frozen stages, whose outputs are constants, and the rest, which is trained."""
+def split_frozen(model: Classifier) -> tuple[nn.Sequential, nn.Sequential]:
+    """What is frozen first, whose outputs are constants, and the rest, which is trained.
+
+    The first is empty if nothing is, or if a network frozen until a block cannot be cut there.
+    """
+    if model.cut is not None:
+        return parts.before(model, model.cut), parts.after(model, model.cut)
     boundary = next(i for i, stage in enumerate(model) if not stage.frozen)
-    return model[:boundary], model[boundary:]
+    return model[:boundary], model if boundary == 0 else model[boundary:]
 
 
 def frozen_digest(model: Classifier) -> str:
-    """Hash of the frozen stages alone."""
-    return digest(stage for stage in model if stage.frozen)
+    """Hash of all that is frozen, and of nothing else."""
+    stages = digest(stage for stage in model if stage.frozen)
+    state = model.state_dict()
+    sha = hashlib.sha256(stages.encode())
+    for name in sorted(model.frozen_names):
+        _add(sha, name, state[name])
+    return sha.hexdigest()
+
+
+def _add(sha: Any, name: str, tensor: Tensor) -> None:
+    sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    sha.update(tensor.detach().cpu().contiguous().numpy())

@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from caltech import versions
+from caltech import files, versions
 from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop
 from caltech.data.dataset import Dataset
-from caltech.models.classifier import Classifier
 from caltech.models.freeze import digest
 from caltech.training.device import each
 from caltech.training.inputs import Features
@@ -27,10 +26,11 @@ from caltech.training.precision import Precision
 # CPU's cache: 16 was 1.18 times as fast as 64 (tests/bench/tried.py). A GPU wants large ones.
 BATCH = {"cpu": 16, "cuda": 256, "mps": 256}
 ROWS_PER_BLOCK = 1024  # a multiple of both, so that a block's values do not depend on the others
+BLOCK_BYTES = 1 << 29  # of a block in memory, at most, as long as it is a batch
 
 
 def extract(
-    frozen: Classifier,
+    frozen: nn.Module,
     data: Dataset,
     augment: Views,
     precision: Precision,
@@ -43,9 +43,12 @@ def extract(
     weight, boundary, crop, view, type or version of a library is another name, and nothing stale is
     ever read.
 
+    The room they take on the disk is said, and asked for, before anything is computed.
+
     Raises:
         DiskError: there is no room for the features.
     """
+    row_bytes = _row_bytes(frozen, data, precision, device)
     common = (
         data.content,
         str((len(data.labels), data.side, data.side, 3)),
@@ -56,21 +59,38 @@ def extract(
         device.type,
         versions.name(versions.decoding() | versions.computing(device)),
     )
-    views = {}
+    batch = BATCH[device.type]
+    block_rows = max(batch, min(ROWS_PER_BLOCK, BLOCK_BYTES // row_bytes // batch * batch))
+    arrays = {}
     for view in dict.fromkeys((*augment.train, *augment.test)):
         key = hashlib.sha256("\n".join((*common, view)).encode()).hexdigest()[:32]
-        views[view] = CachedArray(
+        arrays[view] = CachedArray(
             path=cache / "features" / f"{key}.bin",
             rows=len(data.labels),
-            block_rows=ROWS_PER_BLOCK,
+            block_rows=block_rows,
             compute=partial(_outputs, frozen, data, view, precision, device),
-            doing=f"computing the frozen part's outputs for %d images once ({view})",
-        ).read()
+            doing=f"computing the frozen part's outputs for %d images once ({view}, "
+            f"{row_bytes * len(data.labels) / 1e9:.2g} GB)",
+            row_bytes=row_bytes,
+        )
+    missing = [array for array in arrays.values() if not array.path.is_file()]
+    if missing:
+        files.require_room(missing[0].path, sum(array.rows for array in missing) * row_bytes)
+    views = {view: array.read() for view, array in arrays.items()}
     return Features(views, augment, device)
 
 
+@torch.inference_mode()
+def _row_bytes(frozen: nn.Module, data: Dataset, precision: Precision, device: torch.device) -> int:
+    """Bytes of what `frozen` gives for an image."""
+    image = torch.zeros(1, 3, data.crop, data.crop, dtype=torch.uint8, device=device)
+    with precision.autocast(device):
+        return frozen.eval()(image).nbytes
+
+
+@torch.inference_mode()
 def _outputs(
-    frozen: Classifier,
+    frozen: nn.Module,
     data: Dataset,
     view: str,
     precision: Precision,

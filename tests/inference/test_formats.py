@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from caltech.errors import CaltechError, DamagedError
-from caltech.inference.formats import compare, sample
+from caltech.inference.formats import compare, export, sample
 from caltech.inference.image_files import answers
 from caltech.inference.predictor import Predictor, own_data
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, PACKAGE
+from caltech.train import train
 from tests.observers import made_anew
 
 
@@ -43,6 +44,15 @@ def test_safetensors_are_a_run_without_this_machine_s_paths(exported, tiny, tree
     pixels = own_data(tiny.directory, tiny.cfg).pixels[:3]
     assert torch.equal(read.probabilities(pixels), tiny.probabilities(pixels))
     assert read.summary() | {"directory": ""} == tiny.summary() | {"directory": ""}
+
+
+def test_a_run_that_rounds_at_its_cut_answers_and_is_exported_as_it_was_tested(configure, tmp_path):
+    vit = ["model=timm", "model.name=test_vit", "model.weights=null", "num_epochs=1"]
+    cfg = configure(*vit, "freeze=until", "freeze.at=blocks.3", "freeze.store=bfloat16")
+    train(cfg)
+    predictor = Predictor.load(RunDirectory(cfg.directory), "best", "cpu")
+    told = export(predictor, "safetensors", tmp_path / "to", tolerance=1e-6)
+    assert max(differences(told)) < 1e-6
 
 
 def test_onnx_takes_batches_of_any_size(exported, tiny):

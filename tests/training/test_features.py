@@ -1,7 +1,10 @@
 """A frozen part's outputs from the cache: the same training, computed once, found again."""
 
+import logging
+import shutil
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +14,15 @@ from torch import Tensor, nn
 
 from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
-from caltech.files import write_sealed_json
+from caltech.errors import DiskError
+from caltech.files import read_sealed_json, write_sealed_json
 from caltech.train import train
 from caltech.training import features
 from caltech.training.inputs import Features
 from caltech.training.precision import Precision
 
 TINY = ["model=timm", "model.name=test_resnet", "model.weights=null"]
+VIT = ["model=timm", "model.name=test_vit", "model.weights=null"]
 # Its head is linear, activation, dropout, linear.
 MOBILENET = ["model=torchvision", "model.name=mobilenet_v3_small", "model.weights=null"]
 SMALL = ["data.resize=40", "data.crop=32", "batch_size=16"]
@@ -59,12 +64,16 @@ def extract(cache: Path, **changes: object) -> Features:
         (MOBILENET, "backbone", "flip_both"),
         (MOBILENET, "linear", "flip"),
         (TINY, "backbone", "none"),
+        (TINY, "until freeze.at=layer3.0", "flip"),
+        (VIT, "until freeze.at=blocks.4", "flip_both"),
+        (TINY, "until freeze.at=layer2.0 freeze.reinitialize=true freeze.store=bfloat16", "none"),
     ],
-    ids=["dropout is trained through", "hidden layers are frozen, too", "no hidden layers"],
-)
+    ids=["dropout is trained through", "hidden layers are frozen, too", "no hidden layers",
+         "until a block", "until a transformer's block", "rounded, and anew above the cut"],
+)  # fmt: skip
 def test_they_change_nothing(configure, model, freeze, augment):
     """Same draws, same dropout; the products differ at most in their rounding."""
-    common = [*model, *SMALL, f"freeze={freeze}", f"augment={augment}", "num_epochs=2"]
+    common = [*model, *SMALL, *f"freeze={freeze}".split(), f"augment={augment}", "num_epochs=2"]
     found, expected = (
         configure(*common, f"study={auto}", f"features={auto}") for auto in ("auto", "off")
     )
@@ -131,6 +140,27 @@ def test_caches_of_the_same_library_versions_are_found(tmp_path, monkeypatch):
         write_sealed_json(folder / f"{name}.json", note)
     monkeypatch.setattr(features, "center_crop", lambda *_: pytest.fail("computed again"))
     assert not any(values.any() for values in extract(tmp_path).views.values())
+
+
+def test_room_is_said_and_asked_for_before_any_work(tmp_path, monkeypatch, caplog):
+    with caplog.at_level(logging.INFO):
+        extract(tmp_path / "first")
+    assert "for 6 images once (plain, 7.2e-08 GB)" in caplog.text  # 3 numbers of 4 bytes each
+    monkeypatch.setattr(features, "center_crop", lambda *_: pytest.fail("begun"))
+    free = SimpleNamespace(free=2 * 6 * 12 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    with pytest.raises(DiskError, match=r"features/\w+\.bin"):
+        extract(tmp_path / "second")
+
+
+def test_a_block_of_large_outputs_is_small_in_memory(tmp_path, monkeypatch):
+    """Every image's outputs are the same, however many are computed at a time."""
+    expected = extract(tmp_path / "one").views["plain"]
+    monkeypatch.setattr(features, "BATCH", {"cpu": 2})
+    monkeypatch.setattr(features, "BLOCK_BYTES", 60)
+    assert torch.equal(extract(tmp_path / "other").views["plain"], expected)
+    (note, _) = sorted((tmp_path / "other").rglob("*.json"))
+    assert [rows for rows, _ in read_sealed_json(note)["blocks"]] == [4, 2]
 
 
 def test_a_run_on_cached_features_reads_no_pixels(configure, tmp_path):

@@ -16,6 +16,7 @@ RUNS = {
     "bf16": ["freeze=head", "augment=flip_crop", "precision=bf16"],
     "cached": ["freeze=backbone", "augment=flip"],
     "averaged": ["freeze=none", "average=ema"],
+    "until": ["freeze=until", "freeze.at=layer3.0", "augment=flip", "average=ema"],
 }
 STOPS = {
     "after step 1": Doing(terminate, at_step=1),
