@@ -46,6 +46,7 @@ def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
 
 ROOT = {
     "data": RootKey(True),
+    "split": RootKey(True),
     "model": RootKey(True),
     "freeze": RootKey(True),
     "augment": RootKey(True),

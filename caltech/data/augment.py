@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from caltech.data.pixels import Decoded
 from caltech.errors import InputError
 
 VIEWS = {
@@ -109,6 +110,8 @@ def _known_views(names: Sequence[str]) -> tuple[str, ...]:
 
 def _crop(pixels: Tensor, indices: Tensor, tops: list[int], lefts: list[int], size: int) -> Tensor:
     """Stacked slices: on a CPU four times as fast as one indexing operation over the batch."""
+    if isinstance(pixels, Decoded):
+        pixels, indices = pixels.at(indices.tolist()), torch.arange(len(indices))
     places = zip(indices.tolist(), tops, lefts, strict=True)
     crops = [pixels[i, top : top + size, left : left + size] for i, top, left in places]
     return torch.stack(crops).permute(0, 3, 1, 2)

@@ -117,7 +117,8 @@ def write_safetensors(predictor: Predictor, folder: Path, pixels: Tensor) -> Non
     folder.mkdir()
     run, to = predictor.directory, RunDirectory(folder)
     cfg = OmegaConf.masked_copy(predictor.cfg, ["key", "study", "model", "augment", "precision"])
-    cfg.data = {name: predictor.cfg.data[name] for name in ("resize", "crop")}
+    seen = ("resize", "crop", "upright")  # what decides how an image is read
+    cfg.data = {name: predictor.cfg.data[name] for name in seen if name in predictor.cfg.data}
     to.config.write_text(OmegaConf.to_yaml(cfg))
     provenance = read_sealed_json(run.provenance)
     write_sealed_json(to.provenance, provenance | {"classes": list(predictor.classes)})
