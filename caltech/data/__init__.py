@@ -4,6 +4,7 @@ dataset   Dataset: images, labels and three index sets, as all other rooms see t
 sources   the data sets, a function each, which conf/data/ names
 folders   images in category folders: which files they are, what else is there, the digest of bytes
 own       a folder of one's own images, in classes or in parts of classes
+library   torchvision's labelled image sets, in the parts that their authors made
 split     which image is for what, a class for each option of conf/split/
 download  fetching Caltech-101 without trusting what comes
 pixels    decoding every image once, or whenever it is used
@@ -23,6 +24,9 @@ Promises:
 - One's own folder is read as it is typed: data=folder data.root=DIR, all of folders.FORMATS, of an
   animation the first frame. An empty class, one without a training image, the same image in two
   classes or parts, parts with other classes are one error each, before any work.
+- data=torchvision data.name=Flowers102 reads what torchvision reads, in its official parts; where
+  there is no validation part, every fourth training image validates. Nothing is downloaded there
+  but with data.download=true, and PostScript that is called an image is given to no program.
 - No image vanishes: what is hidden, a system's, of another kind or deeper is told at each start and
   by the audit, and a category without an image of its own is an error.
 - Images that cannot be read, or that change while they are read, are an error that names them, and

@@ -95,7 +95,7 @@ def require_parts(images: Collection, parts: Mapping[str, Tensor]) -> None:
 def require_training(images: Collection, parts: Mapping[str, Tensor]) -> None:
     """Raise InputError if a class has no image to learn from."""
     seen = {images.labels[row] for row in parts["train"].tolist()}
-    if unseen := [name for label, name in enumerate(images.classes) if label not in seen]:
+    if unseen := [images.classes[label] for label in sorted(set(images.labels) - seen)]:
         raise InputError(
             f"{len(unseen)} classes of {images.place} have no training image, {unseen[0]} for "
             "one: they are too small for this split, or in one group. Add images, move the folder "

@@ -118,7 +118,7 @@ def digits(resize: int, crop: int, split: Split = OWN) -> Dataset:
         labels=bunch.target[order].tolist(),
         classes=tuple(str(name) for name in bunch.target_names),
     )
-    return _dataset("digits", images, parts_of(images, split), enlarged, reading, content)
+    return assemble("digits", images, parts_of(images, split), enlarged, reading, content)
 
 
 def caltech101_images(root: str) -> Path:
@@ -199,11 +199,11 @@ def _of_files(
     decoded = pixels.of_files(
         place, found.files, reading.resize, reading.upright, is_watched=not reading.cache_pixels
     )
-    read = _kept(decoded, pixels_content, reading, require_unchanged)
-    return _dataset(name, images, parts, read, reading, pixels_content)
+    read = kept(decoded, pixels_content, reading, require_unchanged)
+    return assemble(name, images, parts, read, reading, pixels_content)
 
 
-def _kept(
+def kept(
     decoded: pixels.Decoded, content: str, reading: Reading, require_unchanged: Callable[[], None]
 ) -> Callable[[], Tensor | pixels.Decoded]:
     """What reads the pixels: out of the cache, which is made complete, or each when it is used."""
@@ -220,7 +220,7 @@ def _kept(
     return array.read
 
 
-def _dataset(
+def assemble(
     name: str,
     images: Collection,
     parts: Parts,
@@ -228,6 +228,7 @@ def _dataset(
     reading: Reading,
     content: str,
 ) -> Dataset:
+    """What all other rooms see."""
     return Dataset(
         name=name,
         read_pixels=read_pixels,

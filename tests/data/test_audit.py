@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from caltech.data import folders
+from caltech.data import folders, library
 from caltech.data.audit import Findings, audit, of_files, report
 from caltech.data.folders import list_images
 from caltech.data.sources import caltech101
@@ -106,6 +106,14 @@ def test_a_folder_of_one_s_own_is_audited(root, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "17 images in 2 classes; 7 ('ant') to 10 ('bee')" in said
     assert "1 groups of files with the same bytes\n    ant/image_0003.jpg  bee/copy.jpg" in said
+
+
+def test_a_set_without_files_is_audited(monkeypatch, capsys, tmp_path):
+    fake = {"": {"size": 24, "image_size": (3, 20, 20), "num_classes": 2}}
+    monkeypatch.setitem(library.SETS, "FakeData", fake)
+    own = ["data=torchvision", "data.name=FakeData", f"cache={tmp_path}", "data.resize=16"]
+    assert run(monkeypatch, "audit", *own, "data.crop=16") == 0
+    assert "24 images in 2 classes" in capsys.readouterr().out
     assert run(monkeypatch, "verify", "data=digits") == 1
     assert "verify compares image files with the caches" in capsys.readouterr().err
 
