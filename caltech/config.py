@@ -73,6 +73,11 @@ def sqlite_url(*parts: str) -> str:
     return f"sqlite:///{path}"
 
 
+def folder_name(path: str | None) -> str | None:
+    """The last part of a path, as it is called on the disk: of `.` or `photos/`, too."""
+    return None if path is None else Path(path).expanduser().absolute().resolve().name
+
+
 def gpus(without: int, most: int | None = None) -> int:
     """How many GPUs this machine has, at most `most`; `without` where there is none."""
     import torch
@@ -87,4 +92,5 @@ def register() -> None:
     OmegaConf.register_resolver("run_key", lambda *, _root_: begun_key(_root_), replace=True)
     OmegaConf.register_resolver("project_root", project_root, replace=True)
     OmegaConf.register_resolver("sqlite_url", sqlite_url, replace=True)
+    OmegaConf.register_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_resolver("gpus", gpus, replace=True)

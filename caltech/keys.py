@@ -35,11 +35,18 @@ BORN = {
 MOVED = {old: new for new, old in BORN.items()}
 # What came later, a root key or GROUP.KEY: its option in words, and its value at which a run is as
 # all runs were before. At that value it is left out of the key, so that those runs have theirs.
-ADDED = {"average": ("none", {"_target_": "caltech.average.Last"})}
+ADDED = {
+    "average": ("none", {"_target_": "caltech.average.Last"}),
+    "split": ("own", {"_target_": "caltech.data.split.Own"}),
+}
 # Where files lie does not decide a result; what is in them is compared by digest (provenance.py).
-INDIFFERENT_WITHIN = {"data": ("root", "download", "cache")}
+# The split, to which a data set refers, counts by itself.
+INDIFFERENT_WITHIN = {"data": ("root", "download", "cache", "cache_pixels", "split")}
 # Text files with a name a line, which count by those lines.
-LISTS_WITHIN = {"data": ("train_files", "test_files")}
+LISTS_WITHIN = {
+    "data": ("train_files", "test_files"),
+    "split": ("train_files", "val_files", "test_files"),
+}
 
 
 def run_key(cfg: DictConfig) -> str:
@@ -48,8 +55,12 @@ def run_key(cfg: DictConfig) -> str:
 
 
 def point_key(cfg: DictConfig) -> str:
-    """As run_key, but equal for all seeds of one config: what a row of a table stands for."""
-    return _digest({name: value for name, value in decisive(cfg).items() if name != "seed"})
+    """As run_key, but equal for all seeds of one config, and for all seeds of its split: what a
+    row of a table stands for."""
+    values = decisive(cfg)
+    values.pop("seed", None)
+    values.get("split", {}).pop("seed", None)
+    return _digest(values)
 
 
 def decisive(cfg: DictConfig) -> dict[str, Any]:

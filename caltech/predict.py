@@ -22,9 +22,9 @@ Print the five most probable classes of each image.
 
 An IMAGE is a file, a folder (all images in it and below) or a glob, quoted or not. Images are
 prepared as the run's test images were: RGB, short side resized, centre crop; the logits of
-mirrored views are averaged if the run did so. As in training, an orientation in EXIF is not
-applied; a note says where there is one. Files that are missing are named first, those that cannot
-be read in their place, and the others answered; the exit code is then 1.
+mirrored views are averaged if the run did so. An orientation in EXIF is applied if the run did
+(data.upright=true); else a note says where there is one. Files that are missing are named first,
+those that cannot be read in their place, and the others answered; the exit code is then 1.
 """
 
 

@@ -57,6 +57,7 @@ COMPUTED = {"key": "${run_key:}"}
 
 ROOT = {
     "data": RootKey(True),
+    "split": RootKey(True),
     "model": RootKey(True),
     "freeze": RootKey(True),
     "augment": RootKey(True),

@@ -26,7 +26,7 @@ MAY_SET = (
 )  # fmt: skip
 SAMPLERS = re.compile(r"(optuna\.samplers|hydra_plugins\.hydra_optuna_sweeper)\.[\w.]+")
 # What is read where a value stands: our own resolvers, and of the environment no secret.
-RESOLVERS = {"hydra", "now", "run_key", "project_root", "gpus", "sqlite_url"}
+RESOLVERS = {"hydra", "now", "run_key", "project_root", "gpus", "sqlite_url", "folder_name"}
 VARIABLES = re.compile(
     r"(CALTECH|SLURM_|XDG_)\w*|HOME|USER|LOGNAME|HOSTNAME|PWD|SCRATCH|TMPDIR|WORK"
 )

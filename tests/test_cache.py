@@ -55,12 +55,14 @@ def decoded(tree, tmp_path, monkeypatch) -> Kind:
     images = tree / "caltech101" / "101_ObjectCategories"
     names = caltech101(str(tree), False, 40, 32, None, None, str(tmp_path / "other")).files
     monkeypatch.setattr(pixels, "BLOCK_BYTES", BLOCK * 32 * 32 * 3)
-    kind = Kind(lambda cache: pixels.cached(images, list(names), 32, "x", cache).read(), [])
+    kind = Kind(
+        lambda cache: pixels.cached(pixels.of_files(images, list(names), 32), "x", cache).read(), []
+    )
     decode = pixels.decode
 
-    def noting(path: Path, resize: int) -> np.ndarray:
+    def noting(path: Path, *how) -> np.ndarray:
         kind.note(names.index(path.relative_to(images).as_posix()))
-        return decode(path, resize)
+        return decode(path, *how)
 
     monkeypatch.setattr(pixels, "decode", noting)
     return kind

@@ -2,20 +2,31 @@
 
 dataset   Dataset: images, labels and three index sets, as all other rooms see them
 sources   the data sets, a function each, which conf/data/ names
-folders   which files are images of a category; what is there instead, told
-split     which image is for what: by the study's rule, or by lists of files
+folders   images in category folders: which files they are, what else is there, the digest of bytes
+own       a folder of one's own images, in classes or in parts of classes
+library   torchvision's labelled image sets, in the parts that their authors made
+split     which image is for what, a class for each option of conf/split/
 download  fetching Caltech-101 without trusting what comes
-pixels    decoding every image once; the digest of names and bytes
+pixels    decoding every image once, or whenever it is used
 augment   crops and views on the device, a batch at a time, which conf/augment/ names
-audit     what is wrong with the images
-command   python -m caltech.data audit, and verify: are they what the caches were made from?
+audit     what is wrong with a data set: python -m caltech.data audit; and verify: are the images
+          what the caches were made from?
 
 May import config, keys, settings, cache, files and errors; not models.
 
 Promises:
-- Images are decoded once into a memory-mapped array (1.7 GB), crops pixel-equal to torchvision's
-  Resize(256), CenterCrop(224). A decoding that is killed goes on where it was.
-- The split is exactly the study's test set, without its random part.
+- Images are decoded once into a memory-mapped array (Caltech-101: 1.7 GB), crops pixel-equal to
+  torchvision's Resize(256), CenterCrop(224). A decoding that is killed goes on where it was.
+- The array's size is said before it is written. data.cache_pixels=false decodes each image whenever
+  it is used: the same pixels bit for bit, under the same run key.
+- The split of Caltech-101 is exactly the study's test set, without its random part. Other splits
+  are options of conf/split/, drawn by names and a seed, the same for ever; a group stays together.
+- One's own folder is read as it is typed: data=folder data.root=DIR, all of folders.FORMATS, of an
+  animation the first frame. An empty class, one without a training image, the same image in two
+  classes or parts, parts with other classes are one error each, before any work.
+- data=torchvision data.name=Flowers102 reads what torchvision reads, in its official parts; where
+  there is no validation part, every fourth training image validates. Nothing is downloaded there
+  but with data.download=true, and PostScript that is called an image is given to no program.
 - No image vanishes: what is hidden, a system's, of another kind or deeper is told at each start and
   by the audit, and a category without an image of its own is an error.
 - Images that cannot be read, or that change while they are read, are an error that names them, and

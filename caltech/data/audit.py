@@ -1,24 +1,25 @@
-"""What is wrong with the images: `python -m caltech.data audit` reads them all and changes nothing.
+"""What is wrong with a data set: `python -m caltech.data audit` reads it all and changes nothing.
 
 Corrupt files, stray files, exact duplicates and near duplicates across the splits, class counts.
 """
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import imagehash
 import numpy as np
 from PIL import Image
-from torch import get_num_threads
+from torch import Tensor, get_num_threads
 from tqdm import tqdm
 
-from caltech.data import folders, pixels, split
-from caltech.errors import InputError
+from caltech.data import pixels
+from caltech.data.dataset import Collection
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash: images that differ in more are not called near
 SIDE = 256  # as training sees them: short side of the images that are compared
@@ -27,7 +28,7 @@ SHOWN = 10  # of each kind
 
 @dataclass(frozen=True)
 class Findings:
-    """Names are `category/file`, of a folder `name/`; a pair's files are in different splits."""
+    """Names are `category/file`, of a folder `name/`; a pair's files are in different parts."""
 
     images: int
     per_class: dict[str, int]
@@ -38,35 +39,33 @@ class Findings:
     near_across: tuple[tuple[str, str, int], ...]  # and the bits that differ
 
 
-def audit(images: Path, train_files: str | None = None, test_files: str | None = None) -> Findings:
-    """Read every image below `images` (.../101_ObjectCategories).
+Read = Callable[[int], tuple[bytes, np.ndarray]]  # of a row: bytes, and pixels (S, S, 3) uint8
+
+
+def audit(
+    images: Collection, parts: Mapping[str, Tensor], stray: Sequence[str], read: Read
+) -> Findings:
+    """Read every image of a data set.
 
     Args:
-        train_files: as data.train_files; with test_files, the split is theirs and not the rule's.
-
-    Raises:
-        InputError: there is none, or a folder cannot be read.
+        parts: indices, by their names.
+        stray: what lies there and is no image of it.
+        read: raises whatever it likes for an image that cannot be read.
     """
-    if not images.is_dir():
-        told = folders.explain_absence(images.parent.parent)
-        raise InputError(f"{images} is no folder. {told}")
-    listed = folders.listing(images)
-    files = listed.files
-    parts = split.of(files, train_files, test_files)
-    part = {files[i]: name for name, indices in parts.items() for i in indices.tolist()}
+    part = {images.files[i]: name for name, rows in parts.items() for i in rows.tolist()}
     with ThreadPoolExecutor(get_num_threads()) as pool:
-        read = pool.map(_digests, [images / file for file in files])
-        bar = tqdm(read, total=len(files), desc="reading images", disable=None)
-        found = dict(zip(files, bar, strict=True))
+        each = pool.map(partial(_digests, read), range(len(images.files)))
+        bar = tqdm(each, total=len(images.files), desc="reading images", disable=None)
+        found = dict(zip(images.files, bar, strict=True))
     groups = defaultdict(list)
     for file, (sha, _, _) in found.items():
         groups[sha].append(file)
     same = [tuple(group) for group in groups.values() if len(group) > 1]
     hashes = {file: bits for file, (_, bits, _) in found.items() if bits is not None}
     return Findings(
-        images=len(files),
-        per_class=dict(Counter(file.split("/")[0] for file in files)),
-        stray=tuple(listed.stray),
+        images=len(images.files),
+        per_class=dict(Counter(images.classes[label] for label in images.labels)),
+        stray=tuple(stray),
         corrupt=tuple(f"{file}: {why}" for file, (_, _, why) in found.items() if why),
         exact=tuple(same),
         exact_across=tuple(
@@ -107,15 +106,24 @@ def report(findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def _digests(path: Path) -> tuple[str, int | None, str]:
+def of_files(images: Collection) -> Read:
+    """What reads the files of a collection, as training sees them."""
+
+    def read(row: int) -> tuple[bytes, np.ndarray]:
+        path = Path(images.place) / images.files[row]
+        return path.read_bytes(), pixels.decode(path, SIDE)
+
+    return read
+
+
+def _digests(read: Read, row: int) -> tuple[str, int | None, str]:
     """SHA-256 of the bytes, perceptual hash of the image or None, and why it cannot be read."""
     try:
-        sha = hashlib.sha256(path.read_bytes()).hexdigest()
-        image = Image.fromarray(pixels.decode(path, SIDE))
+        content, decoded = read(row)
     except Exception as error:  # Pillow raises many types for a broken image
-        return str(path), None, str(error) or type(error).__name__
-    bits = imagehash.phash(image).hash.flatten()
-    return sha, int(np.packbits(bits).view(np.uint64)[0]), ""
+        return f"row {row}", None, str(error) or type(error).__name__
+    bits = imagehash.phash(Image.fromarray(decoded)).hash.flatten()
+    return hashlib.sha256(content).hexdigest(), int(np.packbits(bits).view(np.uint64)[0]), ""
 
 
 def _near(hashes: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:

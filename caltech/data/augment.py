@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from caltech.data.pixels import Decoded
 from caltech.errors import InputError
 
 VIEWS = {
@@ -118,6 +119,9 @@ def _centre(pixels: Tensor, indices: Tensor, size: int) -> Tensor:
 
 def _crop(pixels: Tensor, indices: Tensor, corners: Tensor, mirrored: Tensor, size: int) -> Tensor:
     """Crops (n, 3, size, size) at `corners` (2, n), tops and lefts, `mirrored` (n,) or not."""
+    if isinstance(pixels, Decoded):
+        pixels = pixels.at(indices.tolist())
+        indices = torch.arange(len(pixels), device=pixels.device)
     of_device = _slices if pixels.device.type == "cpu" else _gathered
     return of_device(pixels, indices, corners, mirrored, size)
 

@@ -2,11 +2,28 @@
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from caltech.errors import InputError
+
+PARTS = ("train", "validation", "test")
+SHORT = {"train": "train", "validation": "val", "test": "test"}  # as they are typed
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Which images there are, before they are split and decoded."""
+
+    place: Path | str  # where they are, for messages
+    files: Sequence[str]  # (N,) names, unique, in an order that does not change
+    labels: Sequence[int]  # (N,) into classes
+    classes: tuple[str, ...]
+    given: Mapping[str, Sequence[int]] | None = None  # rows of the parts that they come in
 
 
 @dataclass(frozen=True)
@@ -14,7 +31,7 @@ class Dataset:
     """Decoded images, their labels, and the three index sets into both."""
 
     name: str
-    read_pixels: Callable[[], Tensor]  # called at most once: reading verifies every byte
+    read_pixels: Callable[[], Any]  # called at most once: reading verifies every byte
     side: int  # S, in pixels
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
@@ -26,8 +43,11 @@ class Dataset:
     content: str  # SHA-256 of every image's name and bytes, in order
 
     @functools.cached_property
-    def pixels(self) -> Tensor:
-        """(N, S, S, 3) uint8, possibly memory-mapped; a run on cached features never reads it."""
+    def pixels(self) -> Any:
+        """(N, S, S, 3) uint8, a tensor, possibly memory-mapped, or pixels.Decoded.
+
+        A run on cached features never reads it.
+        """
         return self.read_pixels()
 
     @property
@@ -54,3 +74,30 @@ class Dataset:
             "majority_accuracy": self.majority_accuracy,
             "classes": list(self.classes),
         }
+
+
+def require_parts(images: Collection, parts: Mapping[str, Tensor]) -> None:
+    """Raise InputError unless there are two classes or more, and images in every part."""
+    if len(images.classes) < 2:
+        raise InputError(
+            f"{images.place} has images in one category folder only, {images.classes[0]}: there is "
+            "nothing to tell apart. Type data.root= with a folder of at least two."
+        )
+    for part, indices in parts.items():
+        if not len(indices):
+            raise InputError(
+                f"The {part} part of {images.place} is empty: {sum(map(len, parts.values()))} "
+                "images are too few, or their groups too large. Add images, or type split=fraction "
+                "or split=per_class."
+            )
+
+
+def require_training(images: Collection, parts: Mapping[str, Tensor]) -> None:
+    """Raise InputError if a class has no image to learn from."""
+    seen = {images.labels[row] for row in parts["train"].tolist()}
+    if unseen := [images.classes[label] for label in sorted(set(images.labels) - seen)]:
+        raise InputError(
+            f"{len(unseen)} classes of {images.place} have no training image, {unseen[0]} for "
+            "one: they are too small for this split, or in one group. Add images, move the folder "
+            "out of the data set, or type another split=."
+        )

@@ -3,14 +3,18 @@
 Nothing vanishes: what is no image of a category is told, and a category without images is an error.
 """
 
+import hashlib
 import logging
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from caltech.errors import InputError
+from caltech.data.dataset import Collection
+from caltech.errors import DamagedError, InputError
+from caltech.files import read_sealed_json, write_sealed_json
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +24,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of the study's files, in small or 
 # What systems, shares and archives leave behind; all that begins with a dot is hidden anyway.
 SYSTEM = ("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin",
           "system volume information", "__pycache__")  # fmt: skip
+# Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SHOWN = 5
+Require = Callable[[Sequence[bytes]], object]  # of the SHA-256 of each file
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Listing:
 
     files: list[str]  # category/file: categories sorted without regard to case, files by name
     stray: list[str]  # what is no image of a category; a folder ends in a slash
+    parts: dict[str, str] | None = None  # for what the folders above the categories are, if any
 
 
 def is_hidden(name: str) -> bool:
@@ -49,13 +57,13 @@ def listing(images: Path) -> Listing:
     """
     files, stray, own = [], [], images.resolve()
     with naming_file():
-        for category in sorted(images.iterdir(), key=lambda path: (path.name.lower(), path.name)):
-            if not _is_category(category, own):
-                stray.append(_named(category, images))
+        for category in in_order(images):
+            if not is_category(category, own):
+                stray.append(named(category, images))
                 continue
             found = sorted(category.iterdir(), key=lambda path: path.name)
             mine = [path for path in found if _is_image(path)]
-            stray += [_named(path, images) for path in found if not _is_image(path)]
+            stray += [named(path, images) for path in found if not _is_image(path)]
             if category.name == BACKGROUND:
                 continue
             if not mine:
@@ -67,6 +75,14 @@ def listing(images: Path) -> Listing:
             f"holds {'/'.join(images.parts[-2:])}."
         )
     return Listing(files, stray)
+
+
+def collection(images: Path, listed: Listing) -> Collection:
+    """The images with their categories as classes."""
+    names = [file.split("/")[0] for file in listed.files]
+    classes = tuple(dict.fromkeys(names))
+    number = {name: label for label, name in enumerate(classes)}
+    return Collection(images, listed.files, [number[name] for name in names], classes)
 
 
 def tell_strays(images: Path, stray: Sequence[str]) -> None:
@@ -93,6 +109,88 @@ def naming_file() -> Iterator[None]:
         ) from error
 
 
+def content_digest(images: Path, files: Sequence[str], cache: Path, require: Require = len) -> str:
+    """SHA-256 over the names and bytes of `files`, in order.
+
+    Reading 130 MB at every start would cost more than a short trial, so the digest is kept under
+    the files' sizes and times (of the last change of content and of the entry, which no program
+    can set) and is read from there while those are unchanged. What changes bytes beneath the file
+    system, as a failing disk does, is found by `python -m caltech.data verify`.
+
+    Args:
+        require: is given the SHA-256 of each file once they are read, and may refuse them.
+
+    Raises:
+        InputError: a file cannot be read; names it.
+    """
+    kept = kept_digest(images, files, cache, require.__name__)
+    if kept.is_file():
+        try:
+            return read_sealed_json(kept, {"content": str})["content"]
+        except DamagedError as error:
+            log.warning("%s It is computed again.", error)
+    content = read_digest(images, files, require)
+    write_sealed_json(kept, {"images": str(images), "content": content})
+    return content
+
+
+def kept_digest(images: Path, files: Sequence[str], cache: Path, required: str = "len") -> Path:
+    """The file that keeps the digest of these files while their sizes and times are what they are.
+
+    Args:
+        required: name of what they were required to be.
+
+    Raises:
+        InputError: as content_digest.
+    """
+    stamp = hashlib.sha256(os.fsencode(images.resolve()) + required.encode())
+    for file in files:
+        stamp.update(os.fsencode(file))
+        stamp.update("\0{}\0{}\0{}\0".format(*signature(images / file)).encode())
+    return cache / "digests" / f"{stamp.hexdigest()[:32]}.json"
+
+
+def signature(path: Path) -> tuple[int, int, int]:
+    """Bytes, and the times when content and entry were changed last.
+
+    Raises:
+        InputError: it is not there.
+    """
+    with naming_file():
+        status = os.stat(path)  # noqa: PTH116 (three times as fast as Path.stat)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def read_digest(images: Path, files: Sequence[str], require: Require = len) -> str:
+    """The digest by every byte, whatever is kept."""
+    content, found = hashlib.sha256(), []
+    with naming_file():
+        for file in files:
+            found.append(hashlib.sha256((images / file).read_bytes()).digest())
+            content.update(os.fsencode(file) + b"\0")
+            content.update(found[-1])
+    require(found)
+    return content.hexdigest()
+
+
+def in_order(folder: Path) -> list[Path]:
+    """What is in it, by name without regard to case."""
+    return sorted(folder.iterdir(), key=lambda path: (path.name.lower(), path.name))
+
+
+def is_category(path: Path, own: Path) -> bool:
+    """A folder, or a link to one, that is the user's and does not lead back to where it lies."""
+    if is_hidden(path.name) or not path.is_dir():
+        return False
+    return not path.is_symlink() or path.resolve() not in (own, *own.parents)
+
+
+def named(path: Path, images: Path) -> str:
+    """Its name below `images`, with a slash if it is a folder."""
+    slash = "/" if not path.is_symlink() and path.is_dir() else ""
+    return f"{path.relative_to(images)}{slash}"
+
+
 def explain_absence(root: Path) -> str:
     """What is at `root`, which has no caltech101/101_ObjectCategories, and what to type instead."""
     with naming_file():
@@ -101,7 +199,7 @@ def explain_absence(root: Path) -> str:
         if not root.is_dir():
             told = f"{root} {'is a file' if root.exists() else 'does not exist'}."
         else:
-            names = sorted(_named(path, root) for path in root.iterdir())
+            names = sorted(named(path, root) for path in root.iterdir())
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             told = f"{root} has {', '.join(names[:SHOWN]) or 'nothing'}{more}."
     return (
@@ -127,20 +225,8 @@ def _right_root(place: Path) -> str | None:
     )
 
 
-def _is_category(path: Path, own: Path) -> bool:
-    """A folder, or a link to one, that is the user's and does not lead back to where it lies."""
-    if is_hidden(path.name) or not path.is_dir():
-        return False
-    return not path.is_symlink() or path.resolve() not in (own, *own.parents)
-
-
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
-
-
-def _named(path: Path, images: Path) -> str:
-    slash = "/" if not path.is_symlink() and path.is_dir() else ""
-    return f"{path.relative_to(images)}{slash}"
 
 
 def _without_images(category: Path, found: Sequence[Path]) -> str:

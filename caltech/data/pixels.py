@@ -3,119 +3,172 @@
 Decoding costs more than a small network's forward pass, and no epoch needs it twice.
 """
 
-import hashlib
 import logging
-import os
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from caltech import versions
 from caltech.cache import CachedArray
-from caltech.data.folders import naming_file
-from caltech.errors import DamagedError, InputError
-from caltech.files import read_sealed_json, write_sealed_json
+from caltech.data.folders import FORMATS, signature
+from caltech.errors import DamagedError, DiskError, InputError
 
 log = logging.getLogger(__name__)
 
-# Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
 BLOCK_BYTES = 1 << 25  # decoded at a time, and then in memory
+SAMPLED = 16  # images by which the time is told
+MAX_CACHE_BYTES = 100_000_000_000  # more is asked for in so many words, by data.cache_pixels=false
 
 
-def content_digest(images: Path, files: list[str], cache: Path) -> str:
-    """SHA-256 over the names and bytes of `files`, in order.
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels (N, S, S, 3) uint8 of which each image is decoded when it is asked for.
 
-    Reading 130 MB at every start would cost more than a short trial, so the digest is kept under
-    the files' sizes and times (of the last change of content and of the entry, which no program
-    can set) and is read from there while those are unchanged. What changes bytes beneath the file
-    system, as a failing disk does, is found by `python -m caltech.data verify`.
+    As far as a data set's pixels are used, it is like the tensor of all: bit for bit the same.
 
-    Raises:
-        InputError: a file cannot be read; names it.
+    Args:
+        decode: of a row, (S, S, 3) uint8; raises InputError that names the image.
     """
-    kept = kept_digest(images, files, cache)
-    if kept.is_file():
+
+    decode: Callable[[int], np.ndarray]
+    rows: int
+    side: int
+    device: torch.device | str = "cpu"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.rows, self.side, self.side, 3
+
+    def to(self, device: torch.device) -> "Decoded":
+        """The same, which gives its images there."""
+        return replace(self, device=device)
+
+    def at(self, indices: Sequence[int], done: Callable[[int], object] = int) -> Tensor:
+        """(n, S, S, 3), by as many threads as cores: Pillow releases Python's lock at work."""
+        block = np.empty((len(indices), self.side, self.side, 3), np.uint8)
+
+        def put(place: int) -> None:
+            block[place] = self.decode(indices[place])
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for _ in pool.map(put, range(len(indices))):
+                done(1)
+        return torch.from_numpy(block).to(self.device)
+
+    def __getitem__(self, place: Tensor | int | tuple) -> Tensor:
+        if isinstance(place, Tensor):
+            return self.at(place.tolist())
+        row, *inside = place if isinstance(place, tuple) else (place,)
+        return self.at([int(row)])[(0, *inside)]
+
+
+def of_files(
+    images: Path, files: Sequence[str], resize: int, upright: bool = False, is_watched: bool = False
+) -> Decoded:
+    """The pixels of image files.
+
+    Args:
+        upright: turn them as EXIF says.
+        is_watched: refuse a file that has changed since this call.
+    """
+    before = [signature(images / file) for file in files] if is_watched else None
+
+    def decode_row(row: int) -> np.ndarray:
+        path = images / files[row]
+        if before and signature(path) != before[row]:
+            raise InputError(f"{path} changed while it was used. Type the command again.")
         try:
-            return read_sealed_json(kept, {"content": str})["content"]
-        except DamagedError as error:
-            log.warning("%s It is computed again.", error)
-    content = read_digest(images, files)
-    write_sealed_json(kept, {"images": str(images), "content": content})
-    return content
+            return decode(path, resize, upright)
+        except Exception as error:  # Pillow raises many types for a broken image
+            raise InputError(
+                f"Cannot read the image {path}: {error}. Restore it, or move it out of the data "
+                "set."
+            ) from error
+
+    return Decoded(decode_row, len(files), resize)
 
 
-def kept_digest(images: Path, files: list[str], cache: Path) -> Path:
-    """The file that keeps the digest of these files while their sizes and times are what they are.
-
-    Raises:
-        InputError: as content_digest.
-    """
-    stamp = hashlib.sha256(os.fsencode(images.resolve()))
-    with naming_file():
-        for file in files:
-            status = os.stat(images / file)  # noqa: PTH116 (three times as fast as Path.stat)
-            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
-            stamp.update(os.fsencode(file))
-            stamp.update(f"\0{status.st_size}\0{times}\0".encode())
-    return cache / "digests" / f"{stamp.hexdigest()[:32]}.json"
-
-
-def read_digest(images: Path, files: list[str]) -> str:
-    """The digest by every byte, whatever is kept."""
-    content = hashlib.sha256()
-    with naming_file():
-        for file in files:
-            content.update(os.fsencode(file) + b"\0")
-            content.update(hashlib.sha256((images / file).read_bytes()).digest())
-    return content.hexdigest()
-
-
-def cached(images: Path, files: list[str], resize: int, content: str, cache: Path) -> CachedArray:
+def cached(decoded: Decoded, content: str, cache: Path) -> CachedArray:
     """All images as (N, resize, resize, 3) uint8, for a content digest.
 
     Its methods raise InputError for an image that cannot be read, and name it.
     """
-    row_bytes = resize * resize * 3
-
-    def decode_all(rows: range, done: Callable[[int], object]) -> Tensor:
-        """By as many threads as cores: Pillow releases Python's lock while it works."""
-        block = np.empty((len(rows), resize, resize, 3), np.uint8)
-
-        def put(row: int) -> None:
-            file = images / files[row]
-            try:
-                block[row - rows.start] = decode(file, resize)
-            except Exception as error:  # Pillow raises many types for a broken image
-                raise InputError(
-                    f"Cannot read the image {file}: {error}. Restore it from the archive, or move "
-                    "it out of the data set."
-                ) from error
-
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for _ in pool.map(put, rows):
-                done(1)
-        return torch.from_numpy(block)
-
+    row_bytes = decoded.side**2 * 3
+    decoding = versions.name(versions.decoding())
     return CachedArray(
-        path=cache / "pixels" / f"{content[:32]}-{resize}-{versions.name(versions.decoding())}.bin",
-        rows=len(files),
+        path=cache / "pixels" / f"{content[:32]}-{decoded.side}-{decoding}.bin",
+        rows=decoded.rows,
         block_rows=max(1, BLOCK_BYTES // row_bytes),
-        compute=decode_all,
+        compute=decoded.at,
         doing="decoding %d images once",
         row_bytes=row_bytes,
     )
 
 
-def differing(array: CachedArray, images: Path, files: list[str], resize: int) -> list[str]:
-    """Files whose image is another than its row of pixels, as far as such are in the cache."""
+def announce(array: CachedArray, decoded: Decoded) -> None:
+    """Say how much room and time the cache will take, before it is built.
+
+    Raises:
+        DiskError: it is more than the limit, or than the disk has.
+        InputError: an image cannot be read.
+    """
+    if array.is_complete():
+        return
+    array.path.parent.mkdir(parents=True, exist_ok=True)
+    size = array.rows * array.row_bytes
+    missing = size - (array.path.stat().st_size if array.path.is_file() else 0)
+    free = shutil.disk_usage(array.path.parent).free
+    told = f"{array.rows} images of {decoded.side} x {decoded.side} pixels take {_shown(size)}"
+    if size > MAX_CACHE_BYTES or missing > free:
+        limit = f"at most {_shown(MAX_CACHE_BYTES)} are kept" if size > MAX_CACHE_BYTES else ""
+        raise DiskError(
+            f"{array.path} cannot be written: {told}, and "
+            f"{limit or f'no space is left for it: {_shown(free)} are free there'}. Type a smaller "
+            "data.resize=, data.cache_pixels=false (each image is decoded whenever it is used), or "
+            "cache=FOLDER on another disk."
+        )
+    if array.rows < 20 * SAMPLED:
+        return  # a moment
+    chosen = range(0, array.rows, max(1, array.rows // SAMPLED))
+    start = time.monotonic()
+    decoded.at(chosen)
+    seconds = (time.monotonic() - start) / len(chosen) * missing / array.row_bytes
+    log.info("%s in %s: about %.1f minutes, once", told, array.path.parent, seconds / 60)
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def require_headers(images: Path, files: Sequence[str]) -> None:
+    """Raise InputError for the first file that is no image; what is cut off is found when used."""
+
+    def look(file: str) -> None:
+        try:
+            with Image.open(images / file, formats=FORMATS) as image:
+                _require_moderate(image, 1)
+        except Exception as error:
+            raise InputError(
+                f"Cannot read the image {images / file}: {error}. Restore it, or move it out of "
+                "the data set."
+            ) from error
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(look, files):
+            pass
+
+
+def differing(array: CachedArray, decoded: Decoded) -> list[int]:
+    """Rows of images that are others than in the cache, as far as there are any in it."""
 
     def refuse(rows: range, done: Callable[[int], object]) -> Tensor:
         raise DamagedError(f"{array.path} is damaged and cannot be compared: delete it.")
@@ -126,31 +179,37 @@ def differing(array: CachedArray, images: Path, files: list[str], resize: int) -
 
     def differs(row: int) -> bool:
         try:
-            return not np.array_equal(decode(images / files[row], resize), kept[row].numpy())
-        except Exception:  # Pillow raises many types for a broken image
+            return not np.array_equal(decoded.decode(row), kept[row].numpy())
+        except InputError:
             return True
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = pool.map(differs, range(len(files)))
-        return [file for file, is_other in zip(files, found, strict=True) if is_other]
+        return [
+            row for row, is_other in enumerate(pool.map(differs, range(array.rows))) if is_other
+        ]
 
 
-def decode(path: Path, resize: int) -> np.ndarray:
+def decode(path: Path, resize: int, upright: bool = False) -> np.ndarray:
     """One image as (resize, resize, 3) uint8: short side to `resize`, bilinear, antialias, centre.
 
-    A centre crop of this is pixel-equal to torchvision's Resize(resize) and CenterCrop(crop) where
-    resize - crop is a multiple of four, as 256 - 224 is; else rounding may shift it by one pixel.
+    Of an animation it is the first frame. A centre crop of this is pixel-equal to torchvision's
+    Resize(resize) and CenterCrop(crop) where resize - crop is a multiple of four, as 256 - 224 is;
+    else rounding may shift it by one pixel.
+
+    Args:
+        upright: turn it as EXIF says.
     """
+    with Image.open(path, formats=FORMATS) as image:
+        return fit(image, resize, upright)
+
+
+def fit(image: Image.Image, resize: int, upright: bool = False) -> np.ndarray:
+    """The same of an image that is open already."""
     from torchvision.transforms import functional as vision
 
-    with Image.open(path, formats=FORMATS) as image:
-        # After resizing a long strip has more pixels than before.
-        factor = max(1, resize / min(image.size)) ** 2
-        if factor * image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"{image.width} x {image.height} pixels; more than {MAX_PIXELS} are not read"
-            )
-        rgb = _eight_bit(image).convert("RGB")
+    # After resizing a long strip has more pixels than before.
+    _require_moderate(image, max(1, resize / min(image.size)) ** 2)
+    rgb = _eight_bit(ImageOps.exif_transpose(image) if upright else image).convert("RGB")
     return np.asarray(vision.center_crop(vision.resize(rgb, resize), resize))
 
 
@@ -160,8 +219,17 @@ def enlarge(grey: np.ndarray, side: int) -> np.ndarray:
     return np.array(image)
 
 
+def _require_moderate(image: Image.Image, factor: float) -> None:
+    if factor * image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels; more than {MAX_PIXELS} are not read"
+        )
+
+
 def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit grey scaled to 8 bit; Pillow's own conversion cuts off at 255 and gives white."""
-    if not image.mode.startswith("I;16"):
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
+        raise ValueError(f"its pixels are numbers of 32 bits (Pillow's mode {image.mode})")
+    if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -1,10 +1,12 @@
 """The data sets, a function each: which images there are, and where their pixels are.
 
-A new one is a function here and a file in conf/data/. If its images are files in category folders,
-most of its function is a call of `_of_files`.
+A new one is a function here and a file in conf/data/. If its images are files, most of its function
+is a call of `_of_files`.
 """
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,9 @@ import torch
 from torch import Tensor
 
 from caltech.data import download as downloads
-from caltech.data import folders, pixels, split
-from caltech.data.dataset import Dataset
+from caltech.data import folders, own, pixels
+from caltech.data.dataset import Collection, Dataset, require_parts, require_training
+from caltech.data.split import OWN, Files, Parts, Split
 from caltech.errors import InputError
 
 
@@ -25,6 +28,8 @@ def caltech101(
     train_files: str | None,
     test_files: str | None,
     cache: str,
+    split: Split = OWN,  # configs of before have none
+    cache_pixels: bool = True,
 ) -> Dataset:
     """Caltech-101 (Fei-Fei, Fergus and Perona, 2004) without its background class.
 
@@ -35,25 +40,70 @@ def caltech101(
         resize: length in pixels to which an image's short side is resized.
         crop: side in pixels of the centre crop that models see.
         train_files, test_files: text files with a `category/image.jpg` a line, both or none, that
-            replace the split rule; every fourth training file is then for validation.
+            replace the split; every fourth training file is then for validation.
         cache: folder for the decoded pixels.
+        split: which images are for what.
+        cache_pixels: decode once, or else each image whenever it is used.
 
     Raises:
-        InputError: the images are missing or unreadable, or the lists overlap or repeat.
+        InputError: the images are missing or unreadable, or cannot be split so.
     """
-    _require_crop(crop, resize)
+    reading = Reading(resize, crop, Path(cache).expanduser(), cache_pixels)
+    if train_files or test_files:
+        if split != OWN:
+            raise InputError(
+                "data.train_files and data.test_files are a split already: leave them or split= "
+                "out, or type split=files with split.train_files and split.test_files."
+            )
+        split = Files(train_files, None, test_files, of="data")
     images = caltech101_images(root)
     if not images.is_dir():
-        own = Path(cache).expanduser() / "datasets"
-        downloads.caltech101(images, _is_wanted(download, Path(root).expanduser() == own))
-    return _of_files("caltech101", images, resize, crop, (train_files, test_files), cache)
+        is_own_place = Path(root).expanduser() == reading.cache / "datasets"
+        downloads.caltech101(images, _is_wanted(download, is_own_place))
+    return _of_files("caltech101", images, folders.listing, folders.collection, split, reading)
 
 
-def digits(resize: int, crop: int) -> Dataset:
-    """scikit-learn's 1797 handwritten digits, in order of their class, split by the same rule."""
+def folder(
+    root: str | None,
+    name: str | None,
+    upright: bool,
+    resize: int,
+    crop: int,
+    split: Split,
+    cache_pixels: bool,
+    cache: str,
+) -> Dataset:
+    """One's own images: a folder for each class, or such in folders train, val and test.
+
+    What lies deeper is its class's. All of folders.FORMATS is read, of an animation the first
+    frame; grey, palettes and 16 bits become RGB of 8, and transparency is dropped.
+
+    Args:
+        root: the folder of the classes, or of the parts.
+        name: what the data set is called in reports and by `run=best data=NAME`.
+        upright: turn images as their EXIF orientation says.
+        resize, crop, split, cache_pixels, cache: as of caltech101.
+
+    Raises:
+        InputError: it is not that, an image is in two classes or parts or cannot be read, a class
+            has none for training, or the images cannot be split so.
+    """
+    if not root:
+        raise InputError(
+            "data=folder needs data.root=DIR: the folder that has a folder of images for each "
+            "class, or the folders train, val and test of such."
+        )
+    place = Path(root).expanduser()
+    reading = Reading(resize, crop, Path(cache).expanduser(), cache_pixels, upright)
+    listing, collection = own.listing, own.collection
+    return _of_files(name or place.resolve().name, place, listing, collection, split, reading)
+
+
+def digits(resize: int, crop: int, split: Split = OWN) -> Dataset:
+    """scikit-learn's 1797 handwritten digits, in order of their class."""
     from sklearn.datasets import load_digits
 
-    _require_crop(crop, resize)
+    reading = Reading(resize, crop)
     bunch = load_digits()
     order = np.argsort(bunch.target, kind="stable")
     grey = np.round(bunch.images[order] * (255 / 16)).astype(np.uint8)
@@ -62,17 +112,13 @@ def digits(resize: int, crop: int) -> Dataset:
     def enlarged() -> Tensor:
         return torch.stack([torch.from_numpy(pixels.enlarge(image, resize)) for image in grey])
 
-    return Dataset(
-        name="digits",
-        read_pixels=enlarged,
-        side=resize,
-        labels=torch.from_numpy(bunch.target[order].astype(np.int64)),
+    images = Collection(
+        place="data=digits",
+        files=[f"{bunch.target[i]}/{i:04d}" for i in order],
+        labels=bunch.target[order].tolist(),
         classes=tuple(str(name) for name in bunch.target_names),
-        files=tuple(f"{bunch.target[i]}/{i:04d}" for i in order),
-        **split.by_rule(len(order)),
-        crop=crop,
-        content=content,
     )
+    return assemble("digits", images, parts_of(images, split), enlarged, reading, content)
 
 
 def caltech101_images(root: str) -> Path:
@@ -80,39 +126,118 @@ def caltech101_images(root: str) -> Path:
     return Path(root).expanduser() / folders.CALTECH101
 
 
+def parts_of(images: Collection, split: Split) -> Parts:
+    """Which images are for what.
+
+    Raises:
+        InputError: a part is empty, there is one class, or the images cannot be split so.
+    """
+    if not hasattr(split, "parts"):
+        raise InputError(
+            f"data.split={split} is not allowed: the split is a group of its own. Type split=own, "
+            "rule, folders, files, fraction or per_class, and its values as split.seed=1."
+        )
+    parts = split.parts(images)
+    require_parts(images, parts)
+    return parts
+
+
+def content_of_pixels(content: str, upright: bool) -> str:
+    """Digest of images that are turned or not: the same bytes are other pixels then."""
+    return hashlib.sha256(f"{content} upright".encode()).hexdigest() if upright else content
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images become pixels."""
+
+    resize: int
+    crop: int
+    cache: Path = Path()
+    cache_pixels: bool = True
+    upright: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise InputError(
+                f"data.crop={self.crop} is not allowed with data.resize={self.resize}: the crop "
+                "must be at least 1 and at most the resized side, for example data.resize=256 "
+                "data.crop=224."
+            )
+
+
 def _of_files(
-    name: str, images: Path, resize: int, crop: int, lists: tuple[str | None, ...], cache: str
+    name: str,
+    place: Path,
+    listing: Callable[[Path], folders.Listing],
+    collection: Callable[[Path, folders.Listing], Collection],
+    split: Split,
+    reading: Reading,
 ) -> Dataset:
-    """The images in category folders, decoded; split by two lists of files or by the rule."""
-    found = folders.listing(images)
-    files = found.files
-    folders.tell_strays(images, found.stray)
-    names = [file.split("/")[0] for file in files]
-    classes = tuple(dict.fromkeys(names))
-    parts = split.of(files, *lists)
-    split.require_parts(images, classes, parts)
-    kept = Path(cache).expanduser()
-    content = pixels.content_digest(images, files, kept)
-    array = pixels.cached(images, files, resize, content, kept)
-    try:
-        if array.ensure() and (
-            folders.list_images(images) != files
-            or pixels.content_digest(images, files, kept) != content
+    """Image files, listed and made a collection as the data set does, split and decoded."""
+    found = listing(place)
+    folders.tell_strays(place, found.stray)
+    images = collection(place, found)
+    parts = parts_of(images, split)
+    require = len
+    if collection is own.collection:
+        require_training(images, parts)
+        require = own.require_distinct(images)
+    cache = reading.cache
+    content = folders.content_digest(place, found.files, cache, require)
+
+    def require_unchanged() -> None:
+        if (
+            listing(place).files != found.files
+            or folders.content_digest(place, found.files, cache, require) != content
         ):
-            raise InputError(f"{images} changed while it was read. Type the command again.")
+            raise InputError(f"{place} changed while it was read. Type the command again.")
+
+    pixels_content = content_of_pixels(content, reading.upright)
+    if not reading.cache_pixels:
+        pixels.require_headers(place, found.files)
+    decoded = pixels.of_files(
+        place, found.files, reading.resize, reading.upright, is_watched=not reading.cache_pixels
+    )
+    read = kept(decoded, pixels_content, reading, require_unchanged)
+    return assemble(name, images, parts, read, reading, pixels_content)
+
+
+def kept(
+    decoded: pixels.Decoded, content: str, reading: Reading, require_unchanged: Callable[[], None]
+) -> Callable[[], Tensor | pixels.Decoded]:
+    """What reads the pixels: out of the cache, which is made complete, or each when it is used."""
+    if not reading.cache_pixels:
+        return lambda: decoded
+    array = pixels.cached(decoded, content, reading.cache)
+    pixels.announce(array, decoded)
+    try:
+        if array.ensure():
+            require_unchanged()
     except InputError:
         array.discard()  # once the images are as they should be, it has another name
         raise
-    number = {name: index for index, name in enumerate(classes)}
+    return array.read
+
+
+def assemble(
+    name: str,
+    images: Collection,
+    parts: Parts,
+    read_pixels: Callable[[], Tensor | pixels.Decoded],
+    reading: Reading,
+    content: str,
+) -> Dataset:
+    """What all other rooms see."""
     return Dataset(
         name=name,
-        read_pixels=array.read,
-        side=resize,
-        labels=torch.tensor([number[name] for name in names]),
-        classes=classes,
-        files=tuple(files),
+        read_pixels=read_pixels,
+        side=reading.resize,
+        labels=torch.tensor(images.labels, dtype=torch.int64),
+        classes=images.classes,
+        files=tuple(images.files),
         **parts,
-        crop=crop,
+        crop=reading.crop,
         content=content,
     )
 
@@ -124,11 +249,3 @@ def _is_wanted(download: bool | str, is_own_place: bool) -> bool:
             "false."
         )
     return is_own_place if download == "auto" else bool(download)
-
-
-def _require_crop(crop: int, resize: int) -> None:
-    if not 1 <= crop <= resize:
-        raise InputError(
-            f"data.crop={crop} is not allowed with data.resize={resize}: the crop must be at least "
-            "1 and at most the resized side, for example data.resize=256 data.crop=224."
-        )

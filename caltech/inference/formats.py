@@ -144,7 +144,8 @@ def write_safetensors(predictor: Predictor, folder: Path, pixels: Tensor) -> Non
     run, to = predictor.directory, RunDirectory(folder)
     groups = {"key", "study", "model", "freeze", "augment", "precision"} & predictor.cfg.keys()
     cfg = OmegaConf.masked_copy(predictor.cfg, sorted(groups))
-    cfg.data = {name: predictor.cfg.data[name] for name in ("resize", "crop")}
+    seen = ("resize", "crop", "upright")  # what decides how an image is read
+    cfg.data = {name: predictor.cfg.data[name] for name in seen if name in predictor.cfg.data}
     to.config.write_text(OmegaConf.to_yaml(cfg))
     classes = {"classes": list(predictor.classes)}
     write_sealed_json(to.provenance, provenance.read(run) | classes)

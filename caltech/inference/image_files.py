@@ -109,7 +109,7 @@ def _read(predictor: Predictor, path: Path) -> Tensor | str:
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        if orientation != 1:
+        if orientation != 1 and not predictor.upright:
             tqdm.write(
                 f"note: {path} is answered as it is stored, without its EXIF orientation "
                 f"{orientation}; rotate its pixels if the camera was held otherwise",

@@ -109,13 +109,18 @@ class Predictor:
         return self.cfg.data.resize
 
     @property
+    def upright(self) -> bool:
+        """Whether images are turned as their EXIF orientation says."""
+        return self.cfg.data.get("upright", False)
+
+    @property
     def batch_size(self) -> int:
         """Images that are answered at a time."""
         return BATCH[self.device.type]
 
     def read(self, file: Path | IO[bytes]) -> Tensor:
         """Pixels (resize, resize, 3) uint8 of an image file; a broken one raises many types."""
-        return torch.from_numpy(pixels.decode(file, self.resize).copy())
+        return torch.from_numpy(pixels.decode(file, self.resize, self.upright).copy())
 
     def crop(self, pixels: Tensor) -> Tensor:
         """Centre crops (n, 3, crop, crop) of decoded pixels (n, resize, resize, 3), both uint8."""

@@ -33,7 +33,7 @@ def build_rate(images: Path, files: list[str], threads: int) -> float:
     try:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            pixels.cached(images, files, 256, "bench", Path(folder)).read()
+            pixels.cached(pixels.of_files(images, files, 256), "bench", Path(folder)).read()
             return len(files) / (time.perf_counter() - start)
     finally:
         torch.set_num_threads(before)
@@ -53,8 +53,8 @@ def plain_rate(images: Path, count: int) -> float:
 def read_rates(images: Path, files: list[str]) -> dict[str, float]:
     """GB a second of copying all pixels into memory that is in use already."""
     with tempfile.TemporaryDirectory() as folder:
-        pixels.cached(images, files, 256, "bench", Path(folder)).read()
-        mapped = pixels.cached(images, files, 256, "bench", Path(folder)).read()
+        pixels.cached(pixels.of_files(images, files, 256), "bench", Path(folder)).read()
+        mapped = pixels.cached(pixels.of_files(images, files, 256), "bench", Path(folder)).read()
         target = torch.zeros_like(mapped)
         gigabytes = mapped.numel() / 1e9
 

@@ -9,14 +9,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from caltech.data import pixels
-from caltech.data.audit import audit, report
+from caltech.data import folders, library
+from caltech.data.audit import Findings, audit, of_files, report
 from caltech.data.folders import list_images
 from caltech.data.sources import caltech101
+from caltech.data.split import OWN, Files, Split
 
 
 def ant(root: Path, number: int) -> Path:
     return root / "caltech101" / "101_ObjectCategories" / "ant" / f"image_{number:04d}.jpg"
+
+
+def audited(folder: Path, split: Split) -> Findings:
+    listed = folders.listing(folder)
+    images = folders.collection(folder, listed)
+    return audit(images, split.parts(images), listed.stray, of_files(images))
 
 
 def test_it_finds_what_was_put_there(root):
@@ -29,7 +36,7 @@ def test_it_finds_what_was_put_there(root):
     (folder / "notes.txt").write_text("x")
     (folder / ".ipynb_checkpoints").mkdir()
     (folder / "bee" / "image.webp").touch()
-    found = audit(folder)
+    found = audited(folder, OWN)
     assert (found.images, found.per_class) == (16, {"ant": 8, "bee": 8})
     assert found.stray == (".ipynb_checkpoints/", "bee/image.webp", "notes.txt")
     assert [one.split(":")[0] for one in found.corrupt] == ["ant/image_0007.jpg"]
@@ -51,7 +58,7 @@ def test_lists_are_the_split(root):
     parts = {"train": names[1:8], "test": [names[0], *names[8:]]}
     for part, files in parts.items():
         (root / part).write_text("\n".join(files))
-    found = audit(folder, str(root / "train"), str(root / "test"))
+    found = audited(folder, Files(str(root / "train"), None, str(root / "test")))
     assert len(found.exact) == 1 and not found.exact_across
 
 
@@ -74,7 +81,7 @@ def test_images_changed_with_equal_size_and_time_are_found(root, tmp_path, monke
     kept = next((tmp_path / "cache" / "digests").iterdir())
     shutil.copyfile(ant(root, 3), ant(root, 2))
     images = root / "caltech101" / "101_ObjectCategories"
-    kept.rename(pixels.kept_digest(images, list_images(images), tmp_path / "cache"))
+    kept.rename(folders.kept_digest(images, list_images(images), tmp_path / "cache"))
     assert run(monkeypatch, "verify", *own) == 1
     said = capsys.readouterr().out
     assert "CHANGED with equal sizes and times" in said
@@ -90,10 +97,31 @@ def test_the_command(root, monkeypatch, capsys):
     assert run(monkeypatch, "audit", f"data.root={root}") == 0
 
 
+def test_a_folder_of_one_s_own_is_audited(root, monkeypatch, capsys):
+    images = root / "caltech101" / "101_ObjectCategories"
+    shutil.copy(ant(root, 3), images / "bee" / "copy.jpg")  # which a run refuses
+    (images / "bee" / "deeper").mkdir()
+    shutil.move(ant(root, 1), images / "bee" / "deeper" / "a.jpg")
+    assert run(monkeypatch, "audit", "data=folder", f"data.root={images}") == 0
+    said = capsys.readouterr().out
+    assert "17 images in 2 classes; 7 ('ant') to 10 ('bee')" in said
+    assert "1 groups of files with the same bytes\n    ant/image_0003.jpg  bee/copy.jpg" in said
+
+
+def test_a_set_without_files_is_audited(monkeypatch, capsys, tmp_path):
+    fake = {"": {"size": 24, "image_size": (3, 20, 20), "num_classes": 2}}
+    monkeypatch.setitem(library.SETS, "FakeData", fake)
+    own = ["data=torchvision", "data.name=FakeData", f"cache={tmp_path}", "data.resize=16"]
+    assert run(monkeypatch, "audit", *own, "data.crop=16") == 0
+    assert "24 images in 2 classes" in capsys.readouterr().out
+    assert run(monkeypatch, "verify", "data=digits") == 1
+    assert "verify compares image files with the caches" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data=digits", "error: .* reads image files, and this data set has none."),
+        ("data=folder", r"error: Type data\.root=DIR: the folder that has a folder of images"),
         ("data.root=/nowhere", "/nowhere/caltech101/101_ObjectCategories is no folder."),
         ("data=nothing", "error: .*Could not find 'data/nothing'"),
     ],

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as vision
 
-from caltech.data import pixels
+from caltech.data import folders, pixels
 from caltech.data.augment import center_crop
 from caltech.data.folders import list_images
 
@@ -24,7 +24,7 @@ def reference_crop(path: Path, resize: int, crop: int) -> torch.Tensor:
 def test_pixels_equal_torchvision(tree, tmp_path, resize, crop):
     images = tree / "caltech101" / "101_ObjectCategories"
     files = list_images(images)
-    decoded = pixels.cached(images, files, resize, "x", tmp_path).read()
+    decoded = pixels.cached(pixels.of_files(images, files, resize), "x", tmp_path).read()
     crops = center_crop(decoded, torch.arange(60), crop)
     for file, found in zip(files, crops, strict=True):
         assert torch.equal(found, reference_crop(images / file, resize, crop)), file
@@ -42,7 +42,7 @@ def test_pixels_equal_torchvision_on_real_images(real_data):
 def test_a_file_of_an_earlier_version_is_built_again_in_its_place(tree, tmp_path, caplog):
     """It had the images, then a checksum an image, and no note."""
     images = tree / "caltech101" / "101_ObjectCategories"
-    array = pixels.cached(images, list_images(images), 32, "x", tmp_path)
+    array = pixels.cached(pixels.of_files(images, list_images(images), 32), "x", tmp_path)
     expected = array.read().clone()
     array.path.with_suffix(".json").unlink()
     with array.path.open("ab") as file:
@@ -56,7 +56,7 @@ def test_a_file_of_an_earlier_version_is_built_again_in_its_place(tree, tmp_path
 
 def test_blocks_are_of_a_size_in_bytes(tmp_path):
     for resize, images in ((256, 170), (4672, 1), (10_000, 1)):
-        array = pixels.cached(tmp_path, ["a/b.jpg"], resize, "x", tmp_path)
+        array = pixels.cached(pixels.of_files(tmp_path, ["a/b.jpg"], resize), "x", tmp_path)
         assert array.block_rows == images
 
 
@@ -65,13 +65,13 @@ def test_the_digest_is_of_names_and_bytes_and_is_read_where_it_is_kept(tmp_path,
         (tmp_path / name).write_bytes(content)
 
     def digest(*names: str) -> str:
-        return pixels.content_digest(tmp_path, [*names], tmp_path / "cache")
+        return folders.content_digest(tmp_path, [*names], tmp_path / "cache")
 
     first = digest("a", "b")
     assert len({first, digest("b", "a"), digest("c", "b"), digest("a")}) == 4
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", lambda *_: pytest.fail("read again"))
-        patched.setattr(pixels, "read_sealed_json", lambda path, _: {"content": path.name})
+        patched.setattr(folders, "read_sealed_json", lambda path, _: {"content": path.name})
         assert digest("a", "b").endswith(".json")
     times = (tmp_path / "a").stat().st_mtime_ns
     (tmp_path / "a").write_bytes(b"2")
@@ -81,8 +81,8 @@ def test_the_digest_is_of_names_and_bytes_and_is_read_where_it_is_kept(tmp_path,
 
 def test_a_damaged_digest_is_computed_again(tree, tmp_path, caplog):
     images, files = tree / "caltech101" / "101_ObjectCategories", ["Faces/image_0001.jpg"]
-    expected = pixels.content_digest(images, files, tmp_path)
+    expected = folders.content_digest(images, files, tmp_path)
     (kept,) = (tmp_path / "digests").iterdir()
     kept.write_text(kept.read_text().replace(expected[:4], "0000"))
-    assert pixels.content_digest(images, files, tmp_path) == expected
+    assert folders.content_digest(images, files, tmp_path) == expected
     assert str(kept) in caplog.text

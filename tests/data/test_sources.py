@@ -68,7 +68,7 @@ def test_an_unreadable_image_is_named_and_leaves_no_cache(root, tmp_path):
     with pytest.raises(InputError, match=r"ant/image_0002\.jpg.*Restore it"):
         load(root, tmp_path / "cache")
     left = {path.suffix for path in (tmp_path / "cache" / "pixels").iterdir()}
-    assert left == {".lock"}
+    assert left <= {".lock"}
 
 
 def test_crop_larger_than_the_image(tree, cache):

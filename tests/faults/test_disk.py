@@ -56,7 +56,8 @@ def small_files(most: int) -> Iterator[None]:
 
 def decoded(tree: Path, resize: int, cache: Path) -> CachedArray:
     files = [f"Faces/image_{index:04d}.jpg" for index in range(1, 13)]
-    return pixels.cached(tree / "caltech101" / "101_ObjectCategories", files, resize, "x", cache)
+    images = tree / "caltech101" / "101_ObjectCategories"
+    return pixels.cached(pixels.of_files(images, files, resize), "x", cache)
 
 
 def test_no_room_for_pixels_is_told_before_any_work(tree, tmp_path, monkeypatch):

@@ -133,12 +133,12 @@ def test_a_folder_that_may_not_be_read(as_nobody):
 def test_files_that_change_while_they_are_read(root, monkeypatch, change):
     decode = pixels.decode
 
-    def decode_and_harm(path: Path, resize: int) -> np.ndarray:
+    def decode_and_harm(path: Path, *how) -> np.ndarray:
         if change == "vanishes":
             ant(root, 8).unlink(missing_ok=True)
         else:
             saved(ant(root, 9 if change == "appears" else 1), RGB)
-        return decode(path, resize)
+        return decode(path, *how)
 
     with monkeypatch.context() as patched:
         patched.setattr(pixels, "decode", decode_and_harm)

@@ -1,0 +1,178 @@
+"""A folder of one's own images: ROOT/CLASS/**, or ROOT/{train,val,test}/CLASS/**."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from caltech.data.dataset import PARTS, Collection
+from caltech.data.folders import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    Listing,
+    in_order,
+    is_category,
+    is_hidden,
+    named,
+    naming_file,
+)
+from caltech.errors import InputError
+
+# What is an error if it is no image; any other file is one if Pillow finds that it is.
+SUFFIXES = (*IMAGE_SUFFIXES, ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
+            ".pbm", ".pgm", ".ppm")  # fmt: skip
+NAMED = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
+         "validation": "validation", "test": "test", "testing": "test"}  # fmt: skip
+
+
+def listing(root: Path) -> Listing:
+    """All images below the class folders of `root`, or below those of its parts, in order.
+
+    Raises:
+        InputError: `root` is no folder, has no class, or an empty one; or it cannot be told
+            whether it has parts.
+    """
+    with naming_file():
+        if not root.is_dir():
+            told = "is a file" if root.exists() else "does not exist"
+            raise InputError(
+                f"data.root={root} {told}. Type data.root= with the folder that has a folder of "
+                "images for each class, or the folders train, val and test of such."
+            )
+        inside = in_order(root)
+        mine = [path for path in inside if is_category(path, root.resolve())]
+        parts = _parts(root, mine)
+        above = [folder for folder, _ in parts] if parts else [root]
+        stray = [named(path, root) for path in inside if path not in mine]
+        files: list[str] = []
+        for folder in above:
+            for category in in_order(folder):
+                if not is_category(category, folder.resolve()):
+                    if folder != root:
+                        stray.append(named(category, root))
+                    continue
+                found = _below(category, root, stray, ())
+                if not found:
+                    raise InputError(
+                        f"{category} is a class without an image. Put images there (or below it), "
+                        "or move the folder out of the data set."
+                    )
+                files += found
+    if not files:
+        held = ", ".join(sorted(path.name for path in inside)[:5]) or "nothing"
+        raise InputError(
+            f"data.root={root} has no class: it holds {held}. A folder of images is a class; type "
+            "data.root= with the folder that has those."
+        )
+    return Listing(files, stray, {folder.name: part for folder, part in parts} or None)
+
+
+def collection(root: Path, listed: Listing) -> Collection:
+    """The images with their classes.
+
+    Raises:
+        InputError: a part has a class that another one has not.
+    """
+    depth = 0 if listed.parts is None else 1
+    names = [file.split("/")[depth] for file in listed.files]
+    classes = tuple(sorted(set(names), key=lambda name: (name.lower(), name)))
+    given: dict[str, list[int]] | None = None
+    if listed.parts is not None:
+        given = {part: [] for part in PARTS}
+        for row, file in enumerate(listed.files):
+            given[listed.parts[file.split("/")[0]]].append(row)
+        seen = {part: {names[row] for row in rows} for part, rows in given.items() if rows}
+        for part, held in seen.items():
+            for other, more in seen.items():
+                if lacking := sorted(more - held):
+                    raise InputError(
+                        f"{root}: the classes of {part} and {other} differ: {part} has no "
+                        f"{', '.join(lacking[:5])}, and {other} has. Each part needs each class."
+                    )
+    number = {name: label for label, name in enumerate(classes)}
+    return Collection(root, listed.files, [number[name] for name in names], classes, given)
+
+
+def require_distinct(images: Collection) -> Callable[[Sequence[bytes]], None]:
+    """What refuses the same bytes in two classes or, if the data set comes in parts, in two."""
+    part = {row: name for name, rows in (images.given or {}).items() for row in rows}
+
+    def distinct(digests: Sequence[bytes]) -> None:
+        same: Mapping[bytes, list[int]] = defaultdict(list)
+        for row, digest in enumerate(digests):
+            same[digest].append(row)
+        for rows in same.values():
+            _require_one(
+                images, rows, [images.classes[images.labels[row]] for row in rows], "class"
+            )
+            _require_one(images, rows, [part.get(row, "") for row in rows], "part")
+
+    return distinct
+
+
+def _require_one(images: Collection, rows: list[int], kinds: list[str], kind: str) -> None:
+    if len(set(kinds)) > 1:
+        other = next(place for place, name in enumerate(kinds) if name != kinds[0])
+        raise InputError(
+            f"{images.place}: {images.files[rows[0]]} and {images.files[rows[other]]} are the same "
+            f"image, byte for byte, in the {kind} {kinds[0]} and in the {kind} {kinds[other]}. "
+            "Remove one of the two. python -m caltech.data audit finds all of them."
+        )
+
+
+def _parts(root: Path, folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    """The folders that are parts, and of which; none if `root` holds classes."""
+    parts = [(path, NAMED[path.name.lower()]) for path in folders if path.name.lower() in NAMED]
+    counts = Counter(part for _, part in parts)
+    if "train" not in counts or (len(counts) == 1 and len(folders) > 1):
+        return []
+    if len(parts) < len(folders):
+        others = ", ".join(path.name for path in folders if path.name.lower() not in NAMED)
+        raise InputError(
+            f"{root} has the folders {', '.join(path.name for path, _ in parts)}, as a data set in "
+            f"parts has, and {others} beside them. Move these out, or rename those if they are "
+            "classes."
+        )
+    if twice := [part for part, count in counts.items() if count > 1]:
+        names = " and ".join(path.name for path, part in parts if part == twice[0])
+        raise InputError(f"{root} has {names}, which are both for {twice[0]}. Keep one of them.")
+    return parts
+
+
+def _below(folder: Path, root: Path, stray: list[str], above: Sequence[Path]) -> list[str]:
+    """All images in a class's folder and below it, files first; the others are added to `stray`."""
+    own, files, folders = folder.resolve(), [], []
+    for path in in_order(folder):
+        if is_hidden(path.name) or (
+            path.is_dir() and path.resolve() in (own, *above, *own.parents)
+        ):
+            stray.append(named(path, root))
+        elif path.is_dir():
+            folders.append(path)
+        elif _is_image(path):
+            files.append(str(path.relative_to(root)))
+        else:
+            stray.append(named(path, root))
+    for path in folders:
+        files += _below(path, root, stray, (*above, own))
+    return files
+
+
+def _is_image(path: Path) -> bool:
+    """By its name, or else by its first bytes; a link to nothing counts by its name."""
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    if not path.is_file():
+        return False
+    try:
+        with Image.open(path, formats=FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except OSError as error:
+        if error.filename is None:
+            return False
+        raise
+    except Exception:  # Pillow raises many types for a broken image, which its name does not claim
+        return False
