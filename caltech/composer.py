@@ -172,7 +172,7 @@ def _is_ours(result: ConfigResult, name: str | None) -> bool:
     """Whether a config is part of the program: Hydra's and its plugins', or our own defaults."""
     if result.path.startswith(("pkg://", "structured://")):
         return "searchpath" not in result.provider
-    ours = name in ("train", "report") or str(name).startswith("hydra/")
+    ours = name in ("train", "report", "tell") or str(name).startswith("hydra/")
     return ours and result.path == f"file://{CONF}"
 
 

@@ -99,7 +99,8 @@ def acquire(path: Path, timeout: float = -1) -> AcquireReturnProxy:
 
 def require_room(path: Path, size: int) -> None:
     """Raise DiskError before any work unless `size` bytes fit into the folder of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with explaining_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < size:
         raise DiskError(_no_room(path, size, "no space is left for it"))
 

@@ -47,7 +47,7 @@ def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
 
 def _is_place(path: str) -> bool:
     with suppress(RuntimeError):  # ~ without a home directory
-        return path != "" and path.isprintable() and bool(Path(path).expanduser())
+        return path != "" and "\0" not in path and bool(Path(path).expanduser())
     return False
 
 

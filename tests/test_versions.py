@@ -31,7 +31,7 @@ def test_another_version_is_another_cache(configure, tmp_path, monkeypatch, what
 
     def names() -> tuple[str, set[str]]:
         features.extract(*parts)
-        path = pixels.cached(tmp_path, ["x.jpg"], 32, "content", tmp_path).path
+        path = pixels.cached(pixels.of_files(tmp_path, ["x.jpg"], 32), "content", tmp_path).path
         return path.name, {path.name for path in tmp_path.glob("features/*.bin")}
 
     decoded, computed = names()

@@ -74,7 +74,7 @@ def test_what_can_neither_be_added_nor_removed_is_left_out(vocabulary, word):
 @pytest.mark.parametrize("word", ["zzz=1", "=1", "@", "#", "x y=1"])
 def test_where_nothing_is_near_the_keys_are_told(vocabulary, word):
     message = told(vocabulary, [word])
-    assert "Keys are data, model, " in message and "lr, momentum" in message
+    assert "Keys are data, split, model, " in message and "lr, momentum" in message
 
 
 @pytest.mark.parametrize(

@@ -94,14 +94,12 @@ def test_the_jobs_of_a_sweep_cannot_share_a_directory(forks, tree, tmp_path):
     places += ["tracking=none", "device=cpu", f"directory={tmp_path}/x"]
     (ended,) = forks.run(["--multirun", *OWN, *places, "lr=0.05,0.5"])
     assert ended.code != 0 and "Traceback" not in ended.output
-    assert ended.output.count("x holds run") >= 1 and ended.output.count("epoch 2/2") == 1
+    assert "x is one place for several runs" in ended.output and "epoch" not in ended.output
 
 
 def test_a_typed_key_is_refused(configure):
-    own = configure(*OWN)
-    with pytest.raises(InputError, match=rf"key=abc is not the key .* is {own.key}.*leave key="):
-        train(configure(*OWN, "key=abc"))
-    assert not Path(own.output).exists()
+    with pytest.raises(InputError, match="key=abc is not allowed.*Leave key="):
+        configure(*OWN, "key=abc")
 
 
 FILES = ["config.yaml", "provenance.json", "best.safetensors", "result.json"]

@@ -71,7 +71,7 @@ def test_every_option_from_scratch(configure, option):
         ("model=timm model.name=resnet5", "model.name=resnet5 is not known.*resnet"),
         ("model=timm model.name=resnet18 model.weights=a2", "weights=a2 is not known.*a2_in1k"),
         ("model.weights=jft", "model.weights=jft is not known.*imagenet"),
-        ("model.weights=none", "model.weights=none is not known.*example: null"),
+        ("model.weights=none", "model.weights=none is not allowed.*Type model.weights=null"),
         ("model=resnet50 model.weights=imagenet1k_v1", "example: IMAGENET1K_V1"),
         ("model=torchvision model.name=ResNet-50", "example: resnet50"),
         ("model=torchvision model.name=vit_small_patch16_224", "example: model=timm model.name"),

@@ -27,6 +27,6 @@ def test_one_seed_has_no_deviation():
 
 
 def test_a_dry_run_has_a_line_a_seed(configure):
-    lines = seeds.states(configure("seeds=2", "data=digits")).splitlines()
+    lines = seeds.states(seeds.repeated(configure("seeds=2", "data=digits"))).splitlines()
     assert [line.split()[1:3] for line in lines] == [["new", "seed=0"], ["new", "seed=1"]]
-    assert len(seeds.states(configure("data=digits")).split()) == 3
+    assert len(seeds.states([configure("data=digits")]).split()) == 3

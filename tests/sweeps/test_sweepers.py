@@ -106,7 +106,7 @@ def test_a_glob_finds_experiments_in_folders():
     assert {job[0] for job in split("experiment=glob(*)")} == everything
     scratch = split("experiment=glob(scratch/*)")
     assert 1 < len(scratch) < len(everything)
-    assert len(split("freeze=glob(*,exclude=linear)", "lr=1,2")) == 6
+    assert len(split("freeze=glob(*,exclude=[linear,until])", "lr=1,2")) == 6
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ REFUSED = {  # tests/sweeps/test_sweepers.py has more, without whole commands
     "sweep=search_head is for a sweep.* Add --multirun": ["sweep=search_head"],
     "hydra/launcher=parallel is for a sweep": ["hydra/launcher=parallel"],
     "study=../../y is not allowed": ["study=../../y"],
-    "study= is not allowed": ["--multirun", "study=", "lr=0.1,0.2"],
+    "study= has no value": ["--multirun", "study=", "lr=0.1,0.2"],
     "hydra.run.dir=elsewhere: ": ["hydra.run.dir=elsewhere"],
     "key=abc: ": ["--multirun", "key=abc", "lr=0.1,0.2"],
 }

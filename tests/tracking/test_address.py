@@ -18,7 +18,7 @@ from caltech.train import train
 NO_ANSWER = r"cannot be used: {}.* Type tracking\.uri= with another one, or tracking=none"
 ADDRESSES = {  # and what is said of it
     "null": r"tracking\.uri=null is no address\. Type tracking=none",
-    "": r"is no address\. Type tracking=none",
+    "": r"tracking\.uri= has no value\. Type tracking\.uri=sqlite:///",
     "/tmp/mlruns": r"would be a folder.* Type tracking\.uri=sqlite:////tmp/mlruns/mlflow\.db",
     "file:///tmp/mlruns": r"would be a folder.*sqlite:////tmp/mlruns/mlflow\.db",
     "mlruns": r"would be a folder.*mlruns/mlflow\.db",
