@@ -105,7 +105,7 @@ def timm_model(
         network = create(**found.options)
     source = network.pretrained_cfg
     network, head = take_classifier(network)
-    head, identity = with_new_last(head, num_classes, found.width), named.identity(source.get("tag", ""))
+    head, identity = with_new_last(head, num_classes, found.width), named.identity(source)
     model = cut(network, head, source["mean"], source["std"], identity)
     model.from_scratch = from_scratch
     return model

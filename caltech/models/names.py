@@ -4,8 +4,9 @@ Nothing here builds a network or reads a file.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from caltech.errors import InputError
 
@@ -22,11 +23,11 @@ class TimmName:
     created: str
     is_pretrained: bool
 
-    def identity(self, tag: str) -> str:
-        """What a run records of its weights, with the tag that timm chose if none was given."""
+    def identity(self, source: Mapping[str, Any]) -> str:
+        """What a run records of its weights; timm's description has the tag if none was given."""
         if self.created.startswith("hf-hub:"):
             return self.created
-        return f"timm {self.created.partition('.')[0]}.{tag}"
+        return f"timm {self.created.partition('.')[0]}.{source['tag']}"
 
 
 def timm_name(name: object, weights: object) -> TimmName:

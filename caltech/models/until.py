@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from caltech.errors import InputError
 from caltech.models.blocks import NETWORK, Block, Call, find_blocks, watch
@@ -139,7 +140,7 @@ def _depending(model: Classifier, module: nn.Module, image: Tensor) -> tuple[set
 
     def detach(module: nn.Module, given: object, output: object) -> object:
         if not isinstance(output, Tensor):
-            return type(output)(each.detach() for each in output)
+            return tree_map(lambda each: each.detach() if torch.is_tensor(each) else each, output)
         kept.append(output)
         return output.detach().clone()
 

@@ -93,7 +93,7 @@ def test_unknown_names_come_with_a_suggestion(configure, typed, message):
 )
 def test_full_names_are_those_weights(name):
     assert timm_name(name, "DEFAULT") == timm_name("resnet18", "a1_in1k")
-    assert timm_name(name, "DEFAULT").identity("any") == "timm resnet18.any"
+    assert timm_name(name, "DEFAULT").identity({"tag": "any"}) == "timm resnet18.any"
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])

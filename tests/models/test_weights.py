@@ -124,6 +124,20 @@ def test_weights_without_classes_get_a_linear_layer_at_any_size(hub, size):
     rebuilt.load_state_dict(model.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [("test_resnet", "DEFAULT"), ("test_resnet", "r160_in1k"), ("test_resnet.r160_in1k", "DEFAULT"),
+     ("hf-hub:timm/test_resnet.r160_in1k", "DEFAULT")],
+)  # fmt: skip
+def test_a_name_of_timm_s_is_loaded_from_the_cache_of_the_hub(hub, name, weights):
+    source = timm.create_model("test_resnet")
+    hub("timm/test_resnet.r160_in1k", {}, source)
+    model = timm_model(5, name, weights)
+    assert torch.equal(model.backbone.network.conv1[0].weight, source.conv1[0].weight)
+    assert model.weights == "timm test_resnet.r160_in1k"
+    assert model.linear[0].out_features == 5
+
+
 def test_a_description_of_an_unknown_network_is_refused(hub):
     hub("acme/net", VIT | {"architecture": "evil"}, nn.Linear(1, 1))
     with pytest.raises(InputError, match="describes the network evil, which timm does not know"):
