@@ -141,10 +141,9 @@ class Vocabulary:
         else:
             value = override.value()
             given = value if isinstance(value, list) and word.key not in ROOT else [value]
-        if word.key not in ROOT and self.choices.get(word.key) is None:
-            given = [option for option in given if option is not None]
+        is_optional = word.key not in ROOT and self.choices.get(word.key) is None
         for option in given:
-            if option not in known:
+            if option not in known and not (option is None and is_optional):
                 shown = "null" if option is None else option
                 return f"{word.key}={shown} is no option: it is one of {', '.join(known)}."
         return None

@@ -89,14 +89,6 @@ def test_a_directory_that_holds_another_run_is_refused_before_any_work(
     train(first)  # is answered
 
 
-def test_the_jobs_of_a_sweep_cannot_share_a_directory(forks, tree, tmp_path):
-    places = [f"output={tmp_path}", f"cache={tmp_path}/cache", f"data.root={tree}"]
-    places += ["tracking=none", "device=cpu", f"directory={tmp_path}/x"]
-    (ended,) = forks.run(["--multirun", *OWN, *places, "lr=0.05,0.5"])
-    assert ended.code != 0 and "Traceback" not in ended.output
-    assert "x is one place for several runs" in ended.output and "epoch" not in ended.output
-
-
 def test_a_typed_key_is_refused(configure):
     with pytest.raises(InputError, match="key=abc is not allowed.*Leave key="):
         configure(*OWN, "key=abc")

@@ -17,7 +17,7 @@ REFUSED = {  # tests/sweeps/test_sweepers.py has more, without whole commands
     "study=../../y is not allowed": ["study=../../y"],
     "study= has no value": ["--multirun", "study=", "lr=0.1,0.2"],
     "hydra.run.dir=elsewhere: ": ["hydra.run.dir=elsewhere"],
-    "key=abc: ": ["--multirun", "key=abc", "lr=0.1,0.2"],
+    "key=abc is not allowed": ["--multirun", "key=abc", "lr=0.1,0.2"],
 }
 
 
