@@ -90,7 +90,7 @@ def test_a_directory_that_holds_another_run_is_refused_before_any_work(
 
 
 def test_a_typed_key_is_refused(configure):
-    with pytest.raises(InputError, match="key=abc is not allowed.*Leave key="):
+    with pytest.raises(InputError, match=r"key=abc is not allowed.*Leave key="):
         configure(*OWN, "key=abc")
 
 
