@@ -98,6 +98,7 @@ def attack(forks, tmp_path):
 LOG = "hydra: {job_logging: {handlers: {file: {filename: PROOF, delay: false}}}}"
 
 
+@pytest.mark.slow  # by its own process; in a job of a sweep it is tested below
 def test_a_log_file_is_not_written_where_a_file_says(attack):
     attack(LOG)
     attack("handlers: {file: {filename: PROOF, delay: false}}", header="hydra.job_logging")

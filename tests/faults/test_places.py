@@ -56,7 +56,7 @@ def one_message(ended) -> None:
     assert sum(line.startswith("error: ") for line in ended.output.splitlines()) == 1, ended.output
 
 
-@pytest.mark.parametrize("name", ["cache", "cache/features", "runs", "runs/default", "run"])
+@pytest.mark.parametrize("name", ["cache/features", "run"])
 def test_a_file_where_a_folder_belongs(forks, copy, name):
     path = run_in(copy) if name == "run" else copy / name
     shutil.rmtree(path)
@@ -66,7 +66,7 @@ def test_a_file_where_a_folder_belongs(forks, copy, name):
     assert path.read_text() == "a file"
 
 
-@pytest.mark.parametrize("name", ["run.lock", "holder.json", "train.log", "identity.json"])
+@pytest.mark.parametrize("name", ["run.lock", "train.log"])
 def test_a_folder_where_a_file_belongs(forks, copy, name):
     path = run_in(copy) / name
     path.unlink(missing_ok=True)

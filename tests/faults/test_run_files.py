@@ -151,7 +151,7 @@ def restore(kept: Path, directory: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "harm"),
-    [("predict", "braces"), ("predict", "values"), ("best", "cut"), ("export", "folder")],
+    [("predict", "braces"), ("best", "cut")],
 )
 def test_harmed_files_end_in_no_traceback(runs, commands, name, harm):
     try_all(runs, commands, [name], [harm], slice(7, 8) if harm == "values" else slice(0, 1))

@@ -69,6 +69,7 @@ def test_a_study_that_is_not_there(make, tmp_path):
         make("..", "tracking=none")
 
 
+@pytest.mark.slow
 def test_a_report_of_directories_and_kept_results_imports_neither_torch_nor_mlflow(tmp_path):
     trained(tmp_path / "mine", "lr=1")
     keep(tmp_path / "mine" / "kept", [made_up("lr=2")], [])

@@ -10,6 +10,14 @@ from caltech.training import signals
 from tests.observers import TINY, Doing, assert_equal, outcome
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A background job of a shell, as a test run may be, ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_signal_is_not_deferred():
     with signals.deferred() as noted, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
