@@ -50,9 +50,10 @@ def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
         if isinstance(error.__cause__, CaltechError):
             raise error.__cause__ from None
         said = " ".join(str(error).split("full_key")[0].split()).rstrip(".")
+        values = {name: value for name, value in plain.items() if name != "_target_"}
         raise InputError(
-            f"The config {plain} does not fit: {said}. "
-            "Type --cfg job to see the whole config, and HYDRA_FULL_ERROR=1 for a traceback."
+            f"{plain.get('_target_')} does not fit its values {values}: {said}. Type --cfg job to "
+            "see the whole config, and --help for what each group has."
         ) from error
 
 

@@ -192,10 +192,12 @@ def read_sealed_json(path: Path, needs: Mapping[str, Any] | None = None) -> dict
     """
     try:
         value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("it is no longer an object of JSON")
         found = value.pop(CHECKSUM, None)
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} was cut short or changed: {error}.") from error
     if found is not None and found != _sum_of(value):
         raise DamagedError(f"{path} does not match its checksum.")

@@ -82,7 +82,7 @@ ROOT = {
     "start": RootKey(True, str | None,
         lambda v: v is None or re.fullmatch("[0-9a-f]{10}", v) is not None,
         "it is a finished run's key, quoted if it reads as a number (start=\"'1234567e89'\"), "
-        "or null", "6ba21d19c4"),
+        "or null", "null"),
     "study": RootKey(False, str, names_a_folder,
         "it names a directory under multirun/", "first_try"),
     "device": RootKey(False, str, *_one_of("auto", "cpu", "cuda", "mps")),

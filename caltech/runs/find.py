@@ -18,8 +18,12 @@ from caltech.runs.result import Result
 
 log = logging.getLogger(__name__)
 
+KEY = "[0-9a-f]{10}"
 
-def find(run: str, study: str | None, data: str | None, output: Path) -> RunDirectory:
+
+def find(
+    run: str, study: str | None, data: str | None, output: Path, word: str = "run"
+) -> RunDirectory:
     """The directory of a finished run.
 
     Args:
@@ -27,6 +31,7 @@ def find(run: str, study: str | None, data: str | None, output: Path) -> RunDire
         study: only look there.
         data: with "best", only runs on the data set of this name (or beginning of its SHA-256).
         output: folder of the studies.
+        word: what the key was typed as, for messages: run or start.
 
     Raises:
         InputError: there is none, or more than one and they differ.
@@ -34,6 +39,10 @@ def find(run: str, study: str | None, data: str | None, output: Path) -> RunDire
     if RunDirectory(run).config.is_file():
         return RunDirectory(run)
     studies = glob.escape(study) if study else "*"
+    if re.fullmatch(KEY, run):
+        for path in output.glob(f"{studies}/{run}"):
+            if not RunDirectory(path).config.is_file() and RunDirectory(path).result.is_file():
+                raise DamagedError(f"{path} has no config.yaml: what this run is cannot be told.")
     found = sorted(path.parent for path in output.glob(f"{studies}/*/config.yaml"))
     directories = [RunDirectory(path) for path in found]
     place = output / study if study else output
@@ -44,17 +53,21 @@ def find(run: str, study: str | None, data: str | None, output: Path) -> RunDire
         )
     if run == "best":
         return _best(directories, data, place)
-    return _of_key(run, directories, place)
+    return _of_key(word, run, directories, place)
 
 
-def _of_key(key: str, directories: Sequence[RunDirectory], place: Path) -> RunDirectory:
+def _of_key(word: str, key: str, directories: Sequence[RunDirectory], place: Path) -> RunDirectory:
     found = [directory for directory in directories if directory.path.name == key]
     if not found:
         keys = sorted({directory.path.name for directory in directories})
         close = difflib.get_close_matches(key, keys, n=5, cutoff=0.0)
+        other = {
+            "run": "run=best for the run of highest validation accuracy",
+            "start": "start=null",
+        }
         raise InputError(
-            f"run={key} is neither in {place} nor a run's directory. The closest keys there are "
-            f"{', '.join(close)}. Type run=best for the run of highest validation accuracy."
+            f"{word}={key} is neither in {place} nor a run's directory. The closest keys there are "
+            f"{', '.join(close)}. Type {word}= with one of them, or {other[word]}."
         )
     results = {each: Result.read(each, pruned_too=False) for each in found}
     finished = [directory for directory, result in results.items() if result is not None]
@@ -63,7 +76,7 @@ def _of_key(key: str, directories: Sequence[RunDirectory], place: Path) -> RunDi
     if any(results[directory] != results[finished[0]] for directory in finished):
         studies = ", ".join(f"study={directory.path.parent.name}" for directory in finished)
         raise InputError(
-            f"run={key} has different results in several studies: type one of {studies}."
+            f"{word}={key} has different results in several studies: type one of {studies}."
         )
     return (finished or found)[0]
 
@@ -112,7 +125,7 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
 def _require_named(directory: RunDirectory, result: Result) -> None:
     """Raise DamagedError for a run in a directory that is called by the key of another."""
     name = directory.path.name
-    if re.fullmatch("[0-9a-f]{10}", name) and result.key != name:
+    if re.fullmatch(KEY, name) and result.key != name:
         raise DamagedError(f"{directory} is named as run {name}, and holds run {result.key}.")
 
 
@@ -127,7 +140,7 @@ def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None
             trained on may be tested on here.
         DamagedError: a file of the run is not what it wrote.
     """
-    directory = find(run, None, None, output)
+    directory = find(run, None, None, output, word="start")
     weights = directory.weights("best")
     if Result.read(directory, pruned_too=False) is None or not weights.is_file():
         raise InputError(

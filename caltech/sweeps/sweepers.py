@@ -161,6 +161,10 @@ class Announcing(Launcher):
             InputError: they would not have a place of their own.
             CaltechError: the launcher gave up, as it does for a job that a scheduler cancelled.
         """
+        if self.config.hydra.launcher.get("n_jobs") == 0:
+            raise InputError(
+                "hydra.launcher.n_jobs=0 launches nothing. Type how many jobs run at a time, or -1."
+            )
         jobs = {}
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             jobs[number] = _job(self.compose([*overrides]))
