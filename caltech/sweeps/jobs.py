@@ -32,7 +32,7 @@ from caltech.settings import require_resolved
 from caltech.sweeps import records, table, trials
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
-from caltech.sweeps.sweepers import GRID, require_search
+from caltech.sweeps.sweepers import GRID, require_launcher, require_search
 from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
@@ -166,6 +166,7 @@ def _begin(config: DictConfig) -> Path:
             f"hydra/sweeper={sweeper} is not for use here. Leave it out for a grid, or type "
             "hydra/sweeper=optuna for a search."
         )
+    require_launcher(config.hydra.launcher)
     if searches:
         require_search(config.hydra.sweeper)
     if config.dry_run:

@@ -111,6 +111,14 @@ class Search(OptunaSweeper):
             raise CaltechError(f"None of {len(jobs)} trials has a value: {reasons[-1]}") from error
 
 
+def require_launcher(launcher: DictConfig) -> None:
+    """Raise InputError for one that runs no job at a time."""
+    if launcher.get("n_jobs") == 0:
+        raise InputError(
+            "hydra.launcher.n_jobs=0 launches nothing. Type how many jobs run at a time, or -1."
+        )
+
+
 def require_search(sweeper: DictConfig) -> None:
     """Raise InputError for what a search by Optuna cannot do with jobs of ours."""
     direction = sweeper.direction
@@ -161,10 +169,6 @@ class Announcing(Launcher):
             InputError: they would not have a place of their own.
             CaltechError: the launcher gave up, as it does for a job that a scheduler cancelled.
         """
-        if self.config.hydra.launcher.get("n_jobs") == 0:
-            raise InputError(
-                "hydra.launcher.n_jobs=0 launches nothing. Type how many jobs run at a time, or -1."
-            )
         jobs = {}
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             jobs[number] = _job(self.compose([*overrides]))
