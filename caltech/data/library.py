@@ -73,7 +73,9 @@ def torchvision_set(
         InputError: there is no such set, it is not in `root`, or cannot be split so.
     """
     if name not in SETS:
-        close = difflib.get_close_matches(str(name), SETS, n=3, cutoff=0.4)
+        plain = {each.lower(): each for each in SETS}
+        near = difflib.get_close_matches(str(name).lower(), plain, n=3, cutoff=0.4)
+        close = [plain[each] for each in near]
         raise InputError(
             f"data.name={name} is no set of data=torchvision. "
             f"{'Did you mean ' + ', '.join(close) + '? ' if close else ''}"

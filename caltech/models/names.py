@@ -90,7 +90,9 @@ def require_known(key: str, given: object, known: Sequence, elsewhere: str | Non
         return
     names = {_plain(each): "null" if each is None else str(each) for each in reversed(known)}
     typed = _plain(given)
-    close = [names[each] for each in difflib.get_close_matches(typed, names, n=5, cutoff=0.4)]
+    begun = [names[each] for each in sorted(names, key=len) if typed and each.startswith(typed)]
+    like = [names[each] for each in difflib.get_close_matches(typed, names, n=5, cutoff=0.4)]
+    close = list(dict.fromkeys([*begun[:3], *like]))[:5]
     if None in known and (given is None or str(given).lower() in NO_WEIGHTS):
         close = ["null"]
     elif typed in names:
