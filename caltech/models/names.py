@@ -92,7 +92,7 @@ def require_known(key: str, given: object, known: Sequence, elsewhere: str | Non
     typed = _plain(given)
     begun = [names[each] for each in sorted(names, key=len) if typed and each.startswith(typed)]
     like = [names[each] for each in difflib.get_close_matches(typed, names, n=5, cutoff=0.4)]
-    close = list(dict.fromkeys([*begun[:3], *like]))[:5]
+    close = list(dict.fromkeys([*begun[:5], *like]))[:8]
     if None in known and (given is None or str(given).lower() in NO_WEIGHTS):
         close = ["null"]
     elif typed in names:
