@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from caltech.errors import DamagedError, HeldError
+from caltech.errors import DamagedError, DiskError, HeldError
 from caltech.files import (
     acquire,
     explaining_disk,
@@ -123,11 +123,17 @@ class RunDirectory:
                 self.token = None
 
     def require_held(self) -> None:
-        """Raise HeldError if another process has claimed the directory after this one.
+        """Raise HeldError if another process has claimed the directory after this one, and
+        DiskError if it is there no more.
 
         It could where file locks do not reach its host. Called before anything is written that the
         other one may have written further.
         """
+        if self.token is not None and not self.path.is_dir():
+            raise DiskError(
+                f"{self} was moved or removed while it was computed. If it was moved, the same "
+                "command with study= or output= of its new place goes on from its last checkpoint."
+            )
         if self.token is not None and not self._is_ours():
             raise HeldError(
                 f"{self} was taken over by another process ({self.held_by() or 'ended by now'}): "

@@ -4,6 +4,7 @@ identity.json is sealed: {"id": 32 hexadecimal digits, "path": where the directo
 written, "inode": the directory's number in its file system, "attempt": how many claims trained}.
 """
 
+import glob
 import logging
 import os
 import uuid
@@ -16,6 +17,7 @@ from caltech.files import read_sealed_json, write_sealed_json
 log = logging.getLogger(__name__)
 
 NAME = "identity.json"
+TOLD = "mlflow.json"  # tracking's note, which has the id, too
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def renew(folder: Path, goes_on: bool) -> Identity:
         goes_on: whether the run is not finished, and will train.
     """
     path, inode = folder.absolute(), folder.stat().st_ino
-    noted = read(folder)
+    noted = read(folder) or _told(folder, inode)
     is_same = noted is not None and noted.inode == inode
-    if noted is None or not (is_same or (not goes_on and not _is_at(noted))):
+    if noted is None or not (is_same or (not goes_on and not _has_original(noted, folder))):
         noted = Identity(uuid.uuid4().hex, "", 0, 0)
     now = Identity(noted.id, str(path), inode, noted.attempt + goes_on)
     if now != noted:
@@ -63,7 +65,34 @@ def renew(folder: Path, goes_on: bool) -> Identity:
     return now
 
 
-def _is_at(noted: Identity) -> bool:
-    """Whether the directory of this identity is still where it was."""
-    found = read(Path(noted.path))
-    return found is not None and (found.id, found.inode) == (noted.id, noted.inode)
+def is_stale(folder: Path, is_finished: bool) -> bool:
+    """Whether a folder's id is to be renewed before anybody is told of it.
+
+    It is a copy, or has none; a finished one that was moved notes its place for later copies.
+    """
+    noted = read(folder)
+    if noted is None or noted.inode != folder.stat().st_ino:
+        return True
+    return is_finished and noted.path != str(folder.absolute())
+
+
+def _has_original(noted: Identity, folder: Path) -> bool:
+    """Whether the directory of this identity is still where it was, or in a study beside it."""
+    beside = folder.absolute().parent.parent.glob(f"*/{glob.escape(folder.name)}")
+    places = [Path(noted.path), *(each for each in beside if each != folder.absolute())]
+    for place in places:
+        found = read(place)
+        if found is not None and found.id == noted.id and place.stat().st_ino == noted.inode:
+            return True
+    return False
+
+
+def _told(folder: Path, inode: int) -> Identity | None:
+    """Of a folder whose identity was harmed: the id by which stores know it."""
+    if not os.path.lexists(folder / NAME) or not (folder / TOLD).is_file():
+        return None
+    try:
+        kept = read_sealed_json(folder / TOLD, {"id": str})
+    except DamagedError:
+        return None
+    return Identity(kept["id"], "", inode, 0)

@@ -30,6 +30,9 @@ WAITING = {  # each driver's word for how long it waits for a connection
 }
 
 
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
+
+
 def require_address(uri: object) -> None:
     """Raise InputError for what cannot be a store's address, before anything is imported."""
     kind = str(uri).partition("://")[0]
@@ -43,6 +46,11 @@ def require_address(uri: object) -> None:
         raise InputError(
             f"tracking.uri={uri} would be a folder, in which MLflow keeps no runs any more. Type "
             f"tracking.uri={sqlite_url(str(folder), 'mlflow.db')} for a database in it."
+        )
+    if "://" in str(uri) and kind.split("+")[0] not in SCHEMES:
+        raise InputError(
+            f"tracking.uri={uri} begins with {kind}://, which is no kind of store. Type one of "
+            f"{', '.join(f'{each}://' for each in SCHEMES)}."
         )
     if kind.split("+")[0] == "sqlite" and _database(uri).database in (None, "", ":memory:"):
         raise InputError(

@@ -11,8 +11,10 @@ from omegaconf import DictConfig
 from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, HeldError, InputError
+from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, require_allowed
+from caltech.words import require_flags
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +36,14 @@ def tell(cfg: DictConfig) -> Counter[str]:
             f"study={cfg.study} has no run in {output / cfg.study}. Studies in {output} are: "
             f"{studies or 'none'}."
         )
-    tracker.open(output, is_needed=True)
+    tracker.open(None, is_needed=True)
     return Counter(tell_one(tracker, RunDirectory(path)) for path in found)
 
 
 def tell_one(tracker, directory: RunDirectory) -> str:
-    """One run; one of earlier code gets the name first by which stores know it from now on."""
+    """One run; a copy, or one of earlier code, first gets the id by which stores know it."""
     try:
-        if directory.id is None:
+        if identity.is_stale(directory.path, directory.result.is_file()):
             with directory.claimed(waits=False):
                 pass
         return {True: TOLD, False: KNOWN, None: RUNNING}[tracker.send(directory)]
@@ -56,7 +58,8 @@ def tell_one(tracker, directory: RunDirectory) -> str:
 def compose_and_tell(cfg: DictConfig) -> None:
     """What Hydra calls."""
     errors.composed()
-    counted = tell(cfg)
+    with errors.told_once(is_single=True):
+        counted = tell(cfg)
     print(f"{cfg.study}: {', '.join(f'{number} {what}' for what, number in counted.items())}")
     if counted[FAILED]:
         sys.exit(1)
@@ -66,4 +69,5 @@ def main() -> None:
     """Entry point; the exit code is 0 only if the store has every run that is not computed now."""
     with errors.shown_as_messages():
         register()
+        require_flags(sys.argv[1:])
         compose_and_tell()

@@ -54,6 +54,8 @@ def send(
             return None
         contents = read(directory, live)
         note = Note.read(directory, contents.id)
+        if contents.result and note.stores.get(store.name, Told("")).status != FINISHED:
+            manifest.verify(directory, directory.artifacts())  # before anything of it is told
         before = copy.deepcopy(note)
         told = _find(store, directory, contents, note)
         try:
@@ -175,7 +177,6 @@ def _go_on(store: Store, told: Told) -> None:
 def _finish(store: Store, directory: RunDirectory, contents: Contents, told: Told) -> None:
     _log(store, told, [contents.last_point])
     store.tag(told.run_id, {"status": contents.result.status})  # MLflow knows no pruned ones
-    manifest.verify(directory, directory.artifacts())
     with _patience():
         for path in directory.artifacts():
             store.client.log_artifact(told.run_id, str(path))

@@ -64,8 +64,8 @@ class Watch(AbstractContextManager):
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, HeldError):
-            return  # or the run is another process's now, which knows better
+        if error is None or isinstance(error, HeldError) or not self.directory.path.is_dir():
+            return  # or the run is another process's now, or elsewhere
         try:
             _end_by(error).write(self.directory)
         except Exception as second:  # the first is what the user is to see
@@ -82,11 +82,11 @@ class Watch(AbstractContextManager):
 class NoRun:
     """The tracker of tracking=none, and what others can do."""
 
-    def open(self, output: Path, is_needed: bool) -> None:
+    def open(self, output: Path | None, is_needed: bool) -> None:
         """Before any work: see that the store can be used, and close what died in it.
 
         Args:
-            output: folder of the studies.
+            output: folder of the studies; None closes nothing.
             is_needed: otherwise a store that cannot be used is a warning.
 
         Raises:
@@ -134,13 +134,14 @@ class MlflowRun(NoRun):
 
         self.line = line_to(uri, experiment, artifacts)
 
-    def open(self, output: Path, is_needed: bool) -> None:
+    def open(self, output: Path | None, is_needed: bool) -> None:
         from caltech.tracking import copying
 
-        if is_needed:
-            self.line.require(lambda store: copying.close_abandoned(store, output))
-        else:
-            self.line.attempt(lambda store: copying.close_abandoned(store, output))
+        def close(store: "Store") -> None:
+            if output is not None:
+                copying.close_abandoned(store, output)
+
+        (self.line.require if is_needed else self.line.attempt)(close)
 
     def watch(self, directory: RunDirectory, is_needed: bool) -> Watch:
         return MlflowWatch(self.line, directory, is_needed)

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from caltech.files import write_sealed_json
 from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
 
@@ -61,3 +62,23 @@ def test_what_is_set_aside_is_another_run(tmp_path):
         directory.result.touch()
         directory.set_aside()
         assert directory.id not in (None, first)
+
+
+def test_a_copy_of_what_was_moved_before_is_a_copy(tmp_path):
+    """The noted place is gone, but the run stands in a study beside it."""
+    folder = tmp_path / "first" / "0123456789"
+    folder.mkdir(parents=True)
+    noted = identity.renew(folder, goes_on=False)
+    moved = (tmp_path / "first").rename(tmp_path / "second") / folder.name
+    copy = shutil.copytree(moved.parent, tmp_path / "third") / folder.name
+    assert identity.is_stale(copy, is_finished=True) and identity.is_stale(moved, is_finished=True)
+    assert identity.renew(copy, goes_on=False).id != noted.id
+    assert identity.renew(moved, goes_on=False).id == noted.id
+    assert not identity.is_stale(moved, is_finished=True)
+
+
+def test_an_identity_that_was_harmed_is_the_one_that_stores_were_told(known):
+    folder, first = known
+    write_sealed_json(folder / identity.TOLD, {"id": first.id, "stores": {}})
+    (folder / identity.NAME).write_text("")
+    assert identity.renew(folder, goes_on=False).id == first.id

@@ -1,6 +1,8 @@
 """`python -m caltech.tracking`: a store gets the runs that it lacks, and the exit code is true."""
 
 import json
+import shutil
+from pathlib import Path
 
 from caltech.runs.directory import RunDirectory
 from caltech.train import train
@@ -19,7 +21,11 @@ def test_a_study_is_told_to_a_store_that_lacks_it(forks, configure, store, tmp_p
 
     assert command() == (0, "default: 2 told now\n")
     assert command() == (0, "default: 2 known already\n")
-    assert [run.info.status for run in store.runs(first)] == ["FINISHED"]
+    shutil.copytree(Path(first.output) / "default", Path(first.output) / "copy")
+    assert command("study=copy") == (0, "copy: 2 told now\n")  # runs of their own
+    assert command() == (0, "default: 2 known already\n")
+    assert [run.info.status for run in store.runs(first)] == ["FINISHED"] * 2
+    assert {run.data.tags["study"] for run in store.runs(first)} == {"default", "copy"}
     code, said = command("study=nothing")
     assert code == 1 and "Studies in" in said and "default" in said
     assert command("tracking.uri=http://127.0.0.1:9")[0] == 1
