@@ -22,12 +22,14 @@ from filelock import FileLock, Timeout
 
 from caltech.errors import DamagedError
 from caltech.files import write_json
+from caltech.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
 JOBS, LOCK = "jobs.json", "sweep.lock"
 NAME = re.compile(r"(?P<key>.+)-(?P<number>\d+)\.json")  # of a record
 RUNNING, WAITING, MISSING, UNREADABLE = "running", "waiting", "missing", "unreadable"
+INTERRUPTED = "interrupted"  # it has a checkpoint, from which the same command goes on
 OPEN = (RUNNING, WAITING, MISSING)  # these jobs have not ended
 
 
@@ -181,7 +183,7 @@ def rows(folder: Path) -> list[Record]:
     """Every job of a sweep, in the order of the jobs' numbers, as it is now.
 
     A job without a record waits while its sweep's command lives; later it is missing, as is one
-    that was running and has lost its lock.
+    that was running and has lost its lock; or interrupted, if it has a checkpoint.
     """
     found = {}
     for path in folder.glob("*-*.json"):
@@ -206,5 +208,6 @@ def _as_it_is(path: Path) -> Record:
         with suppress(DamagedError):
             record = read(path)  # it may have ended between
         if record.status == RUNNING:
-            return replace(record, status=MISSING)
+            is_begun = record.directory and RunDirectory(record.directory).checkpoint.is_file()
+            return replace(record, status=INTERRUPTED if is_begun else MISSING)
     return record

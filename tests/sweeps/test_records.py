@@ -89,3 +89,12 @@ def test_foreign_files_are_no_jobs(tmp_path):
         (tmp_path / name).write_text("anything")
     (tmp_path / "a-folder-7").mkdir()
     assert statuses(tmp_path) == ["finished"]
+
+
+def test_a_job_that_was_killed_after_a_checkpoint_is_interrupted(tmp_path):
+    record = Record("0123456789", str(tmp_path / "run"), "lr=1", status=records.RUNNING)
+    (tmp_path / "0123456789-0.json").write_text(json.dumps(asdict(record)))
+    assert [job.status for job in records.rows(tmp_path)] == [records.MISSING]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").touch()
+    assert [job.status for job in records.rows(tmp_path)] == [records.INTERRUPTED]
