@@ -54,7 +54,7 @@ def require_flags(arguments: Sequence[str], parser: ArgumentParser | None = None
     parser = parser or get_args_parser()
 
     def refuse(message: str) -> None:
-        raise InputError(f"{message}. Type --help to see what is possible.")
+        raise InputError(f"{message}. Type {_instead_of(message)}.")
 
     parser.error = refuse
     for argument in arguments:
@@ -62,22 +62,67 @@ def require_flags(arguments: Sequence[str], parser: ArgumentParser | None = None
             raise InputError(
                 f"{argument} begins with no dash of a keyboard. Type {plain(argument)}."
             )
-    known = [flag for flag in parser._option_string_actions if flag.startswith("--")]
-    for flag in parser.parse_known_args(arguments)[1]:
-        if not flag.startswith("-"):
-            continue
-        name, equals, value = flag.lstrip("-").replace("-", "_").partition("=")
-        keys = [*ROOT, *(path.name for path in CONF.iterdir() if path.is_dir())]
-        near = difflib.get_close_matches(flag.partition("=")[0], known, n=1, cutoff=0.7)
-        if name.partition(".")[0] in keys and "." in name:
-            near = [flag.lstrip("-") if equals else f"{name}=VALUE"]
-        if not near and (key := difflib.get_close_matches(name, keys, n=1, cutoff=0.65)):
-            after = arguments[list(arguments).index(flag) + 1 :]
-            near = [f"{key[0]}={value if equals else (after or ['VALUE'])[0]}"]
-        raise InputError(
-            f"{flag} is no flag; keys and groups are typed without dashes, as KEY=VALUE. "
-            f"Type {(near or ['--help'])[0]}."
-        )
+    given, rest = parser.parse_known_args(arguments)
+    known = [each for each in parser._option_string_actions if each.startswith("--")]
+    for flag in rest:
+        if flag.startswith("-"):
+            after = [*arguments[list(arguments).index(flag) + 1 :], ""][0]
+            raise InputError(
+                f"{flag} is no flag; keys and groups are typed without dashes, as KEY=VALUE. "
+                f"Type {_meant(flag, '' if after.startswith('-') else after, known)}."
+            )
+    package = getattr(given, "package", None)
+    if package and not given.cfg:
+        raise InputError(f"--package is of --cfg alone. Type --cfg job --package {package}.")
+    if package and package.partition(".")[0] not in {*ROOT, "hydra", "_global_"}:
+        near = difflib.get_close_matches(package, ROOT, n=1) or ["optimizer"]
+        raise InputError(f"{package} is no key of the config. Type --package {near[0]}.")
+
+
+def _meant(flag: str, after: str, known: Sequence[str]) -> str:
+    """A key in place of what is no flag, or else a flag; never one that has a training start."""
+    flag, equals, value = flag.partition("=")
+    name = flag.lstrip("-").replace("-", "_")
+    keys = [*ROOT, *(path.name for path in CONF.iterdir() if path.is_dir())]
+    after = after if "=" not in after else ""
+    if name.partition(".")[0] in keys and "." in name:
+        return f"{name}={value or after or 'VALUE'}"
+    if name == "sweep" and not value and not after and "--multirun" in known:
+        return "--multirun"
+    near = difflib.get_close_matches(name, keys, n=1, cutoff=0.75)
+    flags = [each for each in known if each not in ("--run", "--experimental-rerun")]
+    if not near and (like := difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)):
+        return like[0]
+    if not near and (value or after):
+        near = difflib.get_close_matches(name, keys, n=1, cutoff=0.65)
+    for key in near:
+        if key in ROOT and ROOT[key].type is bool:
+            return f"{key}={truth(value if equals else after)}"
+        return f"{key}={value or after or 'VALUE'}"
+    return "--help"
+
+
+def _instead_of(message: str) -> str:
+    """What to type in place of what a parser of flags does not take, by what it says."""
+    said = re.match(r"argument (--[\w-]+)(?:/(-\w+))?: (.*)", message, re.DOTALL)
+    flag, short, reason = said.groups() if said else ("", "", "")
+    values = {"--cfg": "job", "--info": "defaults", "--package": "optimizer"}
+    if ignored := re.match(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
+        word = ignored[1]
+        if word and short and (key := f"{short[1:]}{word}".partition("=")[0]) in ROOT:
+            is_switch = ROOT[key].type is bool and "=" not in word
+            return f"{key}=true" if is_switch else f"{short[1:]}{word}"
+        return f"{flag} {shell(word)}" if Word.of(word).value is not None else "--help"
+    if reason.startswith(("expected one argument", "invalid choice")) and flag in values:
+        return f"{flag} {values[flag]}"
+    if reason.startswith("expected one argument"):
+        return f"{flag} VALUE"
+    return "--help to see what is possible"
+
+
+def truth(value: str) -> str:
+    """The true or false that a word for it may have meant."""
+    return "false" if value.casefold() in ("false", "no", "off", "n", "f", "0") else "true"
 
 
 def unreadable(text: str) -> str:

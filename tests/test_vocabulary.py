@@ -13,6 +13,7 @@ from caltech.config import register
 from caltech.errors import InputError
 from caltech.settings import CONF, ROOT
 from caltech.vocabulary import Vocabulary
+from caltech.words import require_flags
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,28 @@ def test_where_nothing_is_near_the_keys_are_told(vocabulary, word):
 )  # fmt: skip
 def test_what_hydra_and_we_take_is_right(vocabulary, word):
     vocabulary.require([word])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        ("--dry-run", "dry_run=true"), ("--dry_run", "dry_run=true"), ("--rerun", "rerun=true"),
+        ("--dry-run lr=0.1", "dry_run=true"), ("--dry_run=false", "dry_run=false"),
+        ("--dry-run=no", "dry_run=false"), ("-rerun", "rerun=true"), ("--runn", "--help"),
+        ("--sweep lr=1,2", "--multirun"), ("--sweep", "--multirun"), ("--lr 0.1", "lr=0.1"),
+        ("--sweep=search_head", "sweep=search_head"), ("--weight-decay", "weight_decay=VALUE"),
+        ("--mutirun lr=1,2", "--multirun"), ("--batch=8", "batch_size=8"),
+        ("--multirun=lr=0.1,0.2", "--multirun lr=0.1,0.2"), ("--cfg", "--cfg job"),
+        ("--cfg jobs", "--cfg job"), ("--info zzz", "--info defaults"),
+        ("--config-dir", "--config-dir VALUE"), ("--cfg job --package", "--package optimizer"),
+        ("--cfg job --package zzz", "--package optimizer"),
+        ("--package lr", "--cfg job --package lr"),
+    ],
+)  # fmt: skip
+def test_what_is_no_flag(arguments, instead):
+    with pytest.raises(InputError) as refused:
+        require_flags(arguments.split())
+    assert str(refused.value).endswith(f" Type {instead}."), refused.value
 
 
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
