@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from caltech.errors import CaltechError, InputError
-from caltech.settings import CONF, ROOT, require_places
+from caltech.settings import CONF, ROOT, options, require_places
 from caltech.trust import require_harmless
 from caltech.vocabulary import Vocabulary
 from caltech.words import NOTHING, Word
@@ -151,8 +151,18 @@ def _is_doubtful(text: str, sweeps: bool) -> bool:
     is_group = _is_group(word.key)
     if is_group and (value.startswith("[") or value.endswith((".yaml", ".yml"))):
         return True
+    if word.key != root and _is_group(root) and word.prefix != "~" and not _is_number(word):
+        return True
     is_nothing = value == "" or (value.casefold() in NOTHING and not is_group)
     return word.prefix != "~" and (is_nothing or (sweeps and re.search("[,(]", value) is not None))
+
+
+def _is_number(word: Word) -> bool:
+    """Whether a group's key is given a number where its options have one: nothing to look at."""
+    group, _, name = word.key.partition(".")
+    there = [option.get(name) for of, option in options() if of == group and name in option]
+    is_number = re.fullmatch(r"-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?", word.value or "") is not None
+    return is_number and all(type(each) in (int, float) for each in there) and bool(there)
 
 
 def _is_group(key: str) -> bool:

@@ -24,6 +24,8 @@ MAY_SET = (
     "launcher.cpus_per_task", "launcher.gpus_per_node", "*_logging.root.level",
     "*_logging.handlers.*.level", "*_logging.loggers.*.level",
 )  # fmt: skip
+# Where runs are, which a word is refused for as well: study= and output= say it.
+PLACES = {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 SAMPLERS = re.compile(r"(optuna\.samplers|hydra_plugins\.hydra_optuna_sweeper)\.[\w.]+")
 # What is read where a value stands: our own resolvers, and of the environment no secret.
 RESOLVERS = {"hydra", "now", "run_key", "project_root", "gpus", "sqlite_url", "folder_name"}
@@ -45,10 +47,11 @@ def require_harmless(config: Any, file: str) -> None:
             raise InputError(f"{file} may not set {path}={value}: {reason}.")
         within = path.removeprefix("hydra.")
         if path.split(".")[0] == "hydra" and not _may_set(within, value):
+            meant = "" if path in PLACES else f", or type {path}=VALUE if you mean it"
             raise InputError(
                 f"{file} may not set {path}={value}: of Hydra's, a config file sets the search of "
                 "a sweep (hydra.sweeper), the size of its jobs (hydra.launcher) and levels of "
-                f"logging. Take it out of the file, or type {path}=VALUE if you mean it."
+                f"logging. Take it out of the file{meant}."
             )
 
 

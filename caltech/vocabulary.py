@@ -7,8 +7,6 @@ fits. What to type instead is the nearest word that is right by the same test.
 import copy
 import dataclasses
 import difflib
-import importlib
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,9 +18,10 @@ from hydra.errors import HydraException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType, ValidationError
 
+from caltech import words
 from caltech.errors import InputError
-from caltech.settings import COMPUTED, CONF, ROOT, kind, options, refusal
-from caltech.words import NOTHING, Word, paths, plain, shell, unreadable, values_like
+from caltech.settings import COMPUTED, ROOT, kind, refusal
+from caltech.words import NOTHING, Word, argument, paths, plain, shell, values_like
 
 SWEPT = 1000  # so many values of a sweep are looked at
 
@@ -60,7 +59,7 @@ class Vocabulary:
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
         except (HydraException, ValueError):
-            return unreadable(text)
+            return words.unreadable(text)
         if word.value == "" and word.prefix != "~":
             return f"{text} has no value."
         if override.is_sweep_override() and self.sweeps is False:
@@ -94,16 +93,15 @@ class Vocabulary:
         word = Word.of(text)
         if word.prefix == "~":
             return f"Leave {text} out."
-        if near := self.nearest(text):
+        if swept := words.swept(word):
+            return f"Type --multirun {swept}."
+        is_there = self._deepest(word.key)[2] is None or argument(self.cfg, word.key)
+        exact, close = ("" if is_there else words.elsewhere(word, like) for like in (1.0, 0.75))
+        if near := [exact] if exact else self.nearest(text) or [*filter(None, [close])]:
             return f"Type {', or '.join(near)}."
-        group, _, name = word.key.rpartition(".")
-        others = sorted((CONF / group).glob("*.yaml"), reverse=True) if group in ROOT else ()
-        for path in others:
-            for close in difflib.get_close_matches(name, OmegaConf.load(path), n=1, cutoff=0.65):
-                return f"Type {group}={path.stem} {shell(f'{group}.{close}={word.value}')}."
         if word.prefix:
             return f"Leave {text} out."
-        if group or self._deepest(word.key)[2] is None:
+        if "." in word.key or self._deepest(word.key)[2] is None:
             shown = "hydra" if word.key.startswith("hydra") else "job"
             return f"Type --cfg {shown} to see what is there."
         scalars = [key for key in self.cfg if key not in {*self.choices, *COMPUTED, "hydra"}]
@@ -176,6 +174,8 @@ class Vocabulary:
         if isinstance(node, DictConfig) and isinstance(override.value(), (str, int, float)):
             return f"{word} is not allowed: {word.key} is no single value."
         for one in each:
+            if not one.is_delete() and (reason := words.misfit(self.cfg, word.key, one.value())):
+                return f"{Word.of(one.input_line)} is not allowed: {reason}."
             try:
                 ConfigLoaderImpl._apply_overrides_to_config([one], cfg)
             except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:
@@ -194,6 +194,7 @@ class Vocabulary:
         node, path, missing = self._deepest(word.key)
         if missing is None:
             there = f"{word.key} is there already, and needs no +"
+            said = re.sub("^Key '(.*)' is not in struct$", r"it has no \1 within", said)
             return f"{word} is not allowed: {there if word.prefix == '+' else said}."
         if not path:
             return f"{word.key} is no key of the config."
@@ -214,8 +215,9 @@ class Vocabulary:
 
     def _candidates(self, word: Word) -> Iterator[list[str]]:
         """Words like this one, the nearest first: of one key, then of another."""
-        if self._is_argument(word.key) or self._is_open(word.key):
-            yield [str(dataclasses.replace(word, prefix="+"))]
+        if argument(self.cfg, word.key) or self._is_open(word.key):
+            values = [] if word.value is None else values_like(word.value)
+            yield [f"+{word.key}={value}" for value in values]
         is_there = word.key in self.groups or self._deepest(word.key)[2] is None
         others = [] if is_there else self._keys_like(word.key)
         for key in dict.fromkeys([word.key, *others]):
@@ -227,7 +229,10 @@ class Vocabulary:
                 values += [(word.value or "").replace(wrong, each) or each for each in like]
             for prefix in dict.fromkeys([word.prefix, ""]):
                 yield [f"{prefix}{key}={value}" for value in values]
-            yield [f"{key}={self._example(key)}"]
+            example = self._example(key)
+            if isinstance(example, bool):
+                example = str(example or word.value is None).lower()
+            yield [f"{key}={example}"]
         if word.value is None:  # an option, or its file, without its group
             for group in self.groups:
                 yield [f"{group}={each}" for each in self._options_like(group, word.key, 0.9)]
@@ -249,6 +254,9 @@ class Vocabulary:
         _, within, missing = self._deepest(key)
         if within and missing:  # it is in there, if anywhere
             there = [path for path in there if path.startswith(f"{within}.")]
+            return words.near_names(
+                missing, {path.rpartition(".")[2]: path for path in reversed(there)}
+            )
         named = {path.casefold().rpartition(".")[2]: path for path in reversed(there)}
         named |= {path.casefold(): path for path in there}
         told = [each for each in ROOT if len(key) > 4 and key.replace("_", " ") in ROOT[each].rule]
@@ -268,13 +276,5 @@ class Vocabulary:
         """Whether a key that is not there can be added, as to hydra.job.env_set."""
         node, path, missing = self._deepest(key)
         is_open = isinstance(node, DictConfig) and not node._is_none() and not node._is_typed()
+        is_open &= not path.startswith(("hydra.sweeper", "hydra.launcher"))
         return is_open and path.startswith("hydra.") and f"{path}.{missing}" == key
-
-    def _is_argument(self, key: str) -> bool:
-        """Whether a key that is not there names an argument of what its group's option calls."""
-        group, _, name = key.rpartition(".")
-        target = OmegaConf.select(self.cfg, f"{group}._target_", default="") if group else ""
-        if target not in {option["_target_"] for _, option in options()}:
-            return False
-        module, _, leaf = target.rpartition(".")
-        return name in inspect.signature(getattr(importlib.import_module(module), leaf)).parameters

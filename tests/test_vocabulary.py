@@ -1,9 +1,10 @@
 """Words that cannot be meant: what is wrong with them, and what to type instead."""
 
+import dataclasses
 import shlex
 
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from caltech.config import register
 from caltech.errors import InputError
 from caltech.settings import CONF, ROOT
 from caltech.vocabulary import Vocabulary
+from caltech.words import require_flags
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,50 @@ def test_the_nearest_right_thing(vocabulary, words, instead):
     assert words[0].split("=")[0] in message
 
 
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("dry_run", "dry_run=true"), ("rerun", "rerun=true"),
+        ("+optimizer.nesterov=no", "+optimizer.nesterov=false"),
+        ("optimizer.nesterov=yes", "+optimizer.nesterov=true"),
+        ("+optimizer.nesterov=f", "+optimizer.nesterov=false"),
+        ("data.cache_pixels=off", "data.cache_pixels=false"),
+        ("data.cache_pixels=maybe", "data.cache_pixels=true"),
+        ("data.cache_pixels=null", "data.cache_pixels=true"),
+        ("data.download=no", "data.download=false"),
+        ("data=folder data.upright=yes", "data.upright=true"),
+        ("precision.loss_scaling=no", "precision.loss_scaling=false"),
+        ("optimizer.momentum=5", "optimizer.momentum=0.9"),
+        ("optimizer.momentum=abc", "optimizer.momentum=0.9"),
+        ("++optimizer.lr=-1", "optimizer.lr=0.1"), ("schedule.step_size=0",
+        "schedule.step_size=15"), ("loss.label_smoothing=abc", "loss.label_smoothing=0.0"),
+        ("schedule=cosine schedule.warmup_epochs=abc", "schedule.warmup_epochs=1"),
+        ("split=fraction split.train_share=abc", "split.train_share=0.5"),
+        ("hydra/sweeper=optuna hydra.sweeper.n_trails=2", "hydra.sweeper.n_trials=2"),
+        ("hydra/launcher=parallel hydra.launcher.n_job=2", "hydra.launcher.n_jobs=2"),
+        ("optimizer=adam optimizer.momentum=0.5", "optimizer=sgd optimizer.momentum=0.5"),
+        ("freeze.at=layer4", "freeze=until freeze.at=layer4"),
+        ("data=digits data.root=/x", "data=folder data.root=/x"),
+        ("data.group=x", "--cfg job to see what is there"),
+        ("data.path=/x", "--cfg job to see what is there"),
+        ('hydra.sweeper.params={lr:"0.1,0.2"}', "--multirun lr=0.1,0.2"),
+    ],
+)  # fmt: skip
+def test_values_and_keys_within_a_group(vocabulary, text, instead):
+    """As composed: these words are looked at before Hydra takes them."""
+    words = text.split()
+    with initialize_config_dir(config_dir=str(CONF)), pytest.raises(InputError) as refused:
+        compose("train", words)
+    assert str(refused.value).endswith(f" Type {instead}."), refused.value
+    assert "struct" not in str(refused.value)
+
+
+def test_each_value_of_a_sweep_is_looked_at(vocabulary):
+    swept = dataclasses.replace(vocabulary, sweeps=True)
+    assert "optimizer.momentum=5 is not" in told(swept, ["optimizer.momentum=0.5,5"])
+    assert "loss.label_smoothing=abc is not" in told(swept, ["loss.label_smoothing=0,abc"])
+
+
 @pytest.mark.parametrize("word", ["+patience=3", "~lr", "~freeze", "~optimizer.foo", "+a.b=1"])
 def test_what_can_neither_be_added_nor_removed_is_left_out(vocabulary, word):
     assert told(vocabulary, [word]).endswith(f"Leave {word} out.")
@@ -83,11 +129,36 @@ def test_where_nothing_is_near_the_keys_are_told(vocabulary, word):
         "lr=0.1", "lr= 0.1", "study=none", "study='my study'", "experiment=null", "start=null",
         "model=alexnet", "+optimizer.nesterov=true", "++lr=0.1", "~model.weights", "rerun=yes",
         "hydra.run.dir=/tmp", "hydra/launcher=parallel", "+hydra.job.env_set.A=b",
+        "optimizer.momentum=0.5", "optimizer.momentum=${momentum}", "schedule.step_size=5.0",
+        "+optimizer.nesterov=1",
+        "data.download=true", "data.train_files=null", "+optimizer.foreach=null",
         "hydra.verbose=true", "experiment=[scratch/base]",
     ],
 )  # fmt: skip
 def test_what_hydra_and_we_take_is_right(vocabulary, word):
     vocabulary.require([word])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        ("--dry-run", "dry_run=true"), ("--dry_run", "dry_run=true"), ("--rerun", "rerun=true"),
+        ("--dry-run lr=0.1", "dry_run=true"), ("--dry_run=false", "dry_run=false"),
+        ("--dry-run=no", "dry_run=false"), ("-rerun", "rerun=true"), ("--runn", "--help"),
+        ("--sweep lr=1,2", "--multirun"), ("--sweep", "--multirun"), ("--lr 0.1", "lr=0.1"),
+        ("--sweep=search_head", "sweep=search_head"), ("--weight-decay", "weight_decay=VALUE"),
+        ("--mutirun lr=1,2", "--multirun"), ("--batch=8", "batch_size=8"),
+        ("--multirun=lr=0.1,0.2", "--multirun lr=0.1,0.2"), ("--cfg", "--cfg job"),
+        ("--cfg jobs", "--cfg job"), ("--info zzz", "--info defaults"),
+        ("--config-dir", "--config-dir VALUE"), ("--cfg job --package", "--package optimizer"),
+        ("--cfg job --package zzz", "--package optimizer"),
+        ("--package lr", "--cfg job --package lr"),
+    ],
+)  # fmt: skip
+def test_what_is_no_flag(arguments, instead):
+    with pytest.raises(InputError) as refused:
+        require_flags(arguments.split())
+    assert str(refused.value).endswith(f" Type {instead}."), refused.value
 
 
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
