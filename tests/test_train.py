@@ -101,8 +101,6 @@ def test_a_rerun_that_was_interrupted_goes_on(configure):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("schedule.step_size=0", "cannot be stepped"),
-        ("schedule.gamma=abc num_epochs=16", "cannot be stepped"),
         ("schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", "does not fit|cannot be"),
         ("data.crop=60.5", "60.5"),
         ("tracking.uri=${nope}", "not complete at tracking.uri: .*nope"),

@@ -218,7 +218,7 @@ def test_a_class_without_a_training_image_is_refused(photos):
     [
         (["data=folder", "data.root=null"], r"data=folder needs data\.root=DIR"),
         (["data=folder", "data.root=/nowhere"], "data.root=/nowhere does not exist"),
-        (["data=digits", "data.split=fraction"], "the split is a group of its own. Type split=own"),
+        (["data=digits", "data.split=fraction"], "data.split=fraction is not allowed"),
         (["data=digits", "split=folders"], "needs a data set that comes in parts"),
         (["data=digits", "split=per_class", "split.train_per_class=200"], "The class 8 has 174"),
         (["split=rule", "data.train_files=a", "data.test_files=b"], "are a split already"),

@@ -24,7 +24,7 @@ FILES = ("result.json", "last.safetensors", "best.safetensors", "predictions_las
 
 @pytest.mark.parametrize(
     ("kills", "seed", "tracking"),
-    [(3, 0, "none"), pytest.param(40, 1, "mlflow", marks=pytest.mark.slow)],
+    [(1, 0, "none"), pytest.param(40, 1, "mlflow", marks=pytest.mark.slow)],
 )
 def test_kill_anywhere(forks, tree, tmp_path, capsys, kills, seed, tracking):
     random = np.random.default_rng(seed)

@@ -48,7 +48,6 @@ def test_parameters_are_those_of_the_built_optimizer_and_schedule(configure, typ
         ("schedule=cosine step_size=3", "lr=0.1 schedule=cosine"),
         ("~optimizer.lr lr=0.3", "~optimizer.lr"),
         ("+optimizer.nesterov=true", "lr=0.1 +optimizer.nesterov=true"),
-        ("optimizer.lr=fast", "lr=fast"),  # to be refused
     ],
 )
 def test_a_name_has_the_rate_and_what_else_has_an_effect_once(configure, typed, name):
