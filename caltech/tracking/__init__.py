@@ -22,7 +22,8 @@ May import runs and what is below; not training, whose observer a tracker watch 
 - A run is found, gone on with and closed by the random id of its directory, the tag `run`: a copied
   directory is a run of its own. Its parameters are what was used, wherever it was typed.
 - A store is opened before any work. One that cannot be used is one message within seconds. One that
-  fails later is one warning; training goes on, at 2 % at most spent on trying it again.
+  fails later is one warning; training goes on, and the store is left alone for fifty times as
+  long as the failed try took.
 - A sweep is the tag `sweep`; a run that was finished before counts to the sweep that asked for it
   last. A job that was refused (lr=-1 in a grid) is there too, as FAILED with its reason.
 - A run whose process was killed without a word stays RUNNING until any run with the same output

@@ -129,7 +129,7 @@ def each(call: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """As map does, as many at a time as torch has threads, each by a thread of its own.
 
     Two batches at a time by one thread each are faster than one batch by two threads, which wait
-    for each other in every layer: 1.46 times with EfficientNet-Lite0 on 2 shared cores.
+    for each other in every layer (tests/bench/extraction.py measures it).
     """
     threads = torch.get_num_threads()
     if threads == 1:
