@@ -122,7 +122,8 @@ def test_what_is_another_user_s_is_told(tmp_path, capfd):
     if not child:
         os.chmod(tmp_path, 0o700)  # noqa: PTH101
         os.seteuid(65534)
-        sys.argv = ["caltech.predict", "x.png", f"run={tmp_path}/run", f"output={tmp_path}"]
+        words = [os.devnull, f"run={tmp_path}/run", f"output={tmp_path}"]
+        sys.argv = ["caltech.predict", *words]
         try:
             command_line.start(predict.main)
         except SystemExit as ended:
