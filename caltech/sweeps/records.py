@@ -92,30 +92,48 @@ def plan(folder: Path) -> Plan:
 
 @contextmanager
 def kept(folder: Path, number: int, record: Record) -> Iterator[None]:
-    """Keep a job's record from now, when it runs, to its end, as it is by then."""
+    """Keep a job's record from now, when it runs, to its end, as it is by then.
+
+    A job of a search that has ended before and is only answered keeps the seconds that it took.
+    """
     path = folder / f"{record.key}-{number}.json"
     with _holding(path.with_suffix(".lock")):
-        write_json(path, asdict(record))
+        before = _ended(path)
+        if before is None:
+            write_json(path, asdict(record))
         try:
             yield
         finally:
+            if before and (before.status, before.value) == (record.status, record.value):
+                record.seconds = max(before.seconds, record.seconds)
             write_json(path, asdict(record))
+
+
+def _ended(path: Path) -> Record | None:
+    """A record that says how its job ended."""
+    with suppress(DamagedError):
+        record = read(path)
+        return None if record.status in (*OPEN, INTERRUPTED) else record
+    return None
 
 
 @contextmanager
 def launching(folder: Path) -> Iterator[None]:
-    """While jobs of the sweep may be launched, those without a record wait."""
+    """While jobs of the sweep may be launched, those without a record wait.
+
+    One of the processes that work on a search holds the lock.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with _holding(folder / LOCK):
+    with _holding(folder / LOCK, seconds=0):
         yield
 
 
 @contextmanager
-def _holding(path: Path) -> Iterator[None]:
+def _holding(path: Path, seconds: float = 2) -> Iterator[None]:
     """Hold a lock as far as the file system has any, and remove its file at the end."""
     lock = FileLock(path)
     with suppress(Timeout, OSError, NotImplementedError):
-        lock.acquire(timeout=2)
+        lock.acquire(timeout=seconds)
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from caltech.files import write_bytes
 from caltech.sweeps import records
 from caltech.sweeps.records import Record
 
@@ -25,7 +26,7 @@ def show(jobs: Sequence[Record]) -> None:
 
 def keep(folder: Path, jobs: Sequence[Record]) -> None:
     """Beside the records, for people."""
-    (folder / "table.txt").write_text(table(jobs, WHOLE_LINES) + "\n")
+    write_bytes(folder / "table.txt", f"{table(jobs, WHOLE_LINES)}\n".encode())
 
 
 def table(jobs: Sequence[Record], width: int) -> str:
