@@ -15,8 +15,9 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from caltech.config import build
 from caltech.errors import CaltechError, InputError
@@ -26,12 +27,11 @@ from caltech.sweeps import records
 from caltech.sweeps.place import sweep
 from caltech.sweeps.study import storage, trials
 from caltech.sweeps.study.space import Space
-from caltech.sweeps.sweepers import Grid, described
 from caltech.sweeps.study.workers import Worker
+from caltech.sweeps.sweepers import Grid, described
 
 log = logging.getLogger(__name__)
 
-JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 BEST = "optimization_results.yaml"  # in the study's folder, as the official sweeper has it
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 DATA = {"data", "split", "experiment"}  # what decides on which data a run is trained
@@ -147,6 +147,8 @@ def launch_workers(
     launcher = Plugins.instance().instantiate_launcher(
         config=own, hydra_context=hydra_context, task_function=Remote(parts)
     )
+    if isinstance(launcher, JoblibLauncher):  # all of them at once, and the cores divided
+        launcher.joblib["n_jobs"] = count
     while True:
         before = _progress(worker)
         try:
@@ -169,12 +171,10 @@ def launch_workers(
 
 
 def _for_workers(config: DictConfig, folder: Path) -> DictConfig:
-    """A worker's own log is in the sweep's folder; joblib starts all of them at once."""
+    """A worker's own log is in the sweep's folder."""
     own = config.copy()
-    with open_dict(own):
+    with read_write(own.hydra):
         own.hydra.overrides.hydra.append(f"hydra.sweep.subdir=sweeps/{folder.name}")
-        if own.hydra.launcher._target_ == JOBLIB:
-            own.hydra.launcher.n_jobs = config.hydra.sweeper.n_jobs
     return own
 
 

@@ -13,8 +13,8 @@ from caltech.errors import InputError
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.settings import CONF
-from caltech.sweeps.study import plots, trials
 from caltech.sweeps.records import Record
+from caltech.sweeps.study import plots, trials
 from caltech.sweeps.study.space import point
 from caltech.train import train
 from caltech.training.fit import Observer
@@ -115,9 +115,9 @@ def test_without_a_pruner_trials_are_kept_once_ended(configure, tmp_path):
         sweep.job(RATES[1], lambda trial: 1 / 0)
     assert [trial[0] for trial in sweep.kept()] == ["COMPLETE", "FAIL"]
     sweep.job(RATES[2])
-    plots = plots.plot(tmp_path, sweep.storage)
+    drawn = plots.plot(tmp_path, sweep.storage)
     names = ["optimization_history", "param_importances", "slice", "intermediate_values"]
-    assert [path.stem for path in plots if path.stat().st_size > 2000] == names
+    assert [path.stem for path in drawn if path.stat().st_size > 2000] == names
 
 
 def test_hyperband_stops_jobs_in_brackets(configure, tmp_path):

@@ -125,7 +125,7 @@ def test_a_total_is_the_study_s_and_can_be_raised(tmp_path):
 
 @pytest.mark.parametrize("sampler", ["TPESampler", "GridSampler"])
 def test_a_key_is_computed_once(tmp_path, caplog, sampler):
-    """The space has fewer points than trials are asked for, and one of its names decides nothing."""
+    """A space of fewer points than trials are asked for, one of whose names decides nothing."""
     config = {"_target_": f"optuna.samplers.{sampler}", "seed": 0}
     config |= {"_partial_": True} if sampler == "GridSampler" else {}
     study = new_study()
@@ -149,7 +149,7 @@ def test_the_trials_of_earlier_code_are_history(tmp_path):
     worker(study, tmp_path, jobs, total=4).work()
     assert told(study)[:2] == before and len(study.trials) == 4
     assert jobs.launched == [0, 1, 2, 3]  # the first two are asked again, and answered
-    assert [row.overrides for row in records.rows(tmp_path)][0] == "lr=0.3 step_size=5"
+    assert records.rows(tmp_path)[0].overrides == "lr=0.3 step_size=5"
 
 
 def test_too_many_failures_end_a_search(tmp_path):
@@ -209,9 +209,8 @@ def test_workers_share_a_study_and_what_a_killed_one_began_is_taken_up(tmp_path,
     url, log = f"journal://{tmp_path}/study.log", tmp_path / "begun.txt"
     storage.study("mine-01234567", url)
     fork = multiprocessing.get_context("fork")
-    started = [
-        fork.Process(target=work, args=(url, tmp_path, dies_at, log)) for dies_at in (None, 3, 6, None)
-    ]  # fmt: skip
+    arguments = [(url, tmp_path, dies_at, log) for dies_at in (None, 3, 6, None)]
+    started = [fork.Process(target=work, args=each) for each in arguments]
     for process in started:
         process.start()
     for process in started:
