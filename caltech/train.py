@@ -191,6 +191,7 @@ def compose_and_train(cfg: DictConfig) -> float | None:
                 record.status = results[-1].status
                 values = [result.objective for result in results]
                 record.value, record.deviation = seeds.mean_and_deviation(values)
+                record.test = seeds.tested(results)
     return record.value
 
 

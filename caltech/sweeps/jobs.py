@@ -33,7 +33,7 @@ from caltech.sweeps import records, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
-from caltech.sweeps.sweepers import GRID, require_launcher, require_search
+from caltech.sweeps.sweepers import GRID, require_launcher, require_search, require_workers
 from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ class NameSweep(Callback):
         # A value that is missing or refers to nothing is told by the job.
         with _ending_the_command(), suppress(OmegaConfBaseException):
             _require_single(config)
+            require_workers(config)
             require_place(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -170,6 +171,7 @@ def _begin(config: DictConfig) -> Path:
     require_launcher(config.hydra.launcher)
     if searches:
         require_search(config.hydra.sweeper)
+    require_workers(config)
     if config.dry_run:
         if searches:
             raise InputError(

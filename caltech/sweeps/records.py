@@ -46,6 +46,7 @@ class Record:
     reason: str = ""
     deviation: float | None = None  # over seeds, of the sample
     host: str = ""
+    test: float | None = None  # accuracy of the best epoch's weights (mean over seeds)
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,14 @@ class Plan:
     jobs: Mapping[int, Record]
     total: int
     begun: float  # seconds since 1970
+    unit: str = "job"  # what one of them is called
 
 
-def announce(folder: Path, jobs: Mapping[int, Record], total: int) -> None:
+def announce(folder: Path, jobs: Mapping[int, Record], total: int, unit: str = "job") -> None:
     """Write down jobs that are about to be launched, beside those of before."""
     known = plan(folder)
     known = replace(known, jobs={**known.jobs, **jobs}, total=total)
-    told = {"total": known.total, "begun": known.begun}
+    told = {"total": known.total, "begun": known.begun, "unit": unit}
     plain = [
         {"number": n, "key": job.key, "directory": job.directory, "overrides": job.overrides}
         for n, job in sorted(known.jobs.items())
@@ -83,7 +85,8 @@ def plan(folder: Path) -> Plan:
         for job in told["jobs"]:
             number = job.pop("number")
             jobs[_expect(number, int)] = _record({**job, "status": WAITING})
-        return Plan(jobs, _expect(told["total"], int), _expect(told["begun"], float))
+        unit = _expect(told.get("unit", "job"), str)
+        return Plan(jobs, _expect(told["total"], int), _expect(told["begun"], float), unit)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("%s was cut short or changed (%s): jobs without a record are unknown.",
             path, error)  # fmt: skip
@@ -176,7 +179,7 @@ def _record(told: Any) -> Record:
     for text in ("key", "directory", "overrides", "status", "reason", "host"):
         _expect(getattr(record, text), str)
     _expect(record.seconds, float)
-    for number in (record.value, record.deviation):
+    for number in (record.value, record.deviation, record.test):
         if number is not None:
             _expect(number, float)
     return record

@@ -84,6 +84,24 @@ def require_launcher(launcher: DictConfig) -> None:
         )
 
 
+def require_workers(config: DictConfig) -> None:
+    """Raise InputError for workers that nothing would start."""
+    choices = config.hydra.runtime.choices
+    searches = choices["hydra/sweeper"] == "optuna"
+    if not searches and config.workers > 1:
+        raise InputError(
+            f"workers={config.workers} is for a search, and this is none. Leave it out; how many "
+            "jobs of a grid run at a time is the launcher's: hydra/launcher=parallel "
+            f"hydra.launcher.n_jobs={config.workers}."
+        )
+    if searches and choices["hydra/launcher"] == "basic" and config.hydra.sweeper.n_jobs != 1:
+        raise InputError(
+            f"workers={config.hydra.sweeper.n_jobs} need somebody who starts them. Add "
+            "hydra/launcher=parallel (on this machine), slurm or ray_cluster; or type the command "
+            "without workers= so many times: all of them work on one study."
+        )
+
+
 def require_search(sweeper: DictConfig) -> None:
     """Raise InputError for what a search by Optuna cannot do with jobs of ours."""
     direction = sweeper.direction

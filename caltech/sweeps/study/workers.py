@@ -7,8 +7,8 @@ has a trial as running and nobody holds its lock, its worker is dead, and anothe
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from caltech.sweeps.study.space import Space
 
 log = logging.getLogger(__name__)
 
+UNIT = "trial"
 POLL_SECONDS = 1.0  # between looks at the others' trials, once there is none to begin
-ASKING, FIRST = "asking.lock", "first.lock"
+ASKING, FIRST, TRIAL = "asking.lock", "first.lock", "{key}.trial.lock"
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ class Worker:
                 self._ask_again()
             while (claim := self._next()) is not None:
                 try:
-                    self._settle(claim, self.launch(claim.overrides, claim.number))
-                finally:
-                    self._let_go(claim)
-                self._require_few_failures()
+                    jobs = self._settled(claim, self.launch(claim.overrides, claim.number))
+                finally:  # an interrupted trial still runs in the study: the next takes it up
+                    claim.lock.release()
+                self._require_few_failures(jobs.values())
 
     def _ask_again(self) -> None:
         """Every job that has ended, as a grid that is typed again does.
@@ -91,7 +92,7 @@ class Worker:
             known = records.plan(self.folder).jobs
             new = {n: self.describe(words) for n, words in ended.items() if n not in known}
             if new:  # of a search of earlier code
-                records.announce(self.folder, new, self.total)
+                records.announce(self.folder, new, self.total, unit=UNIT)
         for number, overrides in ended.items():
             self.launch(overrides, number)
 
@@ -107,18 +108,22 @@ class Worker:
 
     def _next(self) -> Claim | None:
         """A trial to go on with or to begin, as soon as there is one; None when all have ended."""
+        barren = -1  # of how many jobs nothing followed
         while True:
             with acquire(self.folder / ASKING):
                 jobs = self.jobs()
                 running = [key for key, each in jobs.items() if not _has_ended(each)]
                 claim = self._take_up(jobs, running)
-                if claim is None and len(jobs) < self.total:
-                    claim = self._begin(jobs)
-                    if claim is None and not running:
+                if claim is None and len(jobs) < self.total and len(jobs) != barren:
+                    claim, barren = self._begin(jobs), len(jobs)
+                    if claim is None:
                         log.warning(
                             "The space has no point left that is a run of its own: the study ends "
                             "with %d trials of %d.", len(jobs), self.total,
                         )  # fmt: skip
+                if claim is None and not running:  # nobody needs a trial's lock any more
+                    for path in self.folder.glob(TRIAL.format(key="*")):
+                        path.unlink()
             if claim is not None or not running:
                 return claim
             time.sleep(POLL_SECONDS)
@@ -155,10 +160,10 @@ class Worker:
         return None
 
     def _announce(self, number: int, job: Record) -> None:
-        records.announce(self.folder, {number: job}, self.total)
+        records.announce(self.folder, {number: job}, self.total, unit=UNIT)
 
-    def _settle(self, claim: Claim, answer: JobReturn) -> None:
-        """A job that failed before it came to its trial has not closed it.
+    def _settled(self, claim: Claim, answer: JobReturn) -> Mapping[str, Sequence[FrozenTrial]]:
+        """The study's jobs; one that failed before it came to its trial has not closed it.
 
         Raises:
             OutageError: the job could not tell how it ended.
@@ -170,19 +175,14 @@ class Worker:
                 raise
             except Exception:  # told by the job
                 pass
-        for trial in self.jobs()[claim.key]:
-            if trial.state == TrialState.RUNNING:
-                storage.patiently(self.study.tell, trial.number, state=TrialState.FAIL)
+        jobs = self.jobs()
+        open_still = [t.number for t in jobs[claim.key] if t.state == TrialState.RUNNING]
+        for number in open_still:
+            storage.patiently(self.study.tell, number, state=TrialState.FAIL)
+        return self.jobs() if open_still else jobs
 
-    def _let_go(self, claim: Claim) -> None:
-        """An interrupted trial stays running in the study, and the next worker takes it up."""
-        with suppress(CaltechError):
-            if _has_ended(self.jobs()[claim.key]):
-                Path(claim.lock.lock_file).unlink(missing_ok=True)
-        claim.lock.release()
-
-    def _require_few_failures(self) -> None:
-        ended = [each for each in self.jobs().values() if _has_ended(each)]
+    def _require_few_failures(self, jobs: Iterable[Sequence[FrozenTrial]]) -> None:
+        ended = [each for each in jobs if _has_ended(each)]
         failed = [each for each in ended if each[-1].state == TrialState.FAIL]
         if len(failed) > self.most_failed * len(ended):
             raise CaltechError(
@@ -198,7 +198,7 @@ def _has_ended(of_key: Sequence[FrozenTrial]) -> bool:
 def _locked(folder: Path, key: str) -> FileLock | None:
     """The lock of a key's trial, held; None if another worker has it."""
     try:
-        lock = FileLock(folder / f"{key}.trial.lock", fallback_to_soft=False)
+        lock = FileLock(folder / TRIAL.format(key=key), fallback_to_soft=False)
         lock.acquire(timeout=0)
         return lock
     except Timeout:
