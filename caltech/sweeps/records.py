@@ -131,6 +131,11 @@ def launching(folder: Path) -> Iterator[None]:
         yield
 
 
+def is_alive(folder: Path) -> bool:
+    """Whether a command launches jobs of the sweep, or a job runs."""
+    return any(_is_held(path) for path in folder.glob("*.lock"))
+
+
 @contextmanager
 def _holding(path: Path, seconds: float = 2) -> Iterator[None]:
     """Hold a lock as far as the file system has any, and remove its file at the end."""

@@ -39,7 +39,7 @@ def as_csv(jobs: Sequence[Record]) -> str:
     """All that is known of each job, the best first."""
     written = io.StringIO()
     lines = csv.DictWriter(written, CSV, lineterminator="\n")
-    lines.writerow(CSV)
+    lines.writeheader()
     for job in by_value(jobs):
         lines.writerow({name: getattr(job, name) for name in CSV})
     return written.getvalue()
