@@ -25,9 +25,10 @@ from caltech.runs.find import begin_from
 from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
 from caltech.settings import CONF, require_whole, validate
-from caltech.sweeps import jobs, seeds, sweepers, trials
+from caltech.sweeps import jobs, search, seeds, sweepers
 from caltech.sweeps.place import sweep
 from caltech.sweeps.processes import one_process
+from caltech.sweeps.study import trials
 from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, signals
@@ -64,7 +65,7 @@ def train(
     """
     validate(cfg)
     cfg = provenance.settled(cfg)
-    device = choose_device(cfg.device)
+    device = choose_device(cfg.device, cfg.gpu_share, cfg.workers)
     be_deterministic(cfg.deterministic, device)
     torch.manual_seed(cfg.seed)
 
@@ -190,6 +191,7 @@ def compose_and_train(cfg: DictConfig) -> float | None:
                 record.status = results[-1].status
                 values = [result.objective for result in results]
                 record.value, record.deviation = seeds.mean_and_deviation(values)
+                record.test = seeds.tested(results)
     return record.value
 
 
@@ -217,7 +219,7 @@ def main() -> None:
         sys.argv.append("--resolve")  # the key, and the values that groups take from the root
     with errors.shown_as_messages("interrupted; the same command goes on from here"):
         register()
-        sweepers.register()
+        search.register()
         require_flags(sys.argv[1:])
         sweepers.refuse_half_typed(sys.argv[1:])
         with one_process(os.environ), jobs.summarised():

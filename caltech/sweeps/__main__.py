@@ -2,16 +2,21 @@
 
 import argparse
 import logging
+import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from caltech import errors
 from caltech.config import project_root
 from caltech.errors import InputError
+from caltech.files import explaining_disk, write_bytes
 from caltech.sweeps import records, table
 
-USAGE = "python -m caltech.sweeps [STUDY] [SWEEP] [output=FOLDER]"
+USAGE = "python -m caltech.sweeps [STUDY] [SWEEP] [watch=true] [csv=FILE] [output=FOLDER]"
+WORDS = ("output=", "watch=", "csv=")
+WATCH_SECONDS = 1.0
 DESCRIPTION = """\
 Print a sweep's table as it is now: every job, also those that run, wait or are missing.
 
@@ -19,6 +24,8 @@ Print a sweep's table as it is now: every job, also those that run, wait or are 
   python -m caltech.sweeps search_head     the newest of a study
   python -m caltech.sweeps search_head 20261125T101500Z-3fa2c1    a sweep by its name or the
                                            beginning of it
+  python -m caltech.sweeps search_head watch=true      how far it is, until it ends
+  python -m caltech.sweeps search_head csv=table.csv   all that is known of each job
 """
 
 
@@ -31,11 +38,38 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", help="default: the newest")
     parser.add_argument("--output", metavar="FOLDER", default=f"{project_root()}/multirun",
         help="where the studies are (default: %(default)s)")  # fmt: skip
-    named = [f"--{word}" if word.startswith("output=") else word for word in words]
+    parser.add_argument("--watch", default="false", choices=("true", "false"),
+        help="show one line that changes, and the table at the end")  # fmt: skip
+    parser.add_argument("--csv", metavar="FILE", help="write the table there, too")
+    named = [f"--{word}" if word.startswith(WORDS) else word for word in words]
     given = parser.parse_args(named)
     folder = find(Path(given.output).expanduser(), given.study, given.sweep)
     print(f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}")
-    table.show(records.rows(folder))
+    if given.watch == "true":
+        watch(folder)
+    jobs = records.rows(folder)
+    table.show(jobs)
+    if given.csv:
+        path = Path(given.csv).expanduser()
+        with explaining_disk(path):
+            write_bytes(path, table.as_csv(jobs).encode())
+
+
+def watch(folder: Path) -> None:
+    """Print how far a sweep is whenever that changes, until nobody works on it any more.
+
+    On a terminal it is one line, which changes in its place.
+    """
+    is_terminal, told = sys.stdout.isatty(), ""
+    while records.is_alive(folder):
+        if (line := table.outlook(folder)) != told:
+            width = shutil.get_terminal_size().columns - 1
+            shown = f"\r{line[:width]:<{width}}" if is_terminal else f"{line}\n"
+            print(shown, end="", flush=True)
+            told = line
+        time.sleep(WATCH_SECONDS)
+    if is_terminal:
+        print()
 
 
 def find(output: Path, study: str | None, sweep: str | None) -> Path:

@@ -29,10 +29,11 @@ from caltech.config import build
 from caltech.errors import CaltechError, InputError
 from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
-from caltech.sweeps import records, table, trials
+from caltech.sweeps import records, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
-from caltech.sweeps.sweepers import GRID, require_launcher, require_search
+from caltech.sweeps.study import plots, trials
+from caltech.sweeps.sweepers import GRID, require_launcher, require_search, require_workers
 from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class NameSweep(Callback):
         # A value that is missing or refers to nothing is told by the job.
         with _ending_the_command(), suppress(OmegaConfBaseException):
             _require_single(config)
+            require_workers(config)
             require_place(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -169,6 +171,7 @@ def _begin(config: DictConfig) -> Path:
     require_launcher(config.hydra.launcher)
     if searches:
         require_search(config.hydra.sweeper)
+    require_workers(config)
     if config.dry_run:
         if searches:
             raise InputError(
@@ -181,10 +184,12 @@ def _begin(config: DictConfig) -> Path:
         return Path(path)
     build(config.tracking).open(Path(config.output), is_needed=True)
     sweeps = Path(config.output) / config.study / "sweeps"
+    if searches:
+        return trials.prepare_search(config, sweeps)
     for earlier in sweeps.glob("*"):  # killed while it wrote a record
         remove_leftovers(earlier)
     path = sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-    if searches or choices["pruner"] != "none":
+    if choices["pruner"] != "none":
         trials.prepare(config, path)
     return path
 
@@ -205,18 +210,19 @@ def summarised() -> Iterator[None]:
             jobs = records.rows(path)
             if jobs:
                 table.show(jobs)
-            if not jobs or NameSweep.config.dry_run:
+            searches = NameSweep.config.hydra.runtime.choices["hydra/sweeper"] == "optuna"
+            if (not jobs and not searches) or NameSweep.config.dry_run:
                 shutil.rmtree(path)
                 _remove_empty(path.parent)
-            else:
+            elif jobs:  # the folder of a search may be another process's, too
                 table.keep(path, jobs)
                 _tell_where_drawn(path, NameSweep.config)
 
 
 def _tell_where_drawn(path: Path, config: DictConfig) -> None:
     try:
-        if plots := trials.plot(path, config.storage):
-            print(f"plots: {', '.join(plot.name for plot in plots)} in {path}")
+        if drawn := plots.plot(path, config.storage):
+            print(f"plots: {', '.join(plot.name for plot in drawn)} in {path}")
         if link := build(config.tracking).charts(path.name):
             print(f"compare in MLflow: {link}")
     except CaltechError as error:  # the jobs' own failures are not to be hidden by this one

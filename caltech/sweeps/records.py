@@ -46,6 +46,7 @@ class Record:
     reason: str = ""
     deviation: float | None = None  # over seeds, of the sample
     host: str = ""
+    test: float | None = None  # accuracy of the best epoch's weights (mean over seeds)
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,14 @@ class Plan:
     jobs: Mapping[int, Record]
     total: int
     begun: float  # seconds since 1970
+    unit: str = "job"  # what one of them is called
 
 
-def announce(folder: Path, jobs: Mapping[int, Record], total: int) -> None:
+def announce(folder: Path, jobs: Mapping[int, Record], total: int, unit: str = "job") -> None:
     """Write down jobs that are about to be launched, beside those of before."""
     known = plan(folder)
     known = replace(known, jobs={**known.jobs, **jobs}, total=total)
-    told = {"total": known.total, "begun": known.begun}
+    told = {"total": known.total, "begun": known.begun, "unit": unit}
     plain = [
         {"number": n, "key": job.key, "directory": job.directory, "overrides": job.overrides}
         for n, job in sorted(known.jobs.items())
@@ -83,7 +85,8 @@ def plan(folder: Path) -> Plan:
         for job in told["jobs"]:
             number = job.pop("number")
             jobs[_expect(number, int)] = _record({**job, "status": WAITING})
-        return Plan(jobs, _expect(told["total"], int), _expect(told["begun"], float))
+        unit = _expect(told.get("unit", "job"), str)
+        return Plan(jobs, _expect(told["total"], int), _expect(told["begun"], float), unit)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("%s was cut short or changed (%s): jobs without a record are unknown.",
             path, error)  # fmt: skip
@@ -92,30 +95,53 @@ def plan(folder: Path) -> Plan:
 
 @contextmanager
 def kept(folder: Path, number: int, record: Record) -> Iterator[None]:
-    """Keep a job's record from now, when it runs, to its end, as it is by then."""
+    """Keep a job's record from now, when it runs, to its end, as it is by then.
+
+    A job of a search that has ended before and is only answered keeps the seconds that it took.
+    """
     path = folder / f"{record.key}-{number}.json"
     with _holding(path.with_suffix(".lock")):
-        write_json(path, asdict(record))
+        before = _ended(path)
+        if before is None:
+            write_json(path, asdict(record))
         try:
             yield
         finally:
+            if before and (before.status, before.value) == (record.status, record.value):
+                record.seconds = max(before.seconds, record.seconds)
             write_json(path, asdict(record))
+
+
+def _ended(path: Path) -> Record | None:
+    """A record that says how its job ended."""
+    with suppress(DamagedError):
+        record = read(path)
+        return None if record.status in (*OPEN, INTERRUPTED) else record
+    return None
 
 
 @contextmanager
 def launching(folder: Path) -> Iterator[None]:
-    """While jobs of the sweep may be launched, those without a record wait."""
+    """While jobs of the sweep may be launched, those without a record wait.
+
+    One of the processes that work on a search holds the lock.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with _holding(folder / LOCK):
+    with _holding(folder / LOCK, seconds=0):
         yield
 
 
+def is_alive(folder: Path) -> bool:
+    """Whether a command launches jobs of the sweep, or a job runs."""
+    return any(_is_held(path) for path in folder.glob("*.lock"))
+
+
 @contextmanager
-def _holding(path: Path) -> Iterator[None]:
+def _holding(path: Path, seconds: float = 2) -> Iterator[None]:
     """Hold a lock as far as the file system has any, and remove its file at the end."""
     lock = FileLock(path)
     with suppress(Timeout, OSError, NotImplementedError):
-        lock.acquire(timeout=2)
+        lock.acquire(timeout=seconds)
     try:
         yield
     finally:
@@ -158,7 +184,7 @@ def _record(told: Any) -> Record:
     for text in ("key", "directory", "overrides", "status", "reason", "host"):
         _expect(getattr(record, text), str)
     _expect(record.seconds, float)
-    for number in (record.value, record.deviation):
+    for number in (record.value, record.deviation, record.test):
         if number is not None:
             _expect(number, float)
     return record

@@ -22,6 +22,12 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def tested(results: Sequence[Result]) -> float | None:
+    """Mean test accuracy of the best epochs; None if a run was not tested, as a pruned one."""
+    found = [result.best.get("test/accuracy") for result in results]
+    return None if None in found else statistics.fmean(found)
+
+
 def table(runs: Sequence[DictConfig], results: Sequence[Result]) -> str:
     """Accuracies: a line a seed, then the mean."""
     measured = {

@@ -1,7 +1,4 @@
-"""Hydra's sweepers, thin: jobs are checked and written down before they are launched.
-
-A multirun's sweeper is Grid in place of Hydra's basic one, or Search for hydra/sweeper=optuna.
-"""
+"""Hydra's sweeper of grids, thin: jobs are checked and written down before they are launched."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -10,12 +7,10 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,12 +20,6 @@ from caltech.sweeps import records
 from caltech.sweeps.place import require_place, sweep
 
 GRID = "caltech.sweeps.sweepers.Grid"
-
-
-def register() -> None:
-    """Make them known to Hydra; calling it again changes nothing."""
-    for sweeper in (Grid, Search):
-        Plugins.instance().register(sweeper)
 
 
 def refuse_half_typed(arguments: Sequence[str]) -> None:
@@ -87,35 +76,29 @@ class Grid(BasicSweeper):
         return super().get_job_batch()
 
 
-class Search(OptunaSweeper):
-    """Points that Optuna chooses; a trial is a job."""
-
-    def setup(self, *, config: DictConfig, hydra_context: HydraContext, **others: Any) -> None:
-        super().setup(config=config, hydra_context=hydra_context, **others)
-        ours = Announcing(self.sweeper.launcher, config, hydra_context)
-        self.sweeper.launcher, ours.total = ours, config.hydra.sweeper.n_trials
-
-    def sweep(self, arguments: list[str]) -> None:
-        """Search.
-
-        Raises:
-            CaltechError: no trial came to a value.
-        """
-        try:
-            super().sweep(arguments)
-        except ValueError as error:  # Optuna has no best trial
-            jobs = records.rows(sweep())
-            if any(job.value is not None for job in jobs):
-                raise
-            reasons = [job.reason for job in jobs if job.reason] or [str(error)]
-            raise CaltechError(f"None of {len(jobs)} trials has a value: {reasons[-1]}") from error
-
-
 def require_launcher(launcher: DictConfig) -> None:
     """Raise InputError for one that runs no job at a time."""
     if launcher.get("n_jobs") == 0:
         raise InputError(
             "hydra.launcher.n_jobs=0 launches nothing. Type how many jobs run at a time, or -1."
+        )
+
+
+def require_workers(config: DictConfig) -> None:
+    """Raise InputError for workers that nothing would start."""
+    choices = config.hydra.runtime.choices
+    searches = choices["hydra/sweeper"] == "optuna"
+    if not searches and config.workers > 1:
+        raise InputError(
+            f"workers={config.workers} is for a search, and this is none. Leave it out; how many "
+            "jobs of a grid run at a time is the launcher's: hydra/launcher=parallel "
+            f"hydra.launcher.n_jobs={config.workers}."
+        )
+    if searches and choices["hydra/launcher"] == "basic" and config.hydra.sweeper.n_jobs != 1:
+        raise InputError(
+            f"workers={config.hydra.sweeper.n_jobs} need somebody who starts them. Add "
+            "hydra/launcher=parallel (on this machine), slurm or ray_cluster; or type the command "
+            "without workers= so many times: all of them work on one study."
         )
 
 
@@ -171,7 +154,7 @@ class Announcing(Launcher):
         """
         jobs = {}
         for number, overrides in enumerate(job_overrides, initial_job_idx):
-            jobs[number] = _job(self.compose([*overrides]))
+            jobs[number] = described(self.compose([*overrides]))
         require_places_of_their_own(jobs)
         records.announce(sweep(), jobs, max(self.total, len(jobs)))
         try:
@@ -186,7 +169,12 @@ class Announcing(Launcher):
             ) from error
 
 
-def _job(cfg: DictConfig) -> records.Record:
+def described(cfg: DictConfig) -> records.Record:
+    """What is written down of a job before it starts.
+
+    Raises:
+        InputError: its config is not complete, or its place is not its own.
+    """
     try:
         require_place(cfg)
         overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))

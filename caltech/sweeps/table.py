@@ -1,5 +1,8 @@
 """A sweep's jobs as people see them: a table, and a line on how far it is."""
 
+import csv
+import io
+import math
 import shutil
 import sys
 import textwrap
@@ -7,9 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from caltech.files import write_bytes
 from caltech.sweeps import records
 from caltech.sweeps.records import Record
 
+CSV = ("key", "status", "value", "deviation", "test", "seconds", "host", "overrides", "directory")
+HOW = ("workers=", "gpu_share=")  # words of a command that do not tell its jobs apart
 WHOLE_LINES = 10_000  # characters: a line is as long as its overrides
 
 
@@ -24,29 +30,52 @@ def show(jobs: Sequence[Record]) -> None:
 
 
 def keep(folder: Path, jobs: Sequence[Record]) -> None:
-    """Beside the records, for people."""
-    (folder / "table.txt").write_text(table(jobs, WHOLE_LINES) + "\n")
+    """Beside the records, for people and for spreadsheets."""
+    write_bytes(folder / "table.txt", f"{table(jobs, WHOLE_LINES)}\n".encode())
+    write_bytes(folder / "table.csv", as_csv(jobs).encode())
+
+
+def as_csv(jobs: Sequence[Record]) -> str:
+    """All that is known of each job, the best first."""
+    written = io.StringIO()
+    lines = csv.DictWriter(written, CSV, lineterminator="\n")
+    lines.writeheader()
+    for job in by_value(jobs):
+        lines.writerow({name: getattr(job, name) for name in CSV})
+    return written.getvalue()
+
+
+def by_value(jobs: Sequence[Record]) -> list[Record]:
+    """The best first; those without a value follow as they came."""
+    return sorted(jobs, key=lambda job: -math.inf if job.value is None else job.value, reverse=True)
 
 
 def table(jobs: Sequence[Record], width: int) -> str:
-    """One line a job, with the overrides that not all jobs have; the best is marked.
+    """One line a job, the best first, with the overrides that not all jobs have.
 
     Overrides that are too long for `width` go on below; a host is told where there are several.
     """
-    typed = [_printable(job.overrides).split(" ") for job in jobs]
-    shared = set.intersection(*map(set, typed)) if len(jobs) > 1 else set()
+    jobs = by_value(jobs)
     best = max((job.value for job in jobs if job.value is not None), default=None)
-    lines = [["key", "status", "val accuracy", "seconds", "host", "overrides"]]
-    for job, overrides in zip(jobs, typed, strict=True):
-        own = " ".join(override for override in overrides if override not in shared)
+    lines = [["key", "status", "val accuracy", "test accuracy", "seconds", "host", "overrides"]]
+    for job, own in zip(jobs, own_words(jobs), strict=True):
         seconds = "" if job.status in records.OPEN else f"{job.seconds:.1f}"
         marked = accuracy(job.value, job.deviation)
         marked += " best" if best is not None and job.value == best else ""
         key, status, host = map(_printable, (job.key, job.status, job.host))
-        lines.append([key, status, marked, seconds, host, own])
+        lines.append([key, status, marked, accuracy(job.test, None), seconds, host, " ".join(own)])
     if len({job.host for job in jobs if job.host}) < 2:
-        lines = [line[:4] + line[5:] for line in lines]
+        lines = [line[:5] + line[6:] for line in lines]
+    if not any(line[3] for line in lines[1:]):  # of earlier code, or nothing has ended
+        lines = [line[:3] + line[4:] for line in lines]
     return aligned(lines, width)
+
+
+def own_words(jobs: Sequence[Record]) -> list[list[str]]:
+    """Of each job the overrides that not all have, without those on how it is computed."""
+    typed = [_printable(job.overrides).split(" ") for job in jobs]
+    shared = set.intersection(*map(set, typed)) if len(jobs) > 1 else set()
+    return [[w for w in words if w not in shared and not w.startswith(HOW)] for words in typed]
 
 
 def accuracy(value: float | None, deviation: float | None) -> str:
@@ -62,27 +91,56 @@ def aligned(lines: Sequence[Sequence[str]], width: int = WHOLE_LINES) -> str:
     shown = []
     for cells in lines:
         first = "".join(cell.ljust(size) + "  " for cell, size in zip(cells, widths, strict=False))
-        parts = textwrap.wrap(cells[-1], max(width - len(first), 20), break_on_hyphens=False)
-        shown.append(first + ("\n" + " " * len(first)).join(parts))
+        room = width - len(first)
+        parts = textwrap.wrap(cells[-1], max(room, 20), break_on_hyphens=False)
+        if room < 20:  # too narrow for two columns
+            shown += [first.rstrip(), *(f"  {part}" for part in parts)]
+        else:
+            shown.append(first + ("\n" + " " * len(first)).join(parts))
     return "\n".join(shown)
 
 
 def outlook(folder: Path) -> str:
-    """One line on a sweep that goes on: `4 of 6 jobs done, best 0.9537, about 3 min left`."""
+    """One line on a sweep that goes on: `trial 14 of 60 · best 0.9537 (lr=0.11) · 3 running`."""
     known, jobs = records.plan(folder), records.rows(folder)
     done = [job for job in jobs if job.status not in records.OPEN]
     total = max(known.total, len(jobs))
-    line = f"{len(done)} of {total} jobs done"
-    if values := [job.value for job in done if job.value is not None]:
-        line += f", best {max(values):.4f}"
+    parts = [f"{known.unit} {len(done)} of {total}"]
+    valued = [(job, own) for job, own in zip(jobs, own_words(jobs), strict=True) if job in done]
+    valued = [(job, own) for job, own in valued if job.value is not None]
+    if valued:
+        best, own = max(valued, key=lambda each: each[0].value)
+        words = " ".join(map(_short, own))
+        parts.append(f"best {best.value:.4f}" + (f" ({words})" if words else ""))
+    for status in (records.RUNNING, "pruned", "failed"):
+        if count := sum(job.status == status for job in jobs):
+            parts.append(f"{count} {status}")
+    if left := _minutes_left(known, jobs, done, total):
+        parts.append(left)
+    return " · ".join(parts)
+
+
+def _minutes_left(
+    known: records.Plan, jobs: Sequence[Record], done: Sequence[Record], total: int
+) -> str:
     # Jobs that were finished before are answered at once: they tell nothing of the others' time.
     longest = max((job.seconds for job in done), default=0)
     took = [job.seconds for job in done if job.seconds > longest / 10]
-    if took and any(job.status in (records.RUNNING, records.WAITING) for job in jobs):
-        side_by_side = max(sum(took) / max(time.time() - known.begun, 1e-3), 1)
-        left = (total - len(done)) * sum(took) / len(took) / side_by_side
-        line += f", about {left / 60:.0f} min left" if left > 90 else f", about {left:.0f} s left"
-    return line
+    running = sum(job.status == records.RUNNING for job in jobs)
+    if not took or not (running or any(job.status == records.WAITING for job in jobs)):
+        return ""
+    side_by_side = max(sum(took) / max(time.time() - known.begun, 1e-3), running, 1)
+    left = (total - len(done)) * sum(took) / len(took) / side_by_side
+    return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
+
+
+def _short(word: str) -> str:
+    """lr=0.1234567 as lr=0.123."""
+    name, _, value = word.partition("=")
+    try:
+        return f"{name}={float(value):.3g}"
+    except ValueError:
+        return word
 
 
 def _printable(text: str) -> str:

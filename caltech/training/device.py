@@ -4,6 +4,7 @@ import ctypes
 import functools
 import getpass
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -26,11 +27,15 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, gpu_share: int = 1, workers: int = 1) -> torch.device:
     """CUDA where it is present or demanded, set up to be fast; else the CPU, likewise.
 
     Apple's MPS is taken only where it is demanded. It has no float64 and no pinned memory, which
     nothing here needs. The states of its random generator are in no checkpoint.
+
+    Args:
+        gpu_share: how many processes may be on one of several GPUs.
+        workers: how many processes a search has; if they are more than its GPUs, they share them.
 
     Raises:
         InputError: device=cuda or device=mps without a GPU that torch can use.
@@ -50,8 +55,8 @@ def choose_device(name: str) -> torch.device:
     # Before cuBLAS is first used: one of two settings with which it gives the same bits each time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     use_tf32(False)
-    if torch.cuda.device_count() > 1:
-        index, _ = claim_gpu()
+    if (count := torch.cuda.device_count()) > 1:
+        index, _ = claim_gpu(max(gpu_share, math.ceil(workers / count)))
         torch.cuda.set_device(index)
     return torch.device("cuda")
 
@@ -160,24 +165,26 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 @functools.cache
-def claim_gpu() -> tuple[int, FileLock]:
-    """The first visible GPU that no other process of this user holds, and what holds it.
+def claim_gpu(share: int = 1) -> tuple[int, FileLock]:
+    """The first visible GPU that the fewest processes of this user hold, and what holds it.
 
     The cache keeps it for as long as the process lives, so later jobs stay on the same GPU. Jobs
     that a scheduler gave one GPU each see only that one and never come here.
 
     Raises:
-        InputError: all are held.
+        InputError: all are held by as many as may share them.
     """
-    for index in range(torch.cuda.device_count()):
-        uuid = torch.cuda.get_device_properties(index).uuid
-        lock = FileLock(Path(tempfile.gettempdir()) / f"caltech-{getpass.getuser()}-{uuid}.lock")
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-            return index, lock
+    for place in range(share):
+        for index in range(torch.cuda.device_count()):
+            uuid = torch.cuda.get_device_properties(index).uuid
+            name = f"caltech-{getpass.getuser()}-{uuid}{f'-{place}' if place else ''}.lock"
+            lock = FileLock(Path(tempfile.gettempdir()) / name)
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                return index, lock
     raise InputError(
-        f"All {torch.cuda.device_count()} GPUs are held by other jobs. Wait for one, or choose "
-        "one to share: CUDA_VISIBLE_DEVICES=0 python -m caltech.train ..."
+        f"All {torch.cuda.device_count()} GPUs are held by other jobs. Wait for one, or share "
+        f"them: gpu_share={share + 1}."
     )
 
 

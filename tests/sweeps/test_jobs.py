@@ -91,4 +91,4 @@ def test_a_sweep_tells_how_far_it_is(sweeping, caplog):
         cfg = OmegaConf.create({"key": "k0", "directory": "nowhere", "dry_run": False})
         with jobs.recorded(cfg, [], NUMBER) as record:
             record.status, record.value = "finished", 0.95372
-    assert caplog.messages[-1].startswith("1 of 3 jobs done, best 0.9537, about 0 s left")
+    assert caplog.messages[-1].startswith("job 1 of 3 · best 0.9537 · about 0 s left")

@@ -98,4 +98,4 @@ def test_what_is_no_sweep_is_one_message(command, forks, tmp_path):
     assert [one.code for one in wrong] == [1, 1, 1]
     assert "no sweep of a study other" in wrong[0].output and "mine" in wrong[0].output
     assert "has no sweep 1999. Its newest are: 2" in wrong[1].output
-    assert "1 of 1 jobs done" in newest.output
+    assert "job 1 of 1" in newest.output

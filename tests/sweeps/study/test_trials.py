@@ -13,8 +13,9 @@ from caltech.errors import InputError
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.settings import CONF
-from caltech.sweeps import trials
 from caltech.sweeps.records import Record
+from caltech.sweeps.study import plots, trials
+from caltech.sweeps.study.space import point
 from caltech.train import train
 from caltech.training.fit import Observer
 from tests.forks import TINY
@@ -107,16 +108,16 @@ def test_an_interrupted_sweep_prunes_as_if_undisturbed(pruned, configure, tmp_pa
 
 def test_without_a_pruner_trials_are_kept_once_ended(configure, tmp_path):
     sweep = Sweep(configure, tmp_path, "num_epochs=1")
-    assert trials.plot(tmp_path, sweep.storage) == []
+    assert plots.plot(tmp_path, sweep.storage) == []
     first = sweep.job(RATES[0])
     assert sweep.kept() == [("COMPLETE", first.value, {"lr": 0.3}, {1: first.value})]
     with pytest.raises(ZeroDivisionError):
         sweep.job(RATES[1], lambda trial: 1 / 0)
     assert [trial[0] for trial in sweep.kept()] == ["COMPLETE", "FAIL"]
     sweep.job(RATES[2])
-    plots = trials.plot(tmp_path, sweep.storage)
+    drawn = plots.plot(tmp_path, sweep.storage)
     names = ["optimization_history", "param_importances", "slice", "intermediate_values"]
-    assert [path.stem for path in plots if path.stat().st_size > 2000] == names
+    assert [path.stem for path in drawn if path.stat().st_size > 2000] == names
 
 
 def test_hyperband_stops_jobs_in_brackets(configure, tmp_path):
@@ -131,7 +132,7 @@ def test_a_point_is_read_from_overrides_of_any_kind():
         for name, choices in {"lr": [0.1, 0.2], "+optimizer.nesterov": [True, False]}.items()
     }
     typed = ["study='my study'", "~augment", "lr=0.2", "+optimizer.nesterov=True"]
-    assert trials._point(space, typed)["params"] == {"lr": 0.2, "+optimizer.nesterov": True}
+    assert point(space, typed)["params"] == {"lr": 0.2, "+optimizer.nesterov": True}
 
 
 def prepare(folder: Path, *task: str, storage: str = "", typed: str = "lr=0.1") -> str:

@@ -1,0 +1,201 @@
+"""hydra/sweeper=optuna: this process is a worker of a study, or starts its workers.
+
+Spaces and samplers are those of hydra-optuna-sweeper. Its loop over batches is not used.
+"""
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.types import HydraContext
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from caltech.config import build
+from caltech.errors import CaltechError, InputError
+from caltech.files import write_bytes
+from caltech.runs.provenance import code_version
+from caltech.sweeps import records
+from caltech.sweeps.place import sweep
+from caltech.sweeps.study import storage, trials
+from caltech.sweeps.study.space import Space
+from caltech.sweeps.study.workers import Worker
+from caltech.sweeps.sweepers import Grid, described
+
+log = logging.getLogger(__name__)
+
+BEST = "optimization_results.yaml"  # in the study's folder, as the official sweeper has it
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+DATA = {"data", "split", "experiment"}  # what decides on which data a run is trained
+
+
+def register() -> None:
+    """Make our sweepers known to Hydra; calling it again changes nothing."""
+    for sweeper in (Grid, Search):
+        Plugins.instance().register(sweeper)
+
+
+class Search(OptunaSweeper):
+    """Points that Optuna chooses; a trial is a job."""
+
+    def setup(self, **parts: Any) -> None:
+        self.parts = parts  # config, hydra_context, task_function
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Work on the study until it has all of its trials.
+
+        Raises:
+            InputError: the study has another purpose than this command.
+            CaltechError: no trial came to a value, or the launcher gave up.
+        """
+        config, worker = self.parts["config"], worker_of(**self.parts)
+        require_same(worker, **self.parts)
+        if config.hydra.launcher._target_ == BASIC:
+            worker.work()
+        else:
+            launch_workers(worker, **self.parts)
+        conclude(worker, Path(config.hydra.sweep.dir))
+
+
+@dataclass(frozen=True)
+class Remote:
+    """What a launcher's job does for a search: it is a worker."""
+
+    parts: Mapping[str, Any]
+
+    def __call__(self, cfg: DictConfig) -> None:
+        worker_of(**self.parts).work()
+
+
+def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: Any) -> Worker:
+    """A worker whose jobs run in this process, one after the other.
+
+    Raises:
+        InputError: the sampler cannot be of this space.
+    """
+    launcher, folder, space = BasicLauncher(), sweep(), Space.of(config)
+    launcher.setup(config=config, hydra_context=hydra_context, task_function=task_function)
+    compose = partial(hydra_context.config_loader.load_sweep_config, config)
+    sampler, total = config.hydra.sweeper.sampler, config.hydra.sweeper.n_trials
+    if sampler._target_.endswith("GridSampler"):
+        space.require_choices()
+    points = space.points()
+    return Worker(
+        study=storage.study(trials.noted_in(folder)["name"], config.storage),
+        space=space,
+        sampler=sampler,
+        total=total if points is None else min(total, len(points)),
+        most_failed=config.hydra.sweeper.max_failure_rate,
+        folder=folder,
+        describe=lambda overrides: described(compose([*overrides])),
+        launch=lambda overrides, number: launcher.launch([overrides], number)[0],
+    )
+
+
+def require_same(
+    worker: Worker, config: DictConfig, hydra_context: HydraContext, task_function: Any
+) -> None:
+    """Raise InputError for a total that the study is past, or if its trials were made from other
+    data; warn if they were made by other code."""
+    total, known = config.hydra.sweeper.n_trials, len(worker.jobs())
+    if known > total:
+        raise InputError(
+            f"hydra.sweeper.n_trials={total}: this study has {known} trials already, and all of "
+            f"them stay. Type hydra.sweeper.n_trials={known} for its table, or more to go on."
+        )
+    now = {"code": code_version()["sha256"]}
+    if not {name.lstrip("+").split(".")[0] for name in worker.space.searched} & DATA:
+        words = [f"{name}={value}" for name, value in worker.space.fixed.items()]
+        cfg = hydra_context.config_loader.load_sweep_config(config, words)
+        now["data"] = build(cfg.data).digest
+    before = worker.study.user_attrs
+    if "data" in now and before.get("data", now["data"]) != now["data"]:
+        raise InputError(
+            f"The trials of study {worker.study.study_name} were made from other data "
+            f"({before['data'][:16]}, and here there is {now['data'][:16]}). Type study=NAME for "
+            "another study, or restore the data."
+        )
+    if before.get("code", now["code"]) != now["code"]:
+        log.warning(
+            "Study %s was begun by other code: %s, and now there is %s.",
+            worker.study.study_name, before["code"], now["code"],
+        )  # fmt: skip
+    for name in set(now) - set(before):
+        storage.patiently(worker.study.set_user_attr, name, now[name])
+
+
+def launch_workers(
+    worker: Worker, config: DictConfig, hydra_context: HydraContext, task_function: Any
+) -> None:
+    """Have the launcher's jobs work on the study, until it has all of its trials.
+
+    Joblib ends all of its processes if one is killed: then they are started again.
+
+    Raises:
+        CaltechError: the launcher gave up, or every worker failed.
+    """
+    parts = {"config": config, "hydra_context": hydra_context, "task_function": task_function}
+    count, own = config.hydra.sweeper.n_jobs, _for_workers(config, worker.folder)
+    launcher = Plugins.instance().instantiate_launcher(
+        config=own, hydra_context=hydra_context, task_function=Remote(parts)
+    )
+    if isinstance(launcher, JoblibLauncher):  # all of them at once, and the cores divided
+        launcher.joblib["n_jobs"] = count
+    while True:
+        before = _progress(worker)
+        try:
+            answers = launcher.launch([()] * count, 0)
+            break
+        except CaltechError:
+            raise
+        except Exception as error:
+            if isinstance(error, BrokenProcessPool) and _progress(worker) != before:
+                log.warning("A worker was killed, and with it the others. Starting them again.")
+                continue
+            said = [*str(error).strip().splitlines(), ""][0].rstrip(".")
+            raise CaltechError(
+                f"The launcher gave up: {type(error).__name__}: {said}. What its workers computed "
+                "is kept; the same command computes what is left."
+            ) from error
+    failed = [answer for answer in answers if answer.status is JobStatus.FAILED]
+    if failed and not worker.is_complete():
+        _ = failed[0].return_value  # raises what the worker raised
+
+
+def _for_workers(config: DictConfig, folder: Path) -> DictConfig:
+    """A worker's own log is in the sweep's folder."""
+    own = config.copy()
+    with read_write(own.hydra):
+        own.hydra.overrides.hydra.append(f"hydra.sweep.subdir=sweeps/{folder.name}")
+    return own
+
+
+def _progress(worker: Worker) -> list[Any]:
+    """What changes while any worker gets on."""
+    return [[trial.state for trial in each] for each in worker.jobs().values()]
+
+
+def conclude(worker: Worker, folder: Path) -> None:
+    """Tell the best trial, and keep it in the study's folder.
+
+    Raises:
+        CaltechError: no trial has a value.
+    """
+    found = [trial for each in worker.jobs().values() for trial in each if trial.value is not None]
+    if not found:
+        jobs = records.rows(worker.folder)
+        reasons = [job.reason for job in jobs if job.reason] or ["none has ended"]
+        raise CaltechError(f"None of {len(jobs)} trials has a value: {reasons[-1]}")
+    best = max(found, key=lambda trial: trial.value)
+    log.info("Best parameters: %s", best.params)
+    log.info("Best value: %s", best.value)
+    told = {"name": "optuna", "best_params": best.params, "best_value": best.value}
+    write_bytes(folder / BEST, OmegaConf.to_yaml(OmegaConf.create(told)).encode())

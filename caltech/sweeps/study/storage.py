@@ -1,0 +1,112 @@
+"""Where studies of Optuna's are kept: a database, or a journal in a directory that is shared.
+
+`storage=` is an URL of Optuna's (SQLite on one machine, PostgreSQL for many), or journal://PATH.
+"""
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from caltech.errors import CaltechError, InputError
+from caltech.files import without_passwords
+
+log = logging.getLogger(__name__)
+
+JOURNAL = "journal://"
+ANSWERS_WITHIN = 10  # seconds that a server may take to answer, SQLite's lock six times as long
+PATIENCE = (1, 2, 4, 8, 15, 30, 60)  # seconds between attempts, once a study is open
+OUTAGES = (StorageInternalError, SQLAlchemyError, OSError)
+
+
+class OutageError(CaltechError):
+    """A study's storage does not answer any more."""
+
+
+def names(url: str) -> list[str]:
+    """Studies that a storage has.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    with _explained(url):
+        return optuna.get_all_study_names(_storage(url, os.getpid()))
+
+
+def study(name: str, url: str, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
+    """The study of this name, created if it is not there.
+
+    Raises:
+        InputError: the storage cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _explained(url):
+        return optuna.create_study(
+            storage=_storage(url, os.getpid()), pruner=pruner, study_name=name,
+            direction="maximize", load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),  # of no effect: proposals.py has the sampler
+        )  # fmt: skip
+
+
+def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The call's answer, also if the storage does not answer for a minute or two.
+
+    Raises:
+        OutageError: it did not for longer.
+    """
+    for seconds in (*PATIENCE, None):
+        try:
+            return call(*args, **kwargs)
+        except (InputError, *OUTAGES) as error:
+            reason = error.__cause__ if isinstance(error, InputError) else error
+            if not isinstance(reason, OUTAGES):
+                raise
+            told = _first_line(reason)
+        if seconds is not None:
+            log.warning("The study's storage does not answer (%s): again in %d s.", told, seconds)
+            time.sleep(seconds)
+    raise OutageError(
+        f"The study's storage does not answer: {told}. What was computed is in its directories; "
+        "the same command goes on once the storage answers."
+    )
+
+
+@functools.cache
+def _storage(url: str, process: int) -> optuna.storages.BaseStorage:
+    """One a process: opening it takes a tenth of a second."""
+    if url.startswith(JOURNAL):
+        from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+        path = Path(url.removeprefix(JOURNAL)).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(path)))
+    if url.startswith("sqlite"):
+        details = {"connect_args": {"timeout": 6 * ANSWERS_WITHIN}}
+    else:
+        details = {"connect_args": {"connect_timeout": ANSWERS_WITHIN}, "pool_pre_ping": True}
+    return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=details))
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """What any database driver raises becomes one InputError."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(
+            f"Cannot open Optuna's storage {without_passwords(url)}: {_first_line(error)}. Type "
+            "storage= with an URL that Optuna takes, for example sqlite:////tmp/optuna.db, or "
+            "journal:///shared/optuna.log."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return without_passwords([*str(error).splitlines(), type(error).__name__][0].rstrip("."))
