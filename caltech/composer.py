@@ -7,7 +7,7 @@ jobs wherever that runs, of a report and of an audit.
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -30,6 +30,8 @@ from caltech.words import NOTHING, Word
 class Composer(ConfigLoaderImpl):
     """Jobs in other processes bring it with them."""
 
+    right: ClassVar[set[tuple[str, ...]]] = set()  # words that were looked at together
+
     def parse_overrides(
         self, config_name: str | None, overrides: list[str], alias_start: int = 0
     ) -> list[Override]:
@@ -48,8 +50,12 @@ class Composer(ConfigLoaderImpl):
         except Exception as error:  # whatever it is, what was typed brought it about
             raise self._explained(config_name, overrides, run_mode, error) from error
         sweeps = run_mode == RunMode.MULTIRUN
-        if doubtful := [word for word in overrides if _is_doubtful(word, sweeps)]:
+        doubtful = [word for word in overrides if _is_doubtful(word, sweeps)]
+        chosen = [word for word in overrides if _is_group(Word.of(word).key)]
+        asked = (str(config_name), str(sweeps), *doubtful, *chosen)
+        if doubtful and asked not in self.right:  # a sweep's jobs differ in few words
             self.vocabulary(config_name, overrides, run_mode).require(doubtful)
+            self.right.add(asked)
         if details["from_shell"]:
             _require_one_option(overrides, cfg.hydra.runtime.choices)
         require_places(cfg)

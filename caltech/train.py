@@ -95,6 +95,8 @@ def train(
             directory.set_aside()
             result = None
         goes_on = result is None or (result.status == PRUNED and not observer.prunes)
+        if goes_on:
+            checkpoint.require_own(directory.checkpoint, cfg.key)  # before anybody is told
         provenance.record(directory, cfg, made_from, goes_on)
         told = description.describe(cfg, choices or {}, overrides, folder, made_from)
         description.record(told, goes_on)
@@ -161,6 +163,7 @@ def test_once(
             learner.trainable.load_state_dict(state)
             evaluation = evaluate(learner, batches, data.test, f"test ({name})")
             tested = epochs[name]
+        directory.require_held()
         checkpoint.save_weights(directory.weights(name), model)
         evaluation.save(directory.predictions(name), data.test)
         measured[name] = evaluation.measures("test")

@@ -68,12 +68,16 @@ class Driver:
 
 
 @contextlib.contextmanager
-def driver(folder: Path, **environment: str) -> Iterator[Driver]:
-    """Start the warmed process; its children work in `folder`."""
+def driver(folder: Path, machine: Sequence[str] = (), **environment: str) -> Iterator[Driver]:
+    """Start the warmed process; its children work in `folder`.
+
+    Args:
+        machine: begin of the command that starts it, elsewhere.
+    """
     own = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     own["PYTHONPATH"] = str(REPOSITORY)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.forks"], cwd=folder, text=True,
+        [*machine, sys.executable, "-m", "tests.forks"], cwd=folder, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | own | environment,
     )  # fmt: skip
     try:

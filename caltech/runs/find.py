@@ -5,12 +5,14 @@ import glob
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from caltech.data.dataset import Dataset
 from caltech.errors import DamagedError, InputError
+from caltech.files import read_sealed_json
 from caltech.models.classifier import Classifier
 from caltech.runs import checkpoint, manifest, provenance
 from caltech.runs.directory import RunDirectory
@@ -58,6 +60,11 @@ def find(
 
 def _of_key(word: str, key: str, directories: Sequence[RunDirectory], place: Path) -> RunDirectory:
     found = [directory for directory in directories if directory.path.name == key]
+    if not found and ("/" in key or Path(key).is_dir()):
+        there = "has no config.yaml of a run" if Path(key).is_dir() else "is not there"
+        raise InputError(
+            f"{word}={key} {there}. Type {word}= with a run's directory, or with its key."
+        )
     if not found:
         keys = sorted({directory.path.name for directory in directories})
         close = difflib.get_close_matches(key, keys, n=5, cutoff=0.0)
@@ -101,7 +108,7 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             continue
         measured = result.objective, -result.best["val/loss"]
         name = made_from["name"], made_from["sha256"]
-        ended[name] = max(ended.get(name, 0), directory.result.stat().st_mtime_ns)
+        ended[name] = max(ended.get(name, 0), _ended(directory))
         if name not in best or measured > best[name][0]:
             best[name] = measured, directory
     if not best:
@@ -120,6 +127,16 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             "data=, or its key as run=, for another.", best[newest][1], newest[0], listed,
         )  # fmt: skip
     return best[newest][1]
+
+
+def _ended(directory: RunDirectory) -> int:
+    """When a run was finished, in ms since 1970, wherever it was copied to since.
+
+    Of a run of earlier code, which did not note it, the time of its file.
+    """
+    with suppress(DamagedError):
+        return read_sealed_json(directory.history, {"ended": int})["ended"]
+    return directory.result.stat().st_mtime_ns // 1_000_000
 
 
 def _require_named(directory: RunDirectory, result: Result) -> None:

@@ -97,6 +97,7 @@ class NameSweep(Callback):
 
     config: DictConfig  # of the sweep, without the values that are swept over
     open = ExitStack()  # what ends with the sweep
+    made: Sequence[Path] = ()  # what Hydra writes for the study before a job is launched
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         # A value that is missing or refers to nothing is told by the job.
@@ -108,6 +109,8 @@ class NameSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending_the_command():
             path = str(_begin(config).absolute())
+            written = Path(config.hydra.sweep.dir, "multirun.yaml")
+            NameSweep.made = [] if written.exists() else [written]
             NameSweep.open.enter_context(records.launching(Path(path)))
         os.environ[VARIABLE], NameSweep.config = path, config
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
@@ -213,6 +216,8 @@ def summarised() -> Iterator[None]:
             searches = NameSweep.config.hydra.runtime.choices["hydra/sweeper"] == "optuna"
             if (not jobs and not searches) or NameSweep.config.dry_run:
                 shutil.rmtree(path)
+                for written in NameSweep.made:
+                    written.unlink(missing_ok=True)
                 _remove_empty(path.parent)
             elif jobs:  # the folder of a search may be another process's, too
                 table.keep(path, jobs)

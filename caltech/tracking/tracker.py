@@ -183,10 +183,11 @@ class MlflowWatch(Watch):
         super().__init__(directory)
         self.line, self.is_needed = line, is_needed
         self.history: Sequence[Mapping[str, float]] = ()
+        self.run_id: str | None = None
         self.told = time.monotonic()
 
     def __enter__(self) -> Self:
-        before = End.read(self.directory)
+        before, self.run_id = End.read(self.directory), self.directory.id
         super().__enter__()
         try:
             (self.line.require if self.is_needed else self.line.attempt)(self._send)
@@ -198,11 +199,20 @@ class MlflowWatch(Watch):
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         super().__exit__(kind, error, trace)
-        if error is not None and not isinstance(error, HeldError):
+        if error is None or isinstance(error, HeldError):
+            return
+        if self.directory.path.is_dir():
             self.line.attempt(self._send, is_last=True)
+        elif self.run_id is not None:
+            from caltech.tracking import copying
+
+            end, run_id = _end_by(error), self.run_id
+            self.line.attempt(lambda store: copying.close_lost(store, run_id, end), is_last=True)
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         self.history = history
+        if not self.directory.path.is_dir():
+            return False  # the next checkpoint cannot be written, and says so
         if time.monotonic() - self.told > FLUSH_SECONDS:
             self.line.attempt(self._send)
             self.told = time.monotonic()
