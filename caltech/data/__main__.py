@@ -13,7 +13,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from caltech import errors
+from caltech import errors, plugins
 from caltech.config import build, register
 from caltech.data import folders, own, pixels, sources
 from caltech.data.audit import audit, of_files, report
@@ -34,13 +34,17 @@ def main() -> None:
     )
     parser.add_argument("command", choices=["audit", "verify"])
     parser.add_argument("overrides", nargs="*", help="as for caltech.train: data.root=FOLDER")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of options of your own")
     with errors.shown_as_messages():
         register()
         require_flags(sys.argv[1:], parser)
         arguments = parser.parse_args()
+        own = [f"hydra.searchpath=[{arguments.config_dir}]"] if arguments.config_dir else []
         with initialize_config_dir(config_dir=str(CONF)):
-            given = compose("train", arguments.overrides).data
+            cfg = compose("train", [*own, *arguments.overrides])
         errors.composed()
+        plugins.load(cfg.plugins)
+        given = cfg.data
         code = {"audit": audit_all, "verify": verify}[arguments.command](given)
     raise SystemExit(code)
 
