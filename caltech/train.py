@@ -12,8 +12,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from caltech import errors
-from caltech.config import build, hydra_targets, register
+from caltech import errors, plugins
+from caltech.config import build, hydra_targets, register, targets_of
 from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
@@ -64,6 +64,7 @@ def train(
         DivergedError: the loss is not finite.
     """
     validate(cfg)
+    plugins.load(cfg.plugins)
     cfg = provenance.settled(cfg)
     device = choose_device(cfg.device, cfg.gpu_share, cfg.workers)
     be_deterministic(cfg.deterministic, device)
@@ -76,6 +77,7 @@ def train(
 
     data = build(cfg.data)
     augment = build(cfg.augment)
+    plugins.require_augment(augment, cfg.augment._target_, data.side, data.crop)
     model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
     require_fit(model, data.crop, len(data.classes))
     if cfg.start is not None:
@@ -88,8 +90,10 @@ def train(
     is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
     learner = learner_of(cfg, trainable if is_cached else model, trainable, device)
 
+    plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
+
     with directory.claimed(waits=folder is not None):
-        made_from = provenance.collect(data, model, device)
+        made_from = provenance.collect(data, model, device, plugins.digests(targets_of(cfg)))
         result = Result.read(directory, pruned_too=True)
         if cfg.rerun and (result or not provenance.is_begun(directory, made_from)):
             directory.set_aside()

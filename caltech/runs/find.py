@@ -21,6 +21,8 @@ from caltech.runs.result import Result
 log = logging.getLogger(__name__)
 
 KEY = "[0-9a-f]{10}"
+# In a run's config, as it writes it: to read it all takes 20 ms a run.
+_TRAINED_ON_VALIDATION = re.compile(r"^ +train_on_validation: true$", re.MULTILINE)
 
 
 def find(
@@ -105,6 +107,12 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             log.warning("%s The run is not considered.", error)
             continue
         if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
+            continue
+        if _TRAINED_ON_VALIDATION.search(directory.config.read_text("utf-8")):
+            log.warning(
+                "%s trained on its validation images and is not considered for run=best. Type "
+                "run=%s for it.", directory, directory.path.name,
+            )  # fmt: skip
             continue
         measured = result.objective, -result.best["val/loss"]
         name = made_from["name"], made_from["sha256"]

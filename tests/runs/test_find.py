@@ -52,6 +52,14 @@ def test_the_best_run_is_that_of_highest_validation_accuracy(store, found):
     assert found("best", study="first") == worse
 
 
+def test_a_run_that_trained_on_its_validation_images_is_not_the_best(store, found, caplog):
+    best = store("study", "bbb", validation=0.8)
+    final = store("study", "ccc", validation=0.99)
+    (final / "config.yaml").write_text("key: ccc\nsplit:\n  train_on_validation: true\n")
+    assert found("best") == best
+    assert "ccc trained on its validation images" in caplog.text
+
+
 def test_the_best_runs_of_two_data_sets_are_not_compared(store, found, caplog):
     """That of the data set which was trained on last is taken, and the others are told."""
     last = store("study", "bbb", validation=0.8)
