@@ -167,10 +167,10 @@ def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     """For each point the values that differ: parameters, and config keys that these do not tell."""
     flats = []
     for runs in points:
-        params = {group: option for group, (option, _) in ADDED.items()} | runs[0].params
-        params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
+        added = {name: option for name, (option, _) in ADDED.items()}
+        params = {k: v for k, v in (added | runs[0].params).items() if k not in NOT_SHOWN}
         deeper = {k: _shown(v) for k, v in runs[0].config.items() if k != "seed"}
-        flats.append(params | {k: v for k, v in deeper.items() if k not in params})
+        flats.append(params | {k: v for k, v in deeper.items() if k not in runs[0].params})
     names = list(dict.fromkeys(name for flat in flats for name in flat))
     parameters = {name for runs in points for name in runs[0].params}
     chosen: list[str] = []
