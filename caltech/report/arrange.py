@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from caltech.keys import ADDED, decisive, point_key
 from caltech.report.rows import FINISHED, Published, Row, Run, Table, flat
+from caltech.report.sources.options import GROUPS
 from caltech.settings import CONF
 from caltech.tracking.description import PLACES, chosen, hyperparameters
 
@@ -168,9 +169,10 @@ def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     flats = []
     for runs in points:
         added = {name: option for name, (option, _) in ADDED.items()}
-        params = {k: v for k, v in (added | runs[0].params).items() if k not in NOT_SHOWN}
+        params = {name: added.pop(name) for name in ADDED if name in GROUPS} | runs[0].params
+        params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
         deeper = {k: _shown(v) for k, v in runs[0].config.items() if k != "seed"}
-        flats.append(params | {k: v for k, v in deeper.items() if k not in runs[0].params})
+        flats.append(params | {k: v for k, v in (added | deeper).items() if k not in params})
     names = list(dict.fromkeys(name for flat in flats for name in flat))
     parameters = {name for runs in points for name in runs[0].params}
     chosen: list[str] = []
