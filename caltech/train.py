@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -31,7 +32,7 @@ from caltech.sweeps.processes import one_process
 from caltech.sweeps.study import trials
 from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
-from caltech.training import features, signals
+from caltech.training import features, groups, signals
 from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
 from caltech.training.fit import NOBODY, Observer, fit
@@ -88,7 +89,8 @@ def train(
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
     is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
-    learner = learner_of(cfg, trainable if is_cached else model, trainable, device)
+    network, depths = trainable if is_cached else model, partial(groups.depths, model, data.crop)
+    learner = learner_of(cfg, network, trainable, depths, device)
 
     plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
 
@@ -105,6 +107,9 @@ def train(
         told = description.describe(cfg, choices or {}, overrides, folder, made_from)
         description.record(told, goes_on)
         if goes_on:
+            if described := groups.describe(learner.optimizer):
+                groups.log_groups(described)
+                write_json(directory.groups, described)
             with tracker.watch(directory, is_needed) as watch:
                 if is_cached:
                     cache = Path(cfg.cache).expanduser()

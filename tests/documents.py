@@ -38,9 +38,10 @@ def _group(folder: Path, defaults: dict[str, str]) -> str:
 
 
 def _comment(path: Path) -> str:
-    """The lines of an option's head, without Hydra's own."""
-    head = re.match(r"(?:#.*\n)*", path.read_text()).group().splitlines()
-    return " ".join(line.removeprefix("#").strip() for line in head if "@package" not in line)
+    """The lines of an option's head, without Hydra's own; commands as such."""
+    head = re.match(r"(?:#.*\n)*", path.read_text()).group().replace("\\\n#  ", "")
+    lines = [line.removeprefix("#").strip() for line in head.splitlines() if "@package" not in line]
+    return " ".join(re.sub(r"(?<!`)(python -m .*)$", r"`\1`", line) for line in lines)
 
 
 def _values(path: Path) -> list[str]:

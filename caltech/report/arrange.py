@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from caltech.keys import ADDED, decisive, point_key
 from caltech.report.rows import FINISHED, Published, Row, Run, Table, flat
+from caltech.report.sources.options import GROUPS
 from caltech.settings import CONF
 from caltech.tracking.description import PLACES, chosen, hyperparameters
 
@@ -170,12 +171,11 @@ def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     """For each point the values that differ: parameters, and config keys that these do not tell."""
     flats = []
     for runs in points:
-        known = {name: option for name, (option, _) in ADDED.items()}
-        params = {k: v for k, v in known.items() if "." not in k} | runs[0].params
+        added = {name: option for name, (option, _) in ADDED.items()}
+        params = {name: added.pop(name) for name in ADDED if name in GROUPS} | runs[0].params
         params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
-        deeper = {k: v for k, v in known.items() if "." in k}
-        deeper |= {k: _shown(v) for k, v in runs[0].config.items() if k not in NOT_SHOWN}
-        flats.append(params | {k: v for k, v in deeper.items() if k not in params})
+        deeper = {k: _shown(v) for k, v in runs[0].config.items() if k not in NOT_SHOWN}
+        flats.append(params | {k: v for k, v in (added | deeper).items() if k not in params})
     names = list(dict.fromkeys(name for flat in flats for name in flat))
     parameters = {name for runs in points for name in runs[0].params}
     chosen: list[str] = []
