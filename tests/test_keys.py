@@ -148,7 +148,7 @@ def test_a_group_that_came_later_is_left_out_at_its_neutral_option(default):
     before = OmegaConf.to_container(default, resolve=True)
     for name, (option, _) in keys.ADDED.items():
         *group, leaf = name.split(".")
-        node = before[group[0]] if group else before
+        node = before.get(group[0], {}) if group else before
         if leaf in node:  # else of an option that is not chosen
             node.pop(leaf)
             assert key(f"{name}={option}") == default.key
