@@ -26,14 +26,13 @@ from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from caltech.config import build
-from caltech.errors import CaltechError, InputError
+from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
 from caltech.sweeps import records, table, trials
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.sweepers import GRID, require_launcher, require_search
-from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
 
