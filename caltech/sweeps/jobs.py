@@ -26,7 +26,7 @@ from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from caltech.config import build
-from caltech.errors import CaltechError, InputError
+from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
 from caltech.sweeps import records, table
@@ -34,7 +34,6 @@ from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
 from caltech.sweeps.sweepers import GRID, require_launcher, require_search, require_workers
-from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from omegaconf import DictConfig
 
 from caltech.config import build
-from caltech.errors import HeldError, InputError
+from caltech.errors import HeldError, InputError, queued_again
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Totals
 from caltech.tracking.description import Description, describe
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0  # between two copies of a run that trains
-REQUEUED = -1  # submitit's exit code, once it has put its job into the queue again
 
 
 @contextmanager
@@ -227,6 +226,6 @@ class MlflowWatch(Watch):
 def _end_by(error: BaseException) -> End:
     """Truthfully: FAILED for an error, KILLED for what a person or the system ended."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
-    if isinstance(error, SystemExit) and error.code == REQUEUED:
+    if queued_again(error):
         status = "SCHEDULED"  # it waits in a queue, and goes on from there
     return End(status, f"{type(error).__name__}: {error}", int(1000 * time.time()))
