@@ -75,12 +75,12 @@ def load(path: Path, key: str, parts: Mapping[str, Stateful]) -> dict[str, Any] 
 def require_own(path: Path, key: str) -> None:
     """Raise InputError if what `load` would go on from is another run's; weights are not read."""
     for candidate in (path, previous_of(path)):
+        saved = None
         with suppress(Exception):  # damaged, which load tells
             saved = torch.load(candidate, map_location="cpu", weights_only=True, mmap=True)
-            break
-    else:
-        return
-    _require_key(candidate, saved, key)
+        if isinstance(saved, dict):
+            _require_key(candidate, saved, key)
+            return
 
 
 def _require_key(path: Path, saved: Mapping[str, Any], key: str) -> None:

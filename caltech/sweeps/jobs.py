@@ -96,6 +96,7 @@ class NameSweep(Callback):
 
     config: DictConfig  # of the sweep, without the values that are swept over
     open = ExitStack()  # what ends with the sweep
+    failed: BaseException | None = None  # of the job before
     made: Sequence[Path] = ()  # what Hydra writes for the study before a job is launched
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -121,8 +122,13 @@ class NameSweep(Callback):
                 own.append(f"hydra.sweeper._target_={GRID}")  # a job's config is to agree
             config.hydra.overrides.hydra.extend(own)
 
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        let_go(NameSweep.failed)  # Hydra's functions, too, have ended by now
+
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         job_return.cfg = job_return.hydra_cfg = None  # kept to the end of a sweep, read by nobody
+        ended_by = job_return._return_value  # what a job that failed raised
+        NameSweep.failed = ended_by if isinstance(ended_by, BaseException) else None
 
 
 @contextmanager

@@ -105,8 +105,8 @@ def _find(store: Store, directory: RunDirectory, contents: Contents, note: Note)
     if run is None:
         run = next(store.search(run=contents.id), None)
         told = note.told(run.info.run_id) if run else _former(store, directory, contents)
-    if run is not None and told.status == RUNNING != run.info.status:  # it was taken for dead
-        told = replace(told, status="")
+    if run is not None and told.status == RUNNING and run.info.status in (KILLED, "FAILED"):
+        told = replace(told, status=run.info.status)  # it was taken for dead, or lost
     if told is None:
         tags = {**contents.description.tags, "run": contents.id}
         run = store.create(contents.description.name, tags, contents.started)
