@@ -224,14 +224,14 @@ def _require_one_option(words: Sequence[str], groups: Sequence[str]) -> None:
 def _require_leading(words: Sequence[str], cfg: DictConfig) -> None:
     """Raise InputError for a reference that was typed and leads nowhere, or to itself."""
     for word in map(Word.of, words):
-        if "${" not in (word.value or "") or word.key.startswith("hydra"):
-            continue
+        if "${" not in (word.value or "") or word.key not in ROOT:
+            continue  # within a group it is told by the run (settings.require_resolved)
         try:
             OmegaConf.select(cfg, word.key)
         except (OmegaConfBaseException, RecursionError) as error:
             is_itself = isinstance(error, RecursionError) or "ecursi" in str(error)
             said = "it refers to itself" if is_itself else str(error).splitlines()[0].rstrip(".")
-            example = ROOT[word.key].example if word.key in ROOT else ""
+            example = ROOT[word.key].example
             raise InputError(
                 f"{word} is not allowed: {said}. Type {word.key}={example or 'VALUE'}."
             ) from error

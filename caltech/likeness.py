@@ -46,12 +46,14 @@ def values_like(value: str) -> list[str]:
     return [value, *like, bare, bare.casefold(), spaced]
 
 
-def library(word: Word) -> str:
+def library(word: Word, groups: Mapping[str, Sequence[str]]) -> str:
     """The words for a set or network of a library, or one's own folder, typed as a group's option.
 
     Empty if it is none.
     """
     value = (word.value or "").strip("'\"")
+    if value.casefold() in groups[word.key]:
+        return ""
     if word.key == "data":
         from torchvision import datasets
 

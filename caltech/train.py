@@ -133,6 +133,8 @@ def prepared(
 def unseen(cfg: DictConfig) -> str | None:
     """Look at all that training is refused for, fetching nothing; what would have to be fetched."""
     build(cfg.tracking)
+    root = logging.getLogger()  # its file would stay where nothing is computed
+    root.handlers = [each for each in root.handlers if not isinstance(each, logging.FileHandler)]
     try:
         with fetching.forbidden():
             prepared(cfg, choose_device(cfg.device))

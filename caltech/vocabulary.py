@@ -99,9 +99,7 @@ class Vocabulary:
             return f"Leave {text} out."
         if swept := likeness.swept(word):
             return f"Type --multirun {swept}."
-        given = (word.value or "").casefold()
-        is_new = word.key in self.groups and given not in self.groups[word.key]
-        if is_new and (of_library := likeness.library(word)):
+        if word.key in self.groups and (of_library := likeness.library(word, self.groups)):
             return f"Type {of_library}."
         is_there = words.deepest(self.cfg, word.key)[2] is None or argument(self.cfg, word.key)
         exact, close = ("" if is_there else likeness.elsewhere(word, like) for like in (1.0, 0.75))

@@ -162,6 +162,8 @@ def _not_taken(cfg: DictConfig, group: str, name: str, value: Any) -> str | None
         return f"it is a list of {length} numbers"
     if texts:
         return None
+    if isinstance(value, list):  # 0 is 0.0 to a key
+        value = [float(each) if isinstance(each, int) else each for each in value]
     if not node._target_.startswith("torch.optim.") or group != "optimizer":
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, list)):
