@@ -14,16 +14,18 @@ keys        what a run is: its key
 composer    Hydra's loader of configs, with our checks
 vocabulary  whether a word is right, and the nearest words that are
 trust       what a config file may say of Hydra
+flags       what begins with a dash
+likeness    what is like what was typed
 words       one word of a command line
 plugins     code of one's own that a config may name
 settings    what may be typed: each root key once
 cache       a big array on disk, computed once
 files       whole, or not there, or found out
+fetching    whether what is not on this machine may be fetched
 errors      sentences instead of tracebacks
 metrics     the names of all numbers
 
 A file imports what stands below it in this list, and of the folders that stand together neither
-sweeps, inference and report, nor training and tracking, nor data and models, nor vocabulary and
-trust each other
-(pyproject.toml: importlinter).
+sweeps, inference and report, nor training and tracking, nor data and models, nor vocabulary, trust
+and flags each other (pyproject.toml: importlinter).
 """

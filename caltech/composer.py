@@ -6,7 +6,8 @@ jobs wherever that runs, of a report and of an audit.
 """
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hydra._internal.hydra
@@ -16,10 +17,11 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
+from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import CaltechError, InputError
 from caltech.settings import CONF, ROOT, options, require_places
@@ -27,9 +29,14 @@ from caltech.trust import require_harmless
 from caltech.vocabulary import Vocabulary
 from caltech.words import NOTHING, Word, is_of_its_type
 
+# Hydra's own launchers, and ours that build on them.
+LAUNCHERS = {"joblib": "parallel", "submitit_slurm": "slurm"}
+
 
 class Composer(ConfigLoaderImpl):
     """Jobs in other processes bring it with them."""
+
+    _composes_job = False
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
@@ -46,6 +53,7 @@ class Composer(ConfigLoaderImpl):
     def _load_configuration(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, **details: Any
     ) -> DictConfig:
+        self._require_launcher(overrides)
         try:
             cfg = super()._load_configuration(config_name, overrides, run_mode, **details)
         except CaltechError:
@@ -57,7 +65,11 @@ class Composer(ConfigLoaderImpl):
             self.vocabulary(config_name, overrides, run_mode).require(doubtful)
         if details["from_shell"]:
             _require_one_option(overrides, cfg.hydra.runtime.choices)
+            for said in () if self._composes_job else _idle(overrides, cfg):
+                print(f"warning: {said}", file=sys.stderr)
         require_places(cfg)
+        if not sweeps:
+            _require_leading(overrides, cfg)
         return cfg
 
     def load_sweep_config(
@@ -69,12 +81,35 @@ class Composer(ConfigLoaderImpl):
                     f"{word} is one of a job's words, and jobs of a sweep do not change Hydra's "
                     "own settings. Type it beside --multirun."
                 )
-        return super().load_sweep_config(master_config, sweep_overrides)
+        self._composes_job = True
+        try:
+            return super().load_sweep_config(master_config, sweep_overrides)
+        finally:
+            self._composes_job = False
+
+    def _require_launcher(self, words: Sequence[str]) -> None:
+        """Raise InputError for a launcher of Hydra's in whose place is one of ours."""
+        for word in map(Word.of, words):
+            own = LAUNCHERS.get(word.value or "") if word.key == "hydra/launcher" else None
+            if word.key == "hydra/launcher" and (word.value or "").startswith("ray"):
+                if "ray" not in self.get_group_options("hydra/launcher"):
+                    raise InputError(f"{word} needs Ray. Type: pip install 'caltech[ray]'")
+            elif own:
+                raise InputError(
+                    f"{word} is Hydra's, and knows nothing of cores and GPUs. Type "
+                    f"hydra/launcher={own}."
+                )
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         result = super()._load_single_config(default, repo)
         if not _is_ours(result, default.config_path):
-            require_harmless(result.config, _file(result, default.config_path))
+            file, group = _file(result, default.config_path), str(default.config_path).split("/")[0]
+            if group in ("experiment", "sweep") and default.package not in ("", "_global_"):
+                raise InputError(
+                    f"{file}: its values would be those of {default.package}, which nothing "
+                    "reads. Type # @package _global_ as its first line."
+                )
+            require_harmless(result.config, file)
         return result
 
     def _process_config_searchpath(
@@ -113,6 +148,9 @@ class Composer(ConfigLoaderImpl):
     def _options(self, group: str) -> list[str]:
         """A group's options, those in folders of its own by their paths."""
         own = self.get_group_options(group, ObjectType.CONFIG)
+        if group == "hydra/launcher":
+            unfit = {*LAUNCHERS, *({"ray_cluster"} if "ray" not in own else ())}
+            return [each for each in own if each not in unfit]
         if group.startswith("hydra/"):
             return own
         folders = self.get_group_options(group, ObjectType.GROUP)
@@ -128,6 +166,11 @@ class Composer(ConfigLoaderImpl):
         error: Exception,
     ) -> InputError:
         """Hydra's error as the first word that explains it, or else as its first line."""
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file == config_name:
+            return InputError(
+                f"There is no {config_name}.yaml among the configs. Leave --config-name and "
+                "--config-path out; --config-dir FOLDER adds a folder of experiments of your own."
+            )
         try:
             self.vocabulary(config_name, words, run_mode).require(words)
         except InputError as explained:
@@ -155,7 +198,7 @@ def _is_doubtful(text: str, sweeps: bool, cfg: DictConfig) -> bool:
     """
     word = Word.of(text)
     root = re.split(r"[.@/\[]", word.key)[0]
-    if word.prefix and (root == word.key or root not in {*ROOT, "hydra"}):
+    if word.prefix and (root == word.key or root not in ROOT):
         return True
     value = word.value or ""
     is_group = _is_group(word.key)
@@ -187,6 +230,35 @@ def _require_one_option(words: Sequence[str], groups: Sequence[str]) -> None:
         before = typed.setdefault(word.key, str(word)) if word.key in groups else str(word)
         if before != str(word):
             raise InputError(f"{before} and {word} cannot both be. Type {before} or {word}.")
+
+
+def _require_leading(words: Sequence[str], cfg: DictConfig) -> None:
+    """Raise InputError for a reference that was typed and leads nowhere, or to itself."""
+    for word in map(Word.of, words):
+        if "${" not in (word.value or "") or word.key not in ROOT:
+            continue  # within a group it is told by the run (settings.require_resolved)
+        try:
+            OmegaConf.select(cfg, word.key)
+        except (OmegaConfBaseException, RecursionError) as error:
+            is_itself = isinstance(error, RecursionError) or "ecursi" in str(error)
+            said = "it refers to itself" if is_itself else str(error).splitlines()[0].rstrip(".")
+            example = ROOT[word.key].example
+            raise InputError(
+                f"{word} is not allowed: {said}. Type {word.key}={example or 'VALUE'}."
+            ) from error
+
+
+def _idle(words: Sequence[str], cfg: DictConfig) -> Iterator[str]:
+    """What is typed and does nothing, as step_size does to a constant schedule."""
+    choices = cfg.hydra.runtime.choices
+    if any(Word.of(word).key in choices and "," in word for word in words):
+        return  # some of the options may read it
+    read = str(OmegaConf.to_container(cfg, resolve=False))
+    for word in map(Word.of, words):
+        if word.key in ROOT and ROOT[word.key].decides is None and f"${{{word.key}}}" not in read:
+            readers = {group for group, option in options() if f"${{{word.key}}}" in str(option)}
+            shown = " and ".join(f"{group}={choices[group]}" for group in sorted(readers))
+            yield f"{word} does nothing here: {shown} does not use it."
 
 
 def _is_ours(result: ConfigResult, name: str | None) -> bool:

@@ -90,7 +90,7 @@ def _as_typed(cfg: DictConfig) -> dict[str, Any]:
     values = {}
     for name in (name for name, key in ROOT.items() if key.decides and name in cfg):
         value = cfg[name]
-        if isinstance(value, DictConfig):
+        if OmegaConf.is_config(value):
             value = OmegaConf.to_container(value, resolve=True)
         if isinstance(value, dict):
             value = copy.deepcopy(value)

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,12 +47,14 @@ def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
 
 
 def _is_place(path: str) -> bool:
+    if os.name != "nt" and re.match(r"[A-Za-z]:[\\/]", path):
+        return False  # of another system: a folder of that name would be made here
     with suppress(RuntimeError):  # ~ without a home directory
         return path != "" and "\0" not in path and bool(Path(path).expanduser())
     return False
 
 
-_PLACE = (_is_place, "it is the path of a folder, and ~ is the home directory if there is one")
+_PLACE = (_is_place, "it is the path of a folder here, and ~ is the home directory if there is one")
 # What Hydra and the tracker are told of a run, and what it is found by: computed from all the rest.
 COMPUTED = {"key": "${run_key:}"}
 

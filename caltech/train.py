@@ -7,17 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from torch import nn
 
-from caltech import errors, plugins
+from caltech import errors, fetching, plugins
 from caltech.config import build, hydra_targets, register, targets_of
 from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
+from caltech.flags import require_flags
 from caltech.models.classifier import Classifier, require_batch_of_one, require_fit
 from caltech.models.freeze import frozen_digest, split_frozen
 from caltech.runs import checkpoint, provenance
@@ -37,7 +40,6 @@ from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
 from caltech.training.fit import NOBODY, Observer, fit
 from caltech.training.inputs import Images
-from caltech.words import require_flags
 
 log = logging.getLogger(__name__)
 
@@ -68,31 +70,13 @@ def train(
     plugins.load(cfg.plugins)
     cfg = provenance.settled(cfg)
     device = choose_device(cfg.device, cfg.gpu_share, cfg.workers)
-    be_deterministic(cfg.deterministic, device)
-    torch.manual_seed(cfg.seed)
-
     directory, folder, tracker = RunDirectory(cfg.directory), sweep(), build(cfg.tracking)
     is_needed = folder is None  # a sweep has seen to the store, and outlasts its outages
     if cfg.rerun or not directory.result.is_file():
         tracker.open(Path(cfg.output), is_needed)
 
-    data = build(cfg.data)
-    augment = build(cfg.augment)
-    plugins.require_augment(augment, cfg.augment._target_, data.side, data.crop)
-    model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
-    require_fit(model, data.crop, len(data.classes))
-    if cfg.start is not None:
-        begin_from(cfg.start, Path(cfg.output), model, data)
-    build(cfg.freeze, model, size=data.crop)
-    if 1 in (cfg.batch_size, len(data.train) % cfg.batch_size):
-        require_batch_of_one(model, data.crop, cfg.batch_size)
-    model.to(device, memory_format=torch.channels_last)
-    frozen, trainable = split_frozen(model)
-    is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
-    network, depths = trainable if is_cached else model, partial(groups.depths, model, data.crop)
-    learner = learner_of(cfg, network, trainable, depths, device)
-
-    plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
+    data, augment, model, frozen, learner = prepared(cfg, device)
+    data.complete()
 
     with directory.claimed(waits=folder is not None):
         made_from = provenance.collect(data, model, device, plugins.digests(targets_of(cfg)))
@@ -111,7 +95,7 @@ def train(
                 groups.log_groups(described)
                 write_json(directory.groups, described)
             with tracker.watch(directory, is_needed) as watch:
-                if is_cached:
+                if frozen is not None:
                     cache = Path(cfg.cache).expanduser()
                     parts = data, augment, learner.precision, device, cache
                     inputs = features.extract(frozen, *parts)
@@ -126,6 +110,49 @@ def train(
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     return result
+
+
+def prepared(
+    cfg: DictConfig, device: torch.device
+) -> tuple[Dataset, Any, Classifier, nn.Module | None, Learner]:
+    """What a run is computed with, once all that it may be refused for has been looked at.
+
+    Returns:
+        Data, augmentation, model, what of that is frozen and can be computed once, what learns.
+    """
+    be_deterministic(cfg.deterministic, device)
+    torch.manual_seed(cfg.seed)
+    data = build(cfg.data)
+    augment = build(cfg.augment)
+    plugins.require_augment(augment, cfg.augment._target_, data.side, data.crop)
+    model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
+    require_fit(model, data.crop, len(data.classes))
+    if cfg.start is not None:
+        begin_from(cfg.start, Path(cfg.output), model, data)
+    build(cfg.freeze, model, size=data.crop)
+    if 1 in (cfg.batch_size, len(data.train) % cfg.batch_size):
+        require_batch_of_one(model, data.crop, cfg.batch_size)
+    model.to(device, memory_format=torch.channels_last)
+    frozen, trainable = split_frozen(model)
+    is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
+    network, depths = trainable if is_cached else model, partial(groups.depths, model, data.crop)
+    learner = learner_of(cfg, network, trainable, depths, device)
+    plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
+    return data, augment, model, frozen if is_cached else None, learner
+
+
+def unseen(cfg: DictConfig) -> str | None:
+    """Look at all that training is refused for, fetching nothing; what would have to be fetched."""
+    build(cfg.tracking)
+    root = logging.getLogger()  # its file would stay where nothing is computed
+    root.handlers = [each for each in root.handlers if not isinstance(each, logging.FileHandler)]
+    try:
+        with fetching.forbidden():
+            plugins.load(cfg.plugins)
+            prepared(cfg, choose_device(cfg.device, cfg.gpu_share, cfg.workers))
+    except fetching.NotHereError as error:
+        return str(error)
+    return None
 
 
 def compute(
@@ -192,9 +219,12 @@ def compose_and_train(cfg: DictConfig) -> float | None:
         if cfg.dry_run:
             validate(cfg)
             runs = [provenance.settled(each) for each in seeds.repeated(cfg)]
+            missing = unseen(runs[0])
             record.status = state_of(RunDirectory(run.directory) for run in runs)
             if sweep() is None:
                 print(seeds.states(runs))
+            if missing is not None:
+                log.warning("%s. What depends on it was not looked at.", missing)
             return None
         with refusal_recorded(cfg, choices, overrides, sweep()):
             validate(cfg)

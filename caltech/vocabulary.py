@@ -7,6 +7,7 @@ fits. What to type instead is the nearest word that is right by the same test.
 import copy
 import dataclasses
 import difflib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,13 +16,13 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType, ValidationError
 
-from caltech import words
+from caltech import likeness, words
 from caltech.errors import InputError
 from caltech.settings import COMPUTED, ROOT, kind, refusal
-from caltech.words import NOTHING, Word, argument, paths, plain, shell, values_like
+from caltech.words import NOTHING, Word, argument, paths, plain, shell
 
 SWEPT = 1000  # so many values of a sweep are looked at
 
@@ -64,8 +65,11 @@ class Vocabulary:
             return f"{text} has no value."
         if override.is_sweep_override() and self.sweeps is False:
             return f"{text} has several values, and a command without --multirun is one run."
-        if override.value_type in (ValueType.INTERVAL_SWEEP, ValueType.GLOB_CHOICE_SWEEP):
-            return None
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            is_group = word.key in self.groups
+            return None if is_group else f"{text}: glob() is of groups, and {word.key} is none."
+        if override.value_type is ValueType.INTERVAL_SWEEP:
+            return self._key_problem(word) or self._space_problem(word, override.value())
         if word.key in self.groups:
             return self._option_problem(word, override)
         return self._key_problem(word) or self._value_problem(word, override)
@@ -93,15 +97,17 @@ class Vocabulary:
         word = Word.of(text)
         if word.prefix == "~":
             return f"Leave {text} out."
-        if swept := words.swept(word):
+        if swept := likeness.swept(word):
             return f"Type --multirun {swept}."
-        is_there = self._deepest(word.key)[2] is None or argument(self.cfg, word.key)
-        exact, close = ("" if is_there else words.elsewhere(word, like) for like in (1.0, 0.75))
+        if word.key in self.groups and (of_library := likeness.library(word, self.groups)):
+            return f"Type {of_library}."
+        is_there = words.deepest(self.cfg, word.key)[2] is None or argument(self.cfg, word.key)
+        exact, close = ("" if is_there else likeness.elsewhere(word, like) for like in (1.0, 0.75))
         if near := [exact] if exact else self.nearest(text) or [*filter(None, [close])]:
             return f"Type {', or '.join(near)}."
         if word.prefix:
             return f"Leave {text} out."
-        if "." in word.key or self._deepest(word.key)[2] is None:
+        if "." in word.key or words.deepest(self.cfg, word.key)[2] is None:
             shown = "hydra" if word.key.startswith("hydra") else "job"
             return f"Type --cfg {shown} to see what is there."
         scalars = [key for key in self.cfg if key not in {*self.choices, *COMPUTED, "hydra"}]
@@ -123,10 +129,7 @@ class Vocabulary:
             return None
         if first.value is None and not self._keys_like(first.key):
             return None
-        given = " ".join([texts[0], *rest])
-        word = re.sub(r"\s*([,=])\s*", r"\1", given).rstrip(",")
-        key, _, value = word.partition("=") if "=" in word else word.partition(" ")
-        return given, f"{key}={value}"
+        return " ".join([texts[0], *rest]), likeness.joined([texts[0], *rest])
 
     def _option_problem(self, word: Word, override: Override) -> str | None:
         known = self.groups[word.key]
@@ -153,6 +156,8 @@ class Vocabulary:
                 + ", and none can be added" * bool(word.prefix)
                 + "."
             )
+        if words.deepest(self.cfg, word.key)[1:] == ("hydra", word.key[6:]):
+            return f"{word.key} is no key of Hydra's."
         if word.prefix == "~" and word.key in self.cfg:
             return f"{word} is not allowed: no key can be removed."
         takes_text = word.key in ROOT and ROOT[word.key].type is str
@@ -160,13 +165,29 @@ class Vocabulary:
             return f"{word} is not allowed: nothing is typed as null."
         return None
 
+    def _space_problem(self, word: Word, space: Any) -> str | None:
+        if word.key in self.groups:
+            return f"{word} is not allowed: {word.key} has options, and no interval."
+        if reason := words.empty_space(space):
+            return f"{word} {reason}."
+        low, high = space.start, space.end
+        inner = 0 if isinstance(low, int) and isinstance(high, int) else (high - low) * 1e-9
+        for end in (low + inner, high - inner):  # an end itself is hardly ever tried
+            text = f"{word.prefix}{word.key}={end}"
+            (one,) = OverridesParser.create().parse_overrides([text])
+            if self._value_problem(Word.of(text), one):
+                return f"{word} is not allowed: {kind(word.key) or 'its ends do not fit'}."
+        return None
+
     def _value_problem(self, word: Word, override: Override) -> str | None:
         each = [override]
         if override.is_sweep_override():
-            values = [
-                value
-                for value, _ in zip(override.sweep_string_iterator(), range(SWEPT), strict=False)
-            ]
+            try:
+                values = [*itertools.islice(override.sweep_string_iterator(), SWEPT)]
+            except ValueError as error:  # a range of step 0
+                return f"{word} has no values: {error}."
+            if not values:
+                return f"{word} has no values."
             texts = [f"{word.prefix}{word.key}={value}" for value in values]
             each = OverridesParser.create().parse_overrides(texts)
         cfg = copy.deepcopy(self.cfg)
@@ -191,7 +212,7 @@ class Vocabulary:
         said = str(error).splitlines()[0].rstrip(".")
         if isinstance(error, (ValidationError, UnsupportedValueType)):
             return f"{word} is not allowed: {kind(word.key) or said}."
-        node, path, missing = self._deepest(word.key)
+        node, path, missing = words.deepest(self.cfg, word.key)
         if missing is None:
             there = f"{word.key} is there already, and needs no +"
             said = re.sub("^Key '(.*)' is not in struct$", r"it has no \1 within", said)
@@ -204,28 +225,19 @@ class Vocabulary:
         owner = f"{path}={option}" if option else path
         return f"{word.key} is no key: {owner} has {names or 'nothing within'}."
 
-    def _deepest(self, key: str) -> tuple[Any, str, str | None]:
-        """How far a key leads: the node there, its path, and the name that it does not have."""
-        node, path = self.cfg, ""
-        for name in key.split("."):
-            if not isinstance(node, DictConfig) or node._is_none() or name not in node:
-                return node, path, name
-            node, path = node._get_node(name), f"{path}.{name}".lstrip(".")
-        return node, path, None
-
     def _candidates(self, word: Word) -> Iterator[list[str]]:
         """Words like this one, the nearest first: of one key, then of another."""
-        if argument(self.cfg, word.key) or self._is_open(word.key):
-            values = [] if word.value is None else values_like(word.value)
+        is_there = word.key in self.groups or words.deepest(self.cfg, word.key)[2] is None
+        if not is_there and (argument(self.cfg, word.key) or words.is_open(self.cfg, word.key)):
+            values = [] if word.value is None else likeness.values_like(word.value)
             yield [f"+{word.key}={value}" for value in values]
-        is_there = word.key in self.groups or self._deepest(word.key)[2] is None
         others = [] if is_there else self._keys_like(word.key)
         for key in dict.fromkeys([word.key, *others]):
-            values = [] if word.value is None else values_like(word.value)
+            values = [] if word.value is None else likeness.values_like(word.value)
             if key in self.groups:
                 given = (word.value or "").split(",")
                 wrong = next((one for one in given if one not in self.groups[key]), given[0])
-                like = self._options_like(key, wrong)
+                like = likeness.options_like(key, self.groups[key], wrong)
                 values += [(word.value or "").replace(wrong, each) or each for each in like]
             for prefix in dict.fromkeys([word.prefix, ""]):
                 yield [f"{prefix}{key}={value}" for value in values]
@@ -235,26 +247,19 @@ class Vocabulary:
             yield [f"{key}={example}"]
         if word.value is None:  # an option, or its file, without its group
             for group in self.groups:
-                yield [f"{group}={each}" for each in self._options_like(group, word.key, 0.9)]
-
-    def _options_like(self, group: str, value: str, cutoff: float = 0.6) -> list[str]:
-        path = re.sub(r"\.ya?ml$", "", plain(value).strip("'\"/ ").replace("\\", "/"))
-        name = path.rpartition(f"{group}/")[2].casefold()
-        by_name = {option.casefold(): [option] for option in self.groups[group]}
-        for option in self.groups[group]:  # by the last part of their names, too
-            by_name.setdefault(option.casefold().rpartition("/")[2], []).append(option)
-        near = difflib.get_close_matches(name, by_name, n=3, cutoff=cutoff)
-        close = [name] if name in by_name else near
-        return [option for each in close for option in by_name[each]]
+                yield [
+                    f"{group}={each}"
+                    for each in likeness.options_like(group, self.groups[group], word.key, 0.9)
+                ]
 
     def _keys_like(self, key: str) -> list[str]:
         """Keys that are there, by their whole names or the last parts of those."""
         key = plain(key).partition("@")[0].strip("-+~ '\"").casefold().replace("-", "_")
         there = [*self.groups, *paths(self.cfg, key.startswith("hydra"))]
-        _, within, missing = self._deepest(key)
+        _, within, missing = words.deepest(self.cfg, key)
         if within and missing:  # it is in there, if anywhere
             there = [path for path in there if path.startswith(f"{within}.")]
-            return words.near_names(
+            return likeness.near_names(
                 missing, {path.rpartition(".")[2]: path for path in reversed(there)}
             )
         named = {path.casefold().rpartition(".")[2]: path for path in reversed(there)}
@@ -270,11 +275,6 @@ class Vocabulary:
         if key in ROOT and ROOT[key].example:
             return ROOT[key].example
         value = OmegaConf.select(self.cfg, key, default="", throw_on_missing=False)
+        if isinstance(value, ListConfig):
+            return str(OmegaConf.to_container(value, resolve=True)).replace(" ", "")
         return "" if isinstance(value, Container) else value
-
-    def _is_open(self, key: str) -> bool:
-        """Whether a key that is not there can be added, as to hydra.job.env_set."""
-        node, path, missing = self._deepest(key)
-        is_open = isinstance(node, DictConfig) and not node._is_none() and not node._is_typed()
-        is_open &= not path.startswith(("hydra.sweeper", "hydra.launcher"))
-        return is_open and path.startswith("hydra.") and f"{path}.{missing}" == key

@@ -1,7 +1,6 @@
 """A word of the command line: how it is read, and what is like it."""
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import re
@@ -9,20 +8,19 @@ import shlex
 import types
 import typing
 import unicodedata
-from argparse import ArgumentParser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import DictConfig, OmegaConf
 
-from caltech.errors import InputError
-from caltech.settings import CONF, KINDS, ROOT, kind, options
+from caltech.settings import KINDS, ROOT, kind, options
 
 NOTHING = {"none", "nil", "nothing", "undefined"}  # other languages' words for null
 
-PAIR = r"([\w./]+)\s*:\s*(?:[\"']([^\"']*)[\"']|([^,}]+))"  # of {name:value, name:value}
 SWITCHES = {"yes", "no", "on", "off", "y", "n", "t", "f", "true", "false", "1", "0"}
+# What Hydra takes for several values, and Optuna for a space.
+FUNCTIONS = ("choice", "range", "interval", "glob", "sort", "shuffle", "tag", "int", "float")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,77 +54,6 @@ def plain(text: str) -> str:
     return "".join(ascii_of.get(unicodedata.category(each), each) for each in text)
 
 
-def require_flags(arguments: Sequence[str], parser: ArgumentParser | None = None) -> None:
-    """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
-    parser = parser or get_args_parser()
-
-    def refuse(message: str) -> None:
-        raise InputError(f"{message}. Type {_instead_of(message)}.")
-
-    parser.error = refuse
-    for argument in arguments:
-        if plain(argument).startswith("-") and not argument.startswith("-"):
-            raise InputError(
-                f"{argument} begins with no dash of a keyboard. Type {plain(argument)}."
-            )
-    given, rest = parser.parse_known_args(arguments)
-    known = [each for each in parser._option_string_actions if each.startswith("--")]
-    for flag in rest:
-        if flag.startswith("-"):
-            after = [*arguments[list(arguments).index(flag) + 1 :], ""][0]
-            raise InputError(
-                f"{flag} is no flag; keys and groups are typed without dashes, as KEY=VALUE. "
-                f"Type {_meant(flag, '' if after.startswith('-') else after, known)}."
-            )
-    package = getattr(given, "package", None)
-    if package and not given.cfg:
-        raise InputError(f"--package is of --cfg alone. Type --cfg job --package {package}.")
-    if package and package.partition(".")[0] not in {*ROOT, "hydra", "_global_"}:
-        near = difflib.get_close_matches(package, ROOT, n=1) or ["optimizer"]
-        raise InputError(f"{package} is no key of the config. Type --package {near[0]}.")
-
-
-def _meant(flag: str, after: str, known: Sequence[str]) -> str:
-    """A key in place of what is no flag, or else a flag; never one that has a training start."""
-    flag, equals, value = flag.partition("=")
-    name = flag.lstrip("-").replace("-", "_")
-    keys = [*ROOT, *(path.name for path in CONF.iterdir() if path.is_dir())]
-    after = after if "=" not in after else ""
-    if name.partition(".")[0] in keys and "." in name:
-        return f"{name}={value or after or 'VALUE'}"
-    if name == "sweep" and not value and not after and "--multirun" in known:
-        return "--multirun"
-    near = difflib.get_close_matches(name, keys, n=1, cutoff=0.75)
-    flags = [each for each in known if each not in ("--run", "--experimental-rerun")]
-    if not near and (like := difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)):
-        return like[0]
-    if not near and (value or after):
-        near = difflib.get_close_matches(name, keys, n=1, cutoff=0.65)
-    for key in near:
-        if key in ROOT and ROOT[key].type is bool:
-            return f"{key}={truth(value if equals else after)}"
-        return f"{key}={value or after or 'VALUE'}"
-    return "--help"
-
-
-def _instead_of(message: str) -> str:
-    """What to type in place of what a parser of flags does not take, by what it says."""
-    said = re.match(r"argument (--[\w-]+)(?:/(-\w+))?: (.*)", message, re.DOTALL)
-    flag, short, reason = said.groups() if said else ("", "", "")
-    values = {"--cfg": "job", "--info": "defaults", "--package": "optimizer"}
-    if ignored := re.match(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
-        word = ignored[1]
-        if word and short and (key := f"{short[1:]}{word}".partition("=")[0]) in ROOT:
-            is_switch = ROOT[key].type is bool and "=" not in word
-            return f"{key}=true" if is_switch else f"{short[1:]}{word}"
-        return f"{flag} {shell(word)}" if Word.of(word).value is not None else "--help"
-    if reason.startswith(("expected one argument", "invalid choice")) and flag in values:
-        return f"{flag} {values[flag]}"
-    if reason.startswith("expected one argument"):
-        return f"{flag} VALUE"
-    return "--help to see what is possible"
-
-
 def truth(value: str) -> str:
     """The true or false that a word for it may have meant."""
     return "false" if value.casefold() in ("false", "no", "off", "n", "f", "0") else "true"
@@ -137,28 +64,21 @@ def unreadable(text: str) -> str:
     value = Word.of(text).value or ""
     if odd := [each for each in text if each != plain(each)]:
         return f"{text} has characters of a text program: {' '.join(odd)}."
+    if re.search(r"^\s*,|,\s*,|,\s*$", value):
+        return f"{text} has nothing beside a comma."
+    name, called, _ = value.partition("(")
+    if called and re.fullmatch(r"\w+", name) and name not in FUNCTIONS:
+        return f"{text}: {name} is none of {', '.join(FUNCTIONS)}."
     for opening, closing in ("[]", "{}", "()"):
         if value.count(opening) != value.count(closing):
             return f"{text}: not every {opening} has its {closing}."
     for quote in "'\"":
         if value.count(quote) % 2:
             return f"{text}: a quotation mark is not closed."
+    if called and name in FUNCTIONS:
+        inside = value[len(name) :][1:-1]
+        return f"{text}: {name}() " + (f"does not take {inside}." if inside else "is empty.")
     return f"{text} cannot be read: signs, spaces and letters beyond ASCII are put in quotes."
-
-
-def values_like(value: str) -> list[str]:
-    """Values like one that was typed: as it is, tidied, and as text."""
-    tidy = plain(value).strip(" ,;=")
-    bare = tidy.strip("'\"[](){} ,;")
-    point = bare.replace(",", ".") if bare.count(",") == 1 else bare
-    nothing = ["null"] if bare.casefold() in NOTHING else []
-    number = re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9])?", bare)
-    whole = [str(int(float(bare)))] if number and float(bare).is_integer() else []
-    text = value.strip().strip("'\"")
-    quoted = ["'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"] if text else []
-    spaced = bare.replace(" ", ",")
-    switch = [truth(bare)] if bare.casefold() in SWITCHES else []
-    return [value, *nothing, *switch, *quoted, tidy, point, *whole, bare, bare.casefold(), spaced]
 
 
 def paths(node: Any, hydra: bool, path: str = "") -> Iterator[str]:
@@ -206,6 +126,13 @@ def misfit(cfg: DictConfig, key: str, value: Any) -> str | None:
     if parameter is None or (isinstance(value, str) and "${" in value):
         return None
     group, _, name = key.rpartition(".")
+    if parameter.name == "group" and isinstance(value, str):  # of file names (data/split.py)
+        try:
+            re.compile(value)
+        except re.error as error:
+            return f"it is a regular expression, and {error}"
+    if reason := _not_taken(cfg, group, name, value):
+        return reason
     node = OmegaConf.select(cfg, group)._get_node(name, validate_access=False)
     present = None if node is None else node._value()
     taken = _taken(parameter.annotation)
@@ -240,30 +167,59 @@ def _taken(said: Any) -> set[Any]:
     return {each for each in taken if getattr(each, "__name__", "") != "Tensor"}
 
 
-def elsewhere(word: Word, cutoff: float) -> str:
-    """The option of a word's group that has its key, or one like it; empty if none has.
+def _not_taken(cfg: DictConfig, group: str, name: str, value: Any) -> str | None:
+    """Why an optimizer does not take an argument, by what torch says; by itself and with others."""
+    node = OmegaConf.select(cfg, group)
+    said = argument(cfg, f"{group}.{name}").annotation
+    length = len(typing.get_args(said)) if typing.get_origin(said) is tuple else None
+    given = value if isinstance(value, list) else [value]
+    texts = [each for each in given if isinstance(each, str)]
+    is_list = isinstance(value, list) and len(value) == length
+    if length and (not is_list or any("${" not in each for each in texts)):
+        return f"it is a list of {length} numbers"
+    if texts:
+        return None
+    if isinstance(value, list):  # 0 is 0.0 to a key
+        value = [float(each) if isinstance(each, int) else each for each in value]
+    if not node._target_.startswith("torch.optim.") or group != "optimizer":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, list)):
+        return None
+    import torch
 
-    One that needs a value there goes before one that has its own.
-    """
-    group, _, name = word.key.rpartition(".")
-    found: dict[bool, str] = {}
-    for path in sorted((CONF / group).glob("*.yaml")) if group in ROOT else ():
-        option = OmegaConf.to_container(OmegaConf.load(path))
-        for close in difflib.get_close_matches(name, option, n=1, cutoff=cutoff):
-            needs = option[close] in (None, "???")
-            found[needs] = f"{group}={path.stem} {shell(f'{group}.{close}={word.value}')}"
-    return found.get(True) or found.get(False) or ""
+    others = {each: node[each] for each in node if each not in ("_target_", name)}
+    errors = []
+    for arguments in ({}, others):
+        try:
+            getattr(torch.optim, node._target_.rpartition(".")[2])(
+                [torch.zeros(1, requires_grad=True)], **{**arguments, name: value}
+            )
+        except (TypeError, ValueError) as error:
+            errors.append(str(error).splitlines()[0].rstrip("."))
+    return errors[0] if len(errors) == 2 else None
 
 
-def swept(word: Word) -> str:
-    """The words of a sweep that were given as one, {lr:"0.1,0.2"}; empty if that is none."""
-    pairs = re.findall(PAIR, word.value or "") if word.key == "hydra.sweeper.params" else ()
-    return " ".join(shell(f"{key}={quoted or bare}") for key, quoted, bare in pairs)
+def empty_space(space: IntervalSweep) -> str | None:
+    """Why there is no number in a space; None if there is."""
+    if not space.start < space.end:
+        return "has nothing in it: its first end is to be below the second"
+    is_log = "log" in space.tags and space.start <= 0
+    return "is not allowed: with log its ends are above 0" if is_log else None
 
 
-def near_names(name: str, named: Mapping[str, str]) -> list[str]:
-    """Of keys in one place by their names, those like a name."""
-    mixed = [each for each in named if sorted(each) == sorted(name)]
-    near = difflib.get_close_matches(name, named, n=3, cutoff=0.7)
-    longer = [each for each in named if len(name) > 3 and (name in each or each in name)]
-    return [named[each] for each in dict.fromkeys([*mixed, *near, *longer])][:3]
+def deepest(cfg: DictConfig, key: str) -> tuple[Any, str, str | None]:
+    """How far a key leads: the node there, its path, and the name that it does not have."""
+    node, path = cfg, ""
+    for name in key.split("."):
+        if not isinstance(node, DictConfig) or node._is_none() or name not in node:
+            return node, path, name
+        node, path = node._get_node(name), f"{path}.{name}".lstrip(".")
+    return node, path, None
+
+
+def is_open(cfg: DictConfig, key: str) -> bool:
+    """Whether a key that is not there can be added, as to hydra.job.env_set."""
+    node, path, missing = deepest(cfg, key)
+    is_open = isinstance(node, DictConfig) and not node._is_none() and not node._is_typed()
+    is_open &= not path.startswith(("hydra.sweeper", "hydra.launcher"))
+    return is_open and path.startswith("hydra.") and f"{path}.{missing}" == key

@@ -191,6 +191,29 @@ def test_a_dry_run_tells_and_does_nothing(command, tmp_path):
     assert "error: dry_run=true lists the jobs of a grid" in search.output
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("data=caltech101 data.root=/nowhere", "error: /nowhere/caltech101/"),
+        ("model.name=test_vit data.crop=31", "error: The model cannot take images of 31 x 31"),
+        ("model=torchvision model.name=alexnet", "error: The model cannot take images of 32 x 32"),
+        ("optimizer=adam optimizer.betas=[0.5,2]", "error: "), ("device=mps", "error: device=mps"),
+        ("start=abcdef1234", "error: "), ("augment.train=[]", "error: "),
+        ("tracking.uri=/x", "error: tracking.uri=/x"),
+        ("model=torchvision model.name=resnet18 model.weights=IMAGENET1K_V1",
+         "would be fetched from https://download.pytorch.org/models/resnet18-f37072fd.pth first"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_is_refused_for_what_the_run_is(forks, tmp_path, words, told):
+    """All that training looks at before work, and nothing is fetched."""
+    own = [*TINY, f"output={tmp_path}", "dry_run=true", f"tracking.uri=sqlite:///{tmp_path}/x.db"]
+    typed = {word.partition("=")[0] for word in words.split()}
+    own = [word for word in own if word.partition("=")[0] not in typed]
+    (ended,) = forks.run([*own, *words.split()], environment={"TORCH_HOME": str(tmp_path)})
+    assert told in ended.output and ended.code == int(told.startswith("error")), ended.output
+    assert not list(tmp_path.iterdir()) and "Traceback" not in ended.output
+
+
 def test_cfg_job_shows_the_key(command):
     shown = command("--cfg", "job", small=[]).output
     assert re.search(r"^key: [0-9a-f]{10}$", shown, re.MULTILINE)

@@ -2,6 +2,8 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from caltech.config import register
 from caltech.errors import InputError
@@ -80,3 +82,32 @@ def test_a_home_is_not_needed(monkeypatch):
             compose("train")
         monkeypatch.setenv("CALTECH_CACHE", "/somewhere")
         assert compose("train").cache == "/somewhere"
+
+
+def test_a_file_whose_values_would_be_nowhere_is_told(typed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "mine.yaml").write_text("lr: 0.5\n")
+    message = typed("--config-dir", str(folder), "experiment=mine")
+    assert message.startswith(f"{folder}/experiment/mine.yaml: its values ")
+    assert message.endswith("Type # @package _global_ as its first line.")
+
+
+def test_configs_that_are_not_there(typed):
+    assert typed("--config-name", "zzz").startswith("There is no zzz.yaml among the configs.")
+    assert typed("--config-dir", "/nowhere").startswith("--config-dir /nowhere is no folder")
+    assert typed("--config-path", "x").startswith("--config-path x is no folder")
+
+
+def test_what_is_typed_and_does_nothing_is_told(capsys):
+    register()
+    for words, said in (
+        (["schedule=constant", "step_size=3"], "step_size=3 does nothing here: schedule=constant"),
+        (["schedule=cosine", "gamma=0.5"], "gamma=0.5 does nothing here: schedule=cosine"),
+        (["optimizer=adam", "momentum=0.5", "lr=0.1", "step_size=3"], ""),
+    ):
+        with initialize_config_dir(config_dir=str(CONF)):
+            loader = GlobalHydra.instance().hydra.config_loader
+            loader.load_configuration("train", words, RunMode.RUN)
+        told = capsys.readouterr().err
+        assert told.startswith(f"warning: {said}") if said else told == ""

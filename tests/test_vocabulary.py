@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from caltech.config import register
 from caltech.errors import InputError
+from caltech.flags import require_flags
 from caltech.settings import CONF, ROOT
 from caltech.vocabulary import Vocabulary
-from caltech.words import require_flags
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,12 @@ def told(vocabulary: Vocabulary, words: list[str]) -> str:
         "\"study='\N{GREEK SMALL LETTER PI}'\""), (["data.root=~/x"], "\"data.root='~/x'\""),
         (["lr=0,1"], "--multirun lr=0,1, or lr=0.1"), (["freeze=[none,head]"],
         "--multirun freeze=none,head"), (["hydra.job.env_set.A=b"], "+hydra.job.env_set.A=b"),
-        (["eed=."], "seed=0"),
+        (["eed=."], "seed=0"), (["lr=chioce(1,2)"], '--multirun "lr=choice(1,2)"'),
+        (["lr=\N{FULLWIDTH DIGIT ZERO}.\N{FULLWIDTH DIGIT ONE}"], "lr=0.1"),
+        (["lr=\N{EN DASH}1"], "lr=1e-2"), (["lr=,"], "lr=1e-2"), (["lr=choice()"], "lr=1e-2"),
+        (["data=cifar-10"], "data=torchvision data.name=CIFAR10"), (["data=/tmp"],
+        "data=folder data.root=/tmp"), (["model=vit_b_16"], "model=torchvision "
+        "model.name=vit_b_16"), (["hydra/launcher=zzz"], "hydra/launcher=basic"),
         (["hydra.sweeper.max_batch_siz=1"], "hydra.sweeper.max_batch_size=1"),
     ],
 )  # fmt: skip
@@ -90,6 +95,15 @@ def test_the_nearest_right_thing(vocabulary, words, instead):
         ("hydra/sweeper=optuna hydra.sweeper.n_trails=2", "hydra.sweeper.n_trials=2"),
         ("hydra/launcher=parallel hydra.launcher.n_job=2", "hydra.launcher.n_jobs=2"),
         ("optimizer=adam optimizer.momentum=0.5", "optimizer=sgd optimizer.momentum=0.5"),
+        ("optimizer=adam optimizer.betas=0.5", '"optimizer.betas=[0.9,0.999]"'),
+        ("optimizer=adam optimizer.betas=[0.5]", '"optimizer.betas=[0.9,0.999]"'),
+        ("optimizer=adam optimizer.betas=[0.5,a]", '"optimizer.betas=[0.9,0.999]"'),
+        ("optimizer=adam optimizer.betas=[0.5,1.5]", '"optimizer.betas=[0.9,0.999]"'),
+        ("+optimizer.dampening=abc", "+optimizer.dampening=abc out"),
+        ("+hydra.x=1", "+hydra.x=1 out"), ("study=${key}", "study=first_try"),
+        ("lr=${nope}", "lr=1e-2"), ("output=C:\\x", "output=multirun"),
+        ("hydra/launcher=joblib", "hydra/launcher=parallel"),
+        ("split=fraction split.group='['", "--cfg job to see what is there"),
         ("freeze.at=layer4", "freeze=until freeze.at=layer4"),
         ("data=digits data.root=/x", "data=folder data.root=/x"),
         ("data.group=x", "--cfg job to see what is there"),
@@ -102,7 +116,8 @@ def test_values_and_keys_within_a_group(vocabulary, composed_once, text, instead
     words = text.split()
     with initialize_config_dir(config_dir=str(CONF)), pytest.raises(InputError) as refused:
         compose("train", words)
-    assert str(refused.value).endswith(f" Type {instead}."), refused.value
+    verb = "Leave" if instead.endswith(" out") else "Type"
+    assert str(refused.value).endswith(f" {verb} {instead}."), refused.value
     assert "struct" not in str(refused.value)
 
 
@@ -110,6 +125,22 @@ def test_each_value_of_a_sweep_is_looked_at(vocabulary):
     swept = dataclasses.replace(vocabulary, sweeps=True)
     assert "optimizer.momentum=5 is not" in told(swept, ["optimizer.momentum=0.5,5"])
     assert "loss.label_smoothing=abc is not" in told(swept, ["loss.label_smoothing=0,abc"])
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ("lr=interval(0.1,0.001)", '"lr=interval(0.001,0.1)"'), ("lr=interval(-1,1)", "lr=1e-2"),
+        ("lr=tag(log,interval(0,1))", "lr=1e-2"), ("lr=range(0,1,0)", "lr=1e-2"),
+        ("num_epochs=interval(1,9)", '"num_epochs=int(interval(1,9))"'),
+        ("lrr=interval(0.1,1)", '"lr=interval(0.1,1)"'), ("lr=glob(*)", "lr=1e-2"),
+        ("model=interval(1,2)", "model=efficientnet_lite0"), ("lr=range(1,0)", "lr=1e-2"),
+    ],
+)  # fmt: skip
+def test_spaces_have_values_that_fit(vocabulary, word, instead):
+    swept = dataclasses.replace(vocabulary, sweeps=True)
+    swept.require(["lr=tag(log,interval(0.001,1))", "lr=interval(0,0.1)", "seed=range(0,3)"])
+    assert told(swept, [word]).endswith(f" Type {instead}.")
 
 
 @pytest.mark.parametrize("word", ["+patience=3", "~lr", "~freeze", "~optimizer.foo", "+a.b=1"])
@@ -152,6 +183,7 @@ def test_what_hydra_and_we_take_is_right(vocabulary, word):
         ("--cfg jobs", "--cfg job"), ("--info zzz", "--info defaults"),
         ("--config-dir", "--config-dir VALUE"), ("--cfg job --package", "--package optimizer"),
         ("--cfg job --package zzz", "--package optimizer"),
+        ("--cfg job --package optimizer.x", "--package optimizer"),
         ("--package lr", "--cfg job --package lr"),
     ],
 )  # fmt: skip

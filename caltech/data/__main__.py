@@ -21,8 +21,8 @@ from caltech.data.dataset import PARTS, Collection, Dataset
 from caltech.data.split import Files, Split
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json
+from caltech.flags import require_flags
 from caltech.settings import CONF
-from caltech.words import require_flags
 
 
 def main() -> None:

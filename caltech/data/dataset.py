@@ -41,6 +41,8 @@ class Dataset:
     test: Tensor
     crop: int  # side of the images that a model sees, at most S
     content: str  # SHA-256 of every image's name and bytes, in order
+    # Decodes what is missing of the pixels' cache, once all else has been looked at.
+    complete: Callable[[], Any] = lambda: None
 
     @functools.cached_property
     def pixels(self) -> Any:

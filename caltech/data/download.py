@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from caltech import fetching
 from caltech.data import folders
 from caltech.errors import InputError
 
@@ -30,6 +31,7 @@ def caltech101(images: Path, download: bool) -> None:
     if not download:
         told = folders.explain_absence(images.parent.parent)
         raise InputError(f"{images} does not exist. {told}")
+    fetching.begin(f"Caltech-101 is not in {images} and would be downloaded there first")
     folder = images.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

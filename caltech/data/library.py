@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import EpsImagePlugin
 from tqdm import tqdm
 
+from caltech import fetching
 from caltech.data import pixels
 from caltech.data.dataset import PARTS, Collection, Dataset, require_training
 from caltech.data.folders import naming_file, signature
@@ -132,6 +133,9 @@ def _opened(name: str, root: Path, given: Arguments, download: bool) -> Any:
             "(https://pytorch.org/vision/stable/datasets.html), or type data.root=DIR."
         )
     if download is True:
+        with suppress(Exception):
+            return kind(**arguments)
+        fetching.begin(f"data.name={name} is not in {root} and would be downloaded there first")
         root.mkdir(parents=True, exist_ok=True)
         arguments["download"] = True
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caltech.cache import CachedArray
 from caltech.data import download as downloads
 from caltech.data import folders, own, pixels
 from caltech.data.dataset import Collection, Dataset, require_parts, require_training
@@ -227,18 +228,32 @@ def _of_files(
 def kept(
     decoded: pixels.Decoded, content: str, reading: Reading, require_unchanged: Callable[[], None]
 ) -> Callable[[], Tensor | pixels.Decoded]:
-    """What reads the pixels: out of the cache, which is made complete, or each when it is used."""
+    """What reads the pixels: out of the cache, or each when it is used."""
     if not reading.cache_pixels:
         return lambda: decoded
-    array = pixels.cached(decoded, content, reading.cache)
-    pixels.announce(array, decoded)
-    try:
-        if array.ensure():
-            require_unchanged()
-    except InputError:
-        array.discard()  # once the images are as they should be, it has another name
-        raise
-    return array.read
+    return Kept(pixels.cached(decoded, content, reading.cache), decoded, require_unchanged)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Pixels in the cache, which is made complete before it is read."""
+
+    array: CachedArray
+    decoded: pixels.Decoded
+    require_unchanged: Callable[[], None]
+
+    def complete(self) -> None:
+        pixels.announce(self.array, self.decoded)
+        try:
+            if self.array.ensure():
+                self.require_unchanged()
+        except InputError:
+            self.array.discard()  # once the images are as they should be, it has another name
+            raise
+
+    def __call__(self) -> Tensor:
+        self.complete()
+        return self.array.read()
 
 
 def assemble(
@@ -260,6 +275,7 @@ def assemble(
         **parts,
         crop=reading.crop,
         content=content,
+        complete=read_pixels.complete if isinstance(read_pixels, Kept) else lambda: None,
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,9 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{word} is no option; type {close[0]}={value}")
 
     def error(self, message: str) -> NoReturn:
+        if unknown := re.match(r"unrecognized arguments: (--?[\w-]+)", message):
+            near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1, 0.7)
+            message = f"{unknown[1]} is no option" + (f"; type {near[0]}" if near else "")
         self.exit(2, f"error: {message}. Type --help to see what is possible.\n")
 
 

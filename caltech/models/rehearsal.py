@@ -4,7 +4,7 @@ So that what cannot work is refused before anything is downloaded, and a network
 images of another size is told theirs only if it would refuse them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,14 @@ from caltech.errors import InputError
 
 # What networks raise for images that they are not made for.
 REFUSALS = (RuntimeError, AssertionError, TypeError, ValueError, IndexError)
+
+
+class _SizeError(Exception):
+    """Images of this size are not taken; its cause says why."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,37 @@ def rehearse(
     try:
         with _pretending("meta"):
             return _rehearse(create, take, size, sized, own_size)
-    except (*REFUSALS, InputError):  # some look at values, as torchvision's RegNet when it is built
+    # Some look at values, as torchvision's RegNet when it is built.
+    except (*REFUSALS, InputError, _SizeError):
         with _pretending("cpu"):
-            return _rehearse(create, take, size, sized, own_size)
+            try:
+                return _rehearse(create, take, size, sized, own_size)
+            except _SizeError as error:
+                reason = error
+    fitting = _sizes_near(create, take, size, sized, own_size) if size else []
+    raise refusal(reason.size, reason.__cause__, fitting) from reason.__cause__
+
+
+def _sizes_near(
+    create: Callable[..., nn.Module],
+    take: Callable[[nn.Module], tuple[nn.Module, nn.Module]],
+    size: int,
+    sized: Mapping[str, Any],
+    own_size: int | None,
+) -> list[int]:
+    """The nearest size below and above that the network takes, of multiples of usual patches."""
+    found = []
+    for direction in (0, 1):
+        near = {(size // patch + direction) * patch for patch in (8, 12, 14, 16, 32)} - {0, size}
+        for other in sorted(near, key=lambda each: abs(each - size)):
+            try:
+                with _pretending("meta"):
+                    _rehearse(create, take, other, dict.fromkeys(sized, other), own_size)
+            except (*REFUSALS, InputError, _SizeError):
+                continue
+            found.append(other)
+            break
+    return found
 
 
 def require_resizable(create: Callable[..., nn.Module], found: Rehearsal) -> None:
@@ -74,12 +110,13 @@ def require_resizable(create: Callable[..., nn.Module], found: Rehearsal) -> Non
             ) from error
 
 
-def refusal(size: int, reason: Exception) -> InputError:
-    """What is said of a network that does not take images of a size."""
+def refusal(size: int, reason: BaseException | None, fitting: Sequence[int] = ()) -> InputError:
+    """What is said of a network that does not take images of a size; `fitting` are taken."""
     said = (str(reason).splitlines() or [type(reason).__name__])[0].rstrip(".!")
+    sizes = " or ".join(f"data.resize={each} data.crop={each}" for each in fitting)
     return InputError(
-        f"The model cannot take images of {size} x {size}: {said}. Type another model, or "
-        "other data.resize and data.crop."
+        f"The model cannot take images of {size} x {size}: {said}. Type "
+        f"{sizes or 'other data.resize and data.crop'}, or another model."
     )
 
 
@@ -104,7 +141,7 @@ def _rehearse(
         except REFUSALS as error:
             if "unexpected keyword" not in str(error):
                 reason = error
-    raise refusal(size or own_size, reason) from reason
+    raise _SizeError(size or own_size) from reason
 
 
 def _width(network: nn.Module, size: int) -> int:

@@ -6,6 +6,7 @@ or this package says it is.
 
 import hashlib
 import importlib
+import logging
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,10 @@ from urllib.request import Request, urlopen
 import torch
 from torch import nn
 
+from caltech import fetching
 from caltech.errors import InputError
 
+logging.getLogger("timm").setLevel(logging.WARNING)  # what is loaded is ours to say
 # torchvision has torch.hub load its files with Python's pickle, which executes what it reads.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
 # Of a repository of weights, in the order in which timm looks for them.
@@ -71,9 +74,13 @@ def load_timm(created: str, sized: Mapping[str, Any]) -> nn.Module:
 
     require_blob(created)
     repository, files = _hub_files(created)
+    url = getattr(timm.get_pretrained_cfg(created), "url", None) or ""
+    remedy = _copying(repository) if repository else f"place its file at {downloaded(url)}"
     if repository is not None:
         _require_in_hub(repository, files)
-    with _telling(created, _copying(repository) if repository else "place its file there"):
+    elif url and not downloaded(url).is_file():
+        _require_reachable(url, created, remedy)
+    with _telling(created, remedy):
         return timm.create_model(created, pretrained=True, **sized)
 
 
@@ -172,6 +179,7 @@ def _copying(repository: str) -> str:
 
 def _require_reachable(url: str, what: str, remedy: str) -> None:
     """Refuse a download in seconds if nobody answers there; any answer will do."""
+    fetching.begin(f"The weights {what} are not here and would be fetched from {url} first")
     try:
         urlopen(Request(url, method="HEAD"), timeout=REACHABLE_SECONDS).close()
     except HTTPError:

@@ -15,6 +15,7 @@ from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
+from caltech.flags import require_flags
 from caltech.report import pictures, render
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import FINISHED, Run, Table
@@ -22,7 +23,6 @@ from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unused import printable
 from caltech.settings import CONF, require_allowed
-from caltech.words import require_flags
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset

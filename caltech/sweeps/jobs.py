@@ -155,7 +155,7 @@ def _require_single(config: DictConfig) -> None:
     ]
     if asked:
         raise InputError(
-            f"{asked[0]} is for a sweep, and this is a single run. Add --multirun, or leave it out."
+            f"{asked[0]} is for a sweep; this is one run. Type --multirun, too, or leave it out."
         )
 
 

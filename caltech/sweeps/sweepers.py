@@ -1,5 +1,8 @@
 """Hydra's sweeper of grids, thin: jobs are checked and written down before they are launched."""
 
+import logging
+import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +22,8 @@ from caltech.files import without_passwords
 from caltech.sweeps import records
 from caltech.sweeps.place import require_place, sweep
 
+log = logging.getLogger(__name__)
+
 GRID = "caltech.sweeps.sweepers.Grid"
 
 
@@ -35,8 +40,8 @@ def refuse_half_typed(arguments: Sequence[str]) -> None:
             if word.startswith(("hydra.sweeper.max_batch_size=", "hydra.sweeper.params")):
                 continue
             raise InputError(
-                f"{word} is for a search. Add --multirun hydra/sweeper=optuna (or sweep=NAME), or "
-                "leave it out."
+                f"{word} is for a search. Type --multirun hydra/sweeper=optuna (or sweep=NAME), "
+                "too, or leave it out."
             )
 
 
@@ -77,7 +82,12 @@ class Grid(BasicSweeper):
 
 
 def require_launcher(launcher: DictConfig) -> None:
-    """Raise InputError for one that runs no job at a time."""
+    """Raise InputError for one that runs no job at a time, or is not of this machine."""
+    if str(launcher._target_).endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise InputError(
+            "hydra/launcher=slurm needs SLURM's srun, which this machine does not have. Type it on "
+            "a machine of the cluster, or hydra/launcher=parallel."
+        )
     if launcher.get("n_jobs") == 0:
         raise InputError(
             "hydra.launcher.n_jobs=0 launches nothing. Type how many jobs run at a time, or -1."
@@ -156,6 +166,9 @@ class Announcing(Launcher):
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             jobs[number] = described(self.compose([*overrides]))
         require_places_of_their_own(jobs)
+        for key, number in Counter(job.key for job in jobs.values()).items():
+            if number > 1:
+                log.warning("%d jobs are the same run, %s: it is computed once.", number, key)
         records.announce(sweep(), jobs, max(self.total, len(jobs)))
         try:
             return self.launcher.launch(job_overrides, initial_job_idx)

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, HeldError, InputError
+from caltech.flags import require_flags
 from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, require_allowed
-from caltech.words import require_flags
 
 log = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ def test_images_changed_with_equal_size_and_time_are_found(root, tmp_path, monke
     own = [f"data.root={root}", f"data.cache={tmp_path}/cache", "data.resize=72", "data.crop=64"]
     assert run(monkeypatch, "verify", *own) == 0
     assert "nothing is kept that could differ" in capsys.readouterr().out
-    caltech101(str(root), False, 72, 64, None, None, f"{tmp_path}/cache")
+    caltech101(str(root), False, 72, 64, None, None, f"{tmp_path}/cache").complete()
     assert run(monkeypatch, "verify", *own) == 0
     assert "unchanged: as" in capsys.readouterr().out
     kept = next((tmp_path / "cache" / "digests").iterdir())

@@ -54,7 +54,9 @@ def parted(photos) -> Path:
 
 
 def load(root: Path, split=HALF, upright=False, cache_pixels=True):
-    return folder(str(root), None, upright, 40, 32, split, cache_pixels, f"{root}.cache")
+    data = folder(str(root), None, upright, 40, 32, split, cache_pixels, f"{root}.cache")
+    data.complete()
+    return data
 
 
 def test_a_folder_is_a_class_with_all_below_it(photos):

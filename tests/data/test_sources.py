@@ -14,7 +14,9 @@ from caltech.errors import InputError
 
 
 def load(root: Path, cache: Path, crop: int = 64, lists: tuple = (None, None)):
-    return caltech101(str(root), False, 72, crop, *lists, str(cache))
+    data = caltech101(str(root), False, 72, crop, *lists, str(cache))
+    data.complete()
+    return data
 
 
 def test_order_is_by_category_without_case_and_without_background(tree):

@@ -24,7 +24,9 @@ def root(tmp_path) -> Path:
 
 
 def load(root: Path) -> Dataset:
-    return caltech101(str(root), False, 40, 32, None, None, str(root / "cache"))
+    data = caltech101(str(root), False, 40, 32, None, None, str(root / "cache"))
+    data.complete()
+    return data
 
 
 def ant(root: Path, number: int = 2) -> Path:

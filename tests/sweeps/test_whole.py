@@ -12,7 +12,7 @@ SEVERAL = "hydra.sweeper.direction=[maximize,minimize]"
 REFUSED = {  # tests/sweeps/test_sweepers.py has more, without whole commands
     "a search has one objective": ["--multirun", *OPTUNA, SEVERAL],
     "Nothing is searched": ["--multirun", "hydra/sweeper=optuna", "lr=0.1"],
-    "sweep=search_head is for a sweep.* Add --multirun": ["sweep=search_head"],
+    "sweep=search_head is for a sweep.* Type --multirun": ["sweep=search_head"],
     "hydra/launcher=parallel is for a sweep": ["hydra/launcher=parallel"],
     "study=../../y is not allowed": ["study=../../y"],
     "study= has no value": ["--multirun", "study=", "lr=0.1,0.2"],

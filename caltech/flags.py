@@ -1,0 +1,109 @@
+"""Flags of a command line: --multirun, --cfg, and what was meant by one that is none."""
+
+import difflib
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+
+from caltech.errors import InputError
+from caltech.settings import CONF, ROOT, options
+from caltech.words import Word, plain, shell, truth
+
+
+def require_flags(arguments: Sequence[str], parser: ArgumentParser | None = None) -> None:
+    """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
+    parser = parser or get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise InputError(f"{message}. Type {_instead_of(message)}.")
+
+    parser.error = refuse
+    for argument in arguments:
+        if plain(argument).startswith("-") and not argument.startswith("-"):
+            raise InputError(
+                f"{argument} begins with no dash of a keyboard. Type {plain(argument)}."
+            )
+    given, rest = parser.parse_known_args(arguments)
+    known = [each for each in parser._option_string_actions if each.startswith("--")]
+    for flag in rest:
+        if flag.startswith("-"):
+            after = [*arguments[list(arguments).index(flag) + 1 :], ""][0]
+            raise InputError(
+                f"{flag} is no flag; keys and groups are typed without dashes, as KEY=VALUE. "
+                f"Type {_meant(flag, '' if after.startswith('-') else after, known)}."
+            )
+    _require_folders(given)
+    _require_package(given)
+
+
+def _require_folders(given: Namespace) -> None:
+    for name in ("config_dir", "config_path"):
+        folder, flag = getattr(given, name, None), f"--{name.replace('_', '-')}"
+        if folder and not Path(folder).is_dir():
+            raise InputError(
+                f"{flag} {folder} is no folder that there is. Type the path of one with configs of "
+                f"your own (experiment/NAME.yaml, say), or leave {flag} out: ours are in {CONF}."
+            )
+        if folder and flag == "--config-path" and not Path(folder).is_absolute():
+            raise InputError(
+                f"{flag} {folder} is looked for within the program. Type --config-dir {folder}, "
+                f"which adds to our configs, or {flag} {Path(folder).absolute()}, which replaces "
+                "them."
+            )
+
+
+def _require_package(given: Namespace) -> None:
+    package = getattr(given, "package", None) or ""
+    group, _, rest = package.partition(".")
+    if package and not given.cfg:
+        raise InputError(f"--package is of --cfg alone. Type --cfg job --package {package}.")
+    if package and group not in {*ROOT, "hydra", "_global_"}:
+        near = difflib.get_close_matches(group, ROOT, n=1) or ["optimizer"]
+        raise InputError(f"{package} is no key of the config. Type --package {near[0]}.")
+    there = {name for of, option in options() if of == group for name in option}
+    if rest and group in ROOT and rest.partition(".")[0] not in there:
+        raise InputError(f"{package} is no key of the config. Type --package {group}.")
+
+
+def _meant(flag: str, after: str, known: Sequence[str]) -> str:
+    """A key in place of what is no flag, or else a flag; never one that has a training start."""
+    flag, equals, value = flag.partition("=")
+    name = flag.lstrip("-").replace("-", "_")
+    keys = [*ROOT, *(path.name for path in CONF.iterdir() if path.is_dir())]
+    after = after if "=" not in after else ""
+    if name.partition(".")[0] in keys and "." in name:
+        return f"{name}={value or after or 'VALUE'}"
+    if name == "sweep" and not value and not after and "--multirun" in known:
+        return "--multirun"
+    near = difflib.get_close_matches(name, keys, n=1, cutoff=0.75)
+    flags = [each for each in known if each not in ("--run", "--experimental-rerun")]
+    if not near and (like := difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)):
+        return like[0]
+    if not near and (value or after):
+        near = difflib.get_close_matches(name, keys, n=1, cutoff=0.65)
+    for key in near:
+        if key in ROOT and ROOT[key].type is bool:
+            return f"{key}={truth(value if equals else after)}"
+        return f"{key}={value or after or 'VALUE'}"
+    return "--help"
+
+
+def _instead_of(message: str) -> str:
+    """What to type in place of what a parser of flags does not take, by what it says."""
+    said = re.match(r"argument (--[\w-]+)(?:/(-\w+))?: (.*)", message, re.DOTALL)
+    flag, short, reason = said.groups() if said else ("", "", "")
+    values = {"--cfg": "job", "--info": "defaults", "--package": "optimizer"}
+    if ignored := re.match(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
+        word = ignored[1]
+        if word and short and (key := f"{short[1:]}{word}".partition("=")[0]) in ROOT:
+            is_switch = ROOT[key].type is bool and "=" not in word
+            return f"{key}=true" if is_switch else f"{short[1:]}{word}"
+        return f"{flag} {shell(word)}" if Word.of(word).value is not None else "--help"
+    if reason.startswith(("expected one argument", "invalid choice")) and flag in values:
+        return f"{flag} {values[flag]}"
+    if reason.startswith("expected one argument"):
+        return f"{flag} VALUE"
+    return "--help to see what is possible"
