@@ -1,5 +1,6 @@
 """Transfer-learning studies as one command a run.
 
+fit load                from Python: caltech.fit("data=digits", "lr=0.1") (interface)
 train predict export    what is typed; also `python -m caltech.report` and `... caltech.data audit`
 sweeps/     what became of many runs
 inference/  a finished run that answers
@@ -29,3 +30,19 @@ A file imports what stands below it in this list, and of the folders that stand 
 sweeps, inference and report, nor training and tracking, nor data and models, nor vocabulary, trust
 and flags each other (pyproject.toml: importlinter).
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caltech.interface import Model, Result, fit, load
+
+__all__ = ["Model", "Result", "fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is first asked for: `import caltech` alone costs nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'caltech' has no attribute '{name}'")
+    from caltech import interface
+
+    return getattr(interface, name)

@@ -21,6 +21,8 @@ Promises:
   it is used: the same pixels bit for bit, under the same run key.
 - The split of Caltech-101 is exactly the study's test set, without its random part. Other splits
   are options of conf/split/, drawn by names and a seed, the same for ever; a group stays together.
+- data=caltech101_background has the background as a class, as most papers measure it. With
+  split.train_on_validation=true all is chosen already: that is said, and run=best is no such run.
 - One's own folder is read as it is typed: data=folder data.root=DIR, all of folders.FORMATS, of an
   animation the first frame. An empty class, one without a training image, the same image in two
   classes or parts, parts with other classes are one error each, before any work.
@@ -35,5 +37,6 @@ Promises:
   file system, as a failing disk does, is seen by `python -m caltech.data verify`, which reads all.
 - Nothing is downloaded but into the cache, unless data.download=true says so. What is downloaded is
   verified, and an archive cannot write anywhere else.
-- A new data set is a function in sources.py and a file in conf/data/.
+- A new data set is a function in sources.py and a file in conf/data/; one of a user's own is a
+  function anywhere and a file in a folder of theirs (tests/examples/README.md).
 """

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from caltech import errors
+from caltech import errors, plugins
 from caltech.config import project_root
 from caltech.inference.predictor import Predictor
 from caltech.runs.directory import WEIGHTS
@@ -37,6 +37,8 @@ class Parser(argparse.ArgumentParser):
             help="of the epoch of best validation accuracy (the default) or the last")  # fmt: skip
         add("--output", metavar="FOLDER", default=f"{project_root()}/multirun",
             help="where the studies are (default: %(default)s)")  # fmt: skip
+        add("--plugins", metavar="MODULES", default="",
+            help="modules of your own that the run's config names, with commas")  # fmt: skip
         add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
@@ -67,6 +69,7 @@ class Parser(argparse.ArgumentParser):
 
 def load(given: argparse.Namespace) -> Predictor:
     """The run that the command line names; says on stderr which one it is."""
+    plugins.load(list(filter(None, given.plugins.strip("[]").split(","))))
     directory = find(given.run, given.study, given.data, Path(given.output).expanduser())
     predictor = Predictor.load(directory, given.weights, given.device)
     told = predictor.summary()

@@ -20,7 +20,10 @@ curves of a run of earlier code that was not kept, MLflow if there is a store.
   code, other versions of libraries and other data.
 - Verdicts: the published number is one run, too. *better* or *worse* is said if the interval of the
   difference (Wilson for both, joined with the seeds) leaves zero out, else *agrees*; *open* where
-  one seed cannot carry a verdict; never on other images. At most 5 % are false.
+  one seed cannot carry a verdict. At most 5 % are false. A published mean over classes is compared
+  with where one further split is expected by ours. A number whose protocol (published.protocol:
+  images of a part, classes) is not told, or not that of our runs, has no verdict.
+- Whether seeds or splits varied is a footnote; two splits of one seed are two runs.
 - Runs of older code are read: seeds join by the key that their config has today.
 - Nothing is created or downloaded to make a report, and no lock is taken in a run's directory that
   its training would notice. The page loads nothing; all is escaped.

@@ -4,24 +4,27 @@ import logging
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from caltech import errors
+from caltech import errors, plugins
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
 from caltech.flags import require_flags
 from caltech.report import pictures, render
 from caltech.report.arrange import arrange, experiments
-from caltech.report.rows import FINISHED, Run, Table
+from caltech.report.rows import Run, Table
+from caltech.report.sources.directories import read_config
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unused import printable
+from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, require_allowed
 
 if TYPE_CHECKING:
@@ -73,7 +76,8 @@ def drawn_up(
     drawn = {table.title: pictures.draw(table) for table in tables}
     text, page = render.text_and_page(cfg.study, sheets, found.runs, drawn, found.unused)
     try:
-        gallery = render.gallery(cfg.study, tables, reachable(cfg, found.runs))
+        data = reachable(cfg, Path(cfg.output) / cfg.study, tables)
+        gallery = render.gallery(cfg.study, tables, data)
     except (CaltechError, OSError) as error:  # of the images and their cache, which are extra
         log.warning("There is no gallery: %s", error)
         gallery = None
@@ -109,16 +113,34 @@ def whence(tables: Sequence[Table]) -> str:
     return "\n".join(f"From {printable(s)}: {'; '.join(rows)}." for s, rows in places.items())
 
 
-def reachable(cfg: DictConfig, runs: Sequence[Run]) -> dict[str, "Dataset"]:
-    """By digest, the data of finished runs that are on this machine; nothing is downloaded."""
-    datasets = {}
-    for name in {run.data["name"] for run in runs if run.status == FINISHED} & set(cfg.data):
-        try:
-            data = build(cfg.data[name])
-        except (CaltechError, OSError):
-            continue
-        datasets[data.digest] = data
+def reachable(cfg: DictConfig, folder: Path, tables: Sequence[Table]) -> dict[str, "Dataset"]:
+    """By digest, the data of the tables' best rows that are on this machine.
+
+    As the runs' own directories say, or else conf/report.yaml. Nothing is downloaded, and no image
+    is decoded that is not shown.
+    """
+    plugins.load(())  # those of the environment
+    datasets: dict[str, Dataset] = {}
+    for run in (table.best.first for table in tables if table.finished):
+        for option in _data_options(cfg, folder, run):
+            if run.data["sha256"] not in datasets:
+                sparing = {"download": False, "cache_pixels": False}
+                given = {name: value for name, value in sparing.items() if name in option}
+                with suppress(CaltechError, OSError):
+                    data = build(option, **given)
+                    datasets[data.digest] = data
     return datasets
+
+
+def _data_options(cfg: DictConfig, folder: Path, run: Run) -> Iterator[DictConfig]:
+    """Where a run's data may be."""
+    path = RunDirectory(folder / run.key).config
+    if path.is_file():
+        option = OmegaConf.create(read_config(path).get("data") or {})
+        if run.data["name"] in (option.get("_target_", "").rpartition(".")[2], option.get("name")):
+            yield option
+    if run.data["name"] in cfg.data:
+        yield cfg.data[run.data["name"]]
 
 
 @hydra.main(config_path=str(CONF), config_name="report", execution_whitelist=hydra_targets())

@@ -178,10 +178,15 @@ def mistakes(table: Table, count: int = ERRORS_IN_TEXT) -> list[dict[str, Any]]:
 
 def _thumbnail(data: "Dataset", index: int) -> str:
     """The crop that the model saw, as a data URI."""
-    first = (data.side - data.crop) // 2
-    pixels = data.pixels[index, first : first + data.crop, first : first + data.crop].numpy()
+    import torch
+
+    from caltech.data.augment import center_crop
+
+    (pixels,) = center_crop(data.pixels, torch.tensor([index]), data.crop)
     file = io.BytesIO()
-    image = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy()).resize(
+        (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS
+    )
     image.save(file, "JPEG", quality=80)
     return _data_uri(file.getvalue(), "image/jpeg")
 

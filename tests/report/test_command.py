@@ -150,3 +150,15 @@ def test_the_command_line_of_which_a_pipe_reads_a_line(tmp_path):
     named = re.findall(r"^python -m caltech.train experiment=(\S+)$", text, re.MULTILINE)
     files = REPOSITORY.glob("conf/experiment/*/*.yaml")
     assert sorted(named) == sorted(f"{path.parent.name}/{path.stem}" for path in files)
+
+
+def test_a_gallery_of_one_s_own_images_has_their_names(tree, compose_in, tmp_path, make):
+    """By the run's own directory; no image is decoded but those that are shown."""
+    images = tree / "caltech101" / "101_ObjectCategories"
+    own = [f"data.root={images}", f"cache={tmp_path / 'cache'}", "data.name=photos"]
+    fast = [*TINY, "data.crop=32", "num_epochs=1", "freeze=none", "data.cache_pixels=false"]
+    cfg = compose_in(tmp_path, "data=digits", "data=folder", *own, *fast, "study=mine")
+    train(cfg)
+    folder, _ = make("mine", "tracking=none")
+    assert re.search(r"<br>wild_cat/image_\d{4}\.jpg<", (folder / "gallery.html").read_text())
+    assert not (tmp_path / "cache" / "pixels").exists()

@@ -1,0 +1,193 @@
+"""From Python, in a notebook for example: `caltech.fit("data=digits", "lr=0.1")`, `caltech.load()`.
+
+The words are those of the command line, and so are runs, keys and directories: what one computed,
+the other answers.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import hydra._internal.hydra
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor, nn
+
+from caltech.config import project_root, register
+from caltech.data import pixels
+from caltech.errors import InputError
+from caltech.inference.predictor import Predictor, own_data
+from caltech.runs.directory import RunDirectory
+from caltech.runs.find import find
+from caltech.settings import CONF
+from caltech.train import train
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model that answers; `model, transform = caltech.load()` takes it apart."""
+
+    predictor: Predictor
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from (self.model, self.transform)
+
+    @property
+    def model(self) -> nn.Module:
+        """Images (n, 3, crop, crop) uint8 to probabilities (n, classes), in eval mode."""
+        return self.predictor.network
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.predictor.classes
+
+    def transform(self, image: str | Path | IO[bytes] | Image.Image) -> Tensor:
+        """An image (3, crop, crop) uint8 as the model's test images were made."""
+        of = self.predictor
+        if isinstance(image, Image.Image):
+            decoded = torch.from_numpy(pixels.fit(image, of.resize, of.upright).copy())
+        else:
+            decoded = of.read(Path(image).expanduser() if isinstance(image, str) else image)
+        return of.crop(decoded[None])[0]
+
+    def answer(self, *images: str | Path) -> "DataFrame":
+        """A row for each image file: file, answer, probability."""
+        from pandas import DataFrame
+
+        of, rows = self.predictor, []
+        for image in images:
+            (probabilities,) = of.probabilities(of.read(Path(image).expanduser())[None])
+            (best,) = of.rank(probabilities, 1)
+            rows.append((str(image), best["class"], best["probability"]))
+        return DataFrame(rows, columns=["file", "answer", "probability"])
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that has ended.
+
+    Attributes:
+        key: of the run.
+        directory: with all its files.
+        accuracies: of the weights of the epoch of best validation accuracy, and of the last:
+            "validation (best)", "test (best)", "validation (last)", "test (last)".
+    """
+
+    key: str
+    directory: Path
+    accuracies: Mapping[str, float]
+
+    @cached_property
+    def predictions(self) -> "DataFrame":
+        """Of each test image: file, label, answer, probability; by the best epoch's weights.
+
+        Raises:
+            InputError: the data set is not there any more, or is another.
+        """
+        from pandas import DataFrame
+
+        directory = RunDirectory(self.directory)
+        data = own_data(directory, OmegaConf.load(directory.config))
+        with np.load(directory.predictions("best")) as kept:
+            told = {name: kept[name] for name in kept.files}
+        return DataFrame(
+            {
+                "file": [data.files[row] for row in told["indices"]],
+                "label": [data.classes[label] for label in told["labels"]],
+                "answer": [data.classes[answer] for answer in told["predictions"]],
+                "probability": told["confidences"],
+            }
+        )
+
+    def load(self, weights: str = "best") -> Model:
+        """The run's model and its transform."""
+        return load(str(self.directory), weights=weights)
+
+
+def fit(*words: str, config_dir: str | Path | None = None) -> Result:
+    """Compute a run, or go on with it, or answer it, as `python -m caltech.train WORDS` does.
+
+    Args:
+        words: each as it is typed, "lr=0.1".
+        config_dir: a folder of options of one's own, as --config-dir.
+
+    Raises:
+        InputError: a word is wrong, or the data or the weights are.
+    """
+    cfg, choices = _composed(words, config_dir)
+    if cfg.seeds is not None or cfg.dry_run:
+        given = "dry_run=true" if cfg.dry_run else f"seeds={cfg.seeds}"
+        raise InputError(
+            f"{given} is of the command line, and fit is one run. Leave it out; "
+            "for several seeds: [caltech.fit(..., f'seed={n}') for n in range(5)]."
+        )
+    result = train(cfg, choices, words)
+    accuracies = {
+        f"{part} ({name})": measured[key]
+        for name, measured in (("best", result.best), ("last", result.last))
+        for part, key in (("validation", "val/accuracy"), ("test", "test/accuracy"))
+    }
+    return Result(result.key, Path(cfg.directory), accuracies)
+
+
+def load(
+    run: str = "best",
+    study: str | None = None,
+    data: str | None = None,
+    weights: str = "best",
+    output: str | Path | None = None,
+    device: str = "auto",
+) -> Model:
+    """A trained model: neither its data set nor pretrained weights are needed.
+
+    Args:
+        run: a key, the path of a run's directory or of an export (format=safetensors), or "best",
+            the finished run of highest validation accuracy.
+        study, data: where to look for the best.
+        weights: of the "best" or the "last" epoch.
+        output: where the studies are.
+
+    Raises:
+        InputError: there is no such run, or it is not whole.
+    """
+    place = Path(output or f"{project_root()}/multirun").expanduser()
+    directory = find(str(Path(run).expanduser()), study, data, place)
+    return Model(Predictor.load(directory, weights, device))
+
+
+def _composed(
+    words: tuple[str, ...], config_dir: str | Path | None
+) -> tuple[DictConfig, dict[str, str]]:
+    """The config of a run, and the option of each group."""
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise InputError(f"{wrong[0]!r} is no word: type them as on the command line, 'lr=0.1'.")
+    own = [] if config_dir is None else [f"hydra.searchpath=['{Path(config_dir).absolute()}']"]
+    with _apart(), initialize_config_dir(config_dir=str(CONF)):
+        cfg = compose("train", [*own, *words], return_hydra_config=True)
+    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    return cfg, choices
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """A Hydra that the program around us uses for its own configs stays as it is."""
+    loader, state = hydra._internal.hydra.ConfigLoaderImpl, GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    register()
+    try:
+        yield
+    finally:
+        hydra._internal.hydra.ConfigLoaderImpl = loader
+        GlobalHydra.instance().hydra = state

@@ -1,0 +1,92 @@
+"""From Python: the same runs as from the command line, as often as one likes in a process."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+import caltech
+from caltech import config, interface
+from caltech.errors import InputError
+from caltech.inference.formats import export
+from tests.conftest import REPOSITORY
+from tests.examples.test_examples import HERE
+
+WORDS = ("plugins=[tests.examples.parts]", "data=stripes", "model=small", "freeze=none",
+         "num_epochs=2", "batch_size=8", "tracking=none", "device=cpu")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    return tmp_path_factory.mktemp("interface")
+
+
+@pytest.fixture(scope="module")
+def result(output):
+    return caltech.fit(*WORDS, "lr=0.2", f"output={output}", config_dir=HERE / "conf")
+
+
+def test_import_alone_costs_nothing():
+    program = "import sys, caltech; print({'torch', 'hydra', 'numpy'} & {*sys.modules})"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).stdout == b"set()\n"
+
+
+def test_a_run_is_that_of_the_command_line_and_is_answered(result, output):
+    again = caltech.fit(*WORDS, "lr=2e-1", f"output={output}", config_dir=HERE / "conf")
+    other = caltech.fit(*WORDS, "lr=0.1", f"output={output}", config_dir=HERE / "conf")
+    assert again == result and other.key != result.key
+    assert result.directory == output / "default" / result.key
+    assert 0 <= result.accuracies["test (best)"] <= 1
+    assert not GlobalHydra.instance().is_initialized()  # nothing is left of ours
+
+
+def test_predictions_are_a_table_of_files(result):
+    table = result.predictions
+    assert list(table.columns) == ["file", "label", "answer", "probability"]
+    assert set(table["label"]) == {"down", "across"} and table["file"][0] == "0/0"
+    right = (table["label"] == table["answer"]).mean()
+    assert right == pytest.approx(result.accuracies["test (best)"])
+
+
+def test_a_sent_model_needs_nothing_else(result, output, tmp_path):
+    """A directory that was moved, an export, the best of a folder: each answers the same."""
+    exported = tmp_path / "export"
+    export(result.load().predictor, "safetensors", exported, 1e-4)
+    shutil.copytree(result.directory, tmp_path / "sent")
+    image = Image.effect_noise((40, 30), 90)
+    image.save(tmp_path / "noise.png")
+    answers = []
+    for run, place in ((exported, None), (tmp_path / "sent", None), ("best", output)):
+        loaded = caltech.load(str(run), output=place)
+        model, transform = loaded
+        assert loaded.classes == ("down", "across")
+        assert torch.equal(transform(image), transform(tmp_path / "noise.png"))
+        answers.append(model(transform(image)[None]))
+    assert torch.allclose(answers[0], answers[1])
+    (row,) = loaded.answer(tmp_path / "noise.png").to_dict("records")
+    assert row["probability"] == pytest.approx(answers[2].max().item())
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("lr=-1", "Type lr=1e-2"), ("modle=alexnet", "Type model=alexnet"),
+     ("lr=0.1,0.2", "several values"), ("seeds=3", "fit is one run"),
+     ("dry_run=true", "fit is one run"), (3, "is no word")],
+)  # fmt: skip
+def test_what_is_wrong_is_an_error_of_one_message(word, said):
+    with pytest.raises(InputError, match=said):
+        caltech.fit("data=digits", word)
+
+
+def test_another_hydra_in_the_process_stays_as_it_is(monkeypatch):
+    monkeypatch.setattr(GlobalHydra.instance(), "hydra", None)
+    loader = object()
+    monkeypatch.setattr(interface.hydra._internal.hydra, "ConfigLoaderImpl", loader)
+    with interface._apart():
+        assert interface.hydra._internal.hydra.ConfigLoaderImpl is config.composer.Composer
+    assert interface.hydra._internal.hydra.ConfigLoaderImpl is loader
