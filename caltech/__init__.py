@@ -15,6 +15,7 @@ composer    Hydra's loader of configs, with our checks
 vocabulary  whether a word is right, and the nearest words that are
 trust       what a config file may say of Hydra
 words       one word of a command line
+plugins     code of one's own that a config may name
 settings    what may be typed: each root key once
 cache       a big array on disk, computed once
 files       whole, or not there, or found out

@@ -1,6 +1,7 @@
 """From a composed config to objects: what it may name, how an option is built."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from caltech import composer
+from caltech import composer, plugins
 from caltech.errors import CaltechError, InputError
 from caltech.keys import MOVED, begun_key, renamed, targets_in
 from caltech.settings import PACKAGE, Settings, options
@@ -30,6 +31,11 @@ def hydra_targets() -> list[str]:
     return [*targets(), *handlers, "caltech.sweeps.jobs.NameSweep", "optuna.samplers.*"]
 
 
+def targets_of(cfg: DictConfig) -> list[str]:
+    """What a config names, in all of its groups."""
+    return [node["_target_"] for node in targets_in(OmegaConf.to_container(cfg))]
+
+
 def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
     """Call a group option's target with the arguments given here and the option's keys.
 
@@ -37,6 +43,10 @@ def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
         InputError: the target is not one that a config may name, or the keys do not fit it.
     """
     plain = OmegaConf.to_container(group)
+    if plugins.adds(plain.get("_target_", "")):
+        return _built_by_plugin(group, args, kwargs)
+    inner = {name: group[name] for name in plain if OmegaConf.is_dict(group[name])}
+    kwargs |= {k: build(v) for k, v in inner.items() if plugins.adds(v.get("_target_", ""))}
     if any(renamed(node["_target_"], MOVED) != node["_target_"] for node in targets_in(plain)):
         plain = OmegaConf.to_container(group, resolve=True)
         for node in targets_in(plain):
@@ -51,10 +61,24 @@ def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
             raise error.__cause__ from None
         said = " ".join(str(error).split("full_key")[0].split()).rstrip(".")
         values = {name: value for name, value in plain.items() if name != "_target_"}
+        if "whitelist" in said:
+            said += f". If it is code of yours, type plugins=[MODULE] or set {plugins.VARIABLE}"
         raise InputError(
             f"{plain.get('_target_')} does not fit its values {values}: {said}. Type --cfg job to "
             "see the whole config, and --help for what each group has."
         ) from error
+
+
+def _built_by_plugin(group: DictConfig, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """By code of the user's own; what stands inside, as a data set's split, is built before."""
+    values = {}
+    for name in (str(name) for name in group if name != "_target_"):
+        inner = group[name]
+        is_option = isinstance(inner, DictConfig) and "_target_" in inner
+        plain = OmegaConf.to_container(inner, resolve=True) if OmegaConf.is_config(inner) else inner
+        values[name] = build(inner) if is_option else plain
+    place = group._key() if group._get_parent() is not None else None
+    return plugins.call(place, group["_target_"], args, values | dict(kwargs))
 
 
 def project_root() -> str:

@@ -35,6 +35,11 @@ class StoreError(CaltechError):
     """A tracking store cannot be used: the text says why, and what to do about it."""
 
 
+def queued_again(error: BaseException) -> bool:
+    """Whether a job ends by this because submitit has put it into the queue again."""
+    return isinstance(error, SystemExit) and error.code == -1
+
+
 class _PastHydra(BaseException):
     """Carries an error of a single run past Hydra, which would print a line of its own."""
 

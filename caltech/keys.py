@@ -38,6 +38,10 @@ MOVED = {old: new for new, old in BORN.items()}
 ADDED = {
     "average": ("none", {"_target_": "caltech.average.Last"}),
     "split": ("own", {"_target_": "caltech.data.split.Own"}),
+    "split.train_on_validation": ("false", False),
+    "optimizer.backbone_lr": ("1", 1.0),
+    "optimizer.layer_decay": ("1", 1.0),
+    "optimizer.norm_decay": ("true", True),
 }
 # Where files lie does not decide a result; what is in them is compared by digest (provenance.py).
 # The split, to which a data set refers, counts by itself.

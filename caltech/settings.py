@@ -104,12 +104,13 @@ ROOT = {
         "sqlite:////tmp/optuna.db"),
     "key": RootKey(False, str),
     "directory": RootKey(False, str, *_PLACE, "multirun/first_try/one"),
+    "plugins": RootKey(False, list[str], example="[my_package.parts]"),
     "published": RootKey(False, dict[str, Any] | None),
 }  # fmt: skip
 KINDS = {
     int: "a whole number", float: "a number", bool: "true or false", str: "a text",
     int | None: "a whole number or null", str | None: "a text or null",
-    dict[str, Any] | None: "of the form {name:value}, or null",
+    dict[str, Any] | None: "of the form {name:value}, or null", list[str]: "a list, [one,two]",
 }  # fmt: skip
 Settings = dataclasses.make_dataclass(
     "Settings", [(name, key.type, dataclasses.field(default=MISSING)) for name, key in ROOT.items()]

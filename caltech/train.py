@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -12,8 +13,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from caltech import errors
-from caltech.config import build, hydra_targets, register
+from caltech import errors, plugins
+from caltech.config import build, hydra_targets, register, targets_of
 from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
@@ -31,7 +32,7 @@ from caltech.sweeps.processes import one_process
 from caltech.sweeps.study import trials
 from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
-from caltech.training import features, signals
+from caltech.training import features, groups, signals
 from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
 from caltech.training.fit import NOBODY, Observer, fit
@@ -64,6 +65,7 @@ def train(
         DivergedError: the loss is not finite.
     """
     validate(cfg)
+    plugins.load(cfg.plugins)
     cfg = provenance.settled(cfg)
     device = choose_device(cfg.device, cfg.gpu_share, cfg.workers)
     be_deterministic(cfg.deterministic, device)
@@ -76,6 +78,7 @@ def train(
 
     data = build(cfg.data)
     augment = build(cfg.augment)
+    plugins.require_augment(augment, cfg.augment._target_, data.side, data.crop)
     model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
     require_fit(model, data.crop, len(data.classes))
     if cfg.start is not None:
@@ -86,19 +89,27 @@ def train(
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
     is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
-    learner = learner_of(cfg, trainable if is_cached else model, trainable, device)
+    network, depths = trainable if is_cached else model, partial(groups.depths, model, data.crop)
+    learner = learner_of(cfg, network, trainable, depths, device)
+
+    plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
 
     with directory.claimed(waits=folder is not None):
-        made_from = provenance.collect(data, model, device)
+        made_from = provenance.collect(data, model, device, plugins.digests(targets_of(cfg)))
         result = Result.read(directory, pruned_too=True)
         if cfg.rerun and (result or not provenance.is_begun(directory, made_from)):
             directory.set_aside()
             result = None
         goes_on = result is None or (result.status == PRUNED and not observer.prunes)
+        if goes_on:
+            checkpoint.require_own(directory.checkpoint, cfg.key)  # before anybody is told
         provenance.record(directory, cfg, made_from, goes_on)
         told = description.describe(cfg, choices or {}, overrides, folder, made_from)
         description.record(told, goes_on)
         if goes_on:
+            if described := groups.describe(learner.optimizer):
+                groups.log_groups(described)
+                write_json(directory.groups, described)
             with tracker.watch(directory, is_needed) as watch:
                 if is_cached:
                     cache = Path(cfg.cache).expanduser()
@@ -161,6 +172,7 @@ def test_once(
             learner.trainable.load_state_dict(state)
             evaluation = evaluate(learner, batches, data.test, f"test ({name})")
             tested = epochs[name]
+        directory.require_held()
         checkpoint.save_weights(directory.weights(name), model)
         evaluation.save(directory.predictions(name), data.test)
         measured[name] = evaluation.measures("test")

@@ -1,4 +1,5 @@
 """What a config file may say of Hydra: how a sweep searches, how large jobs are, what is logged.
+Of code that is executed it says nothing (plugins.py).
 
 A config file is what somebody sent, or a folder of --config-dir. Where Hydra writes, what it calls
 and the environment of a job are not such a file's to say: whoever tries it would lend it their
@@ -45,6 +46,11 @@ def require_harmless(config: Any, file: str) -> None:
     for path, value in _leaves(plain if isinstance(plain, dict) else {}):
         if reason := _read_by(value):
             raise InputError(f"{file} may not set {path}={value}: {reason}.")
+        if path.split(".")[0] == "plugins":
+            raise InputError(
+                f"{file} may not set {path}={value}: a file does not say which code is executed. "
+                f"Take it out of the file, and type plugins=[{value}] if you trust that module."
+            )
         within = path.removeprefix("hydra.")
         if path.split(".")[0] == "hydra" and not _may_set(within, value):
             meant = "" if path in PLACES else f", or type {path}=VALUE if you mean it"

@@ -184,6 +184,19 @@ def argument(cfg: DictConfig, key: str) -> inspect.Parameter | None:
         return inspect.signature(called).parameters.get(name)
 
 
+def is_of_its_type(cfg: DictConfig, key: str) -> bool:
+    """Whether the value at a key within a group is plainly what its argument takes: a text where no
+    truth or number is taken, a truth or null. A number's range is more to ask (misfit)."""
+    parameter = argument(cfg, key)
+    if parameter is None:
+        return False
+    taken = _taken(parameter.annotation)
+    value = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+    if isinstance(value, str):
+        return taken <= {str, type(None)}
+    return taken <= {str, bool, type(None)} and type(value) in taken - {str}
+
+
 def misfit(cfg: DictConfig, key: str, value: Any) -> str | None:
     """Why a key within a group does not take a value, by what is there; None if it does.
 
@@ -195,10 +208,7 @@ def misfit(cfg: DictConfig, key: str, value: Any) -> str | None:
     group, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, group)._get_node(name, validate_access=False)
     present = None if node is None else node._value()
-    said = parameter.annotation
-    is_union = isinstance(said, types.UnionType) or typing.get_origin(said) is typing.Union
-    taken = {*typing.get_args(said)} if is_union else {said}
-    taken = {each for each in taken if getattr(each, "__name__", "") != "Tensor"}
+    taken = _taken(parameter.annotation)
     if isinstance(present, bool) or taken == {inspect.Parameter.empty}:
         like = present if isinstance(present, (bool, int, float)) else parameter.default
         taken = {type(like) if isinstance(like, bool) else float if present is like else str}
@@ -221,6 +231,13 @@ def misfit(cfg: DictConfig, key: str, value: Any) -> str | None:
         return None if is_taken else kind(root[1])
     number = float if float in taken else int
     return None if type(value) is number else f"it is {KINDS[number]}"
+
+
+def _taken(said: Any) -> set[Any]:
+    """The types of an annotation, without tensors, which no file has."""
+    is_union = isinstance(said, types.UnionType) or typing.get_origin(said) is typing.Union
+    taken = {*typing.get_args(said)} if is_union else {said}
+    return {each for each in taken if getattr(each, "__name__", "") != "Tensor"}
 
 
 def elsewhere(word: Word, cutoff: float) -> str:

@@ -11,16 +11,11 @@ import signal
 import statistics
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import joblib
 import pytest
-from hydra import compose, initialize_config_dir
 
-from caltech.config import register
-from caltech.settings import CONF, validate
-from tests.conftest import REPOSITORY
 from tests.forks import Ended
 from tests.observers import TINY
 
@@ -219,19 +214,3 @@ def test_mistakes_are_one_message_and_leave_nothing(command, tmp_path, arguments
     assert "Traceback" not in failed.output
     assert len(failed.output.strip().splitlines()) == 1
     assert not (tmp_path / "multirun").exists() or not any((tmp_path / "multirun").iterdir())
-
-
-def test_readme_s_commands_compose():
-    """Everything to be pasted from the README at least composes; the tests above run such lines."""
-    blocks = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    trained = [line for line in lines if "python -m caltech.train" in line]
-    assert len(trained) >= 8
-    register()
-    for line in trained:
-        if "ray_cluster" in line and find_spec("hydra_plugins.hydra_ray_launcher") is None:
-            continue  # an extra: pip install -e '.[ray]'
-        words = line.split("python -m caltech.train", 1)[1].split("#")[0].split()
-        arguments = [word.split(",")[0] for word in words if not word.startswith("--")]
-        with initialize_config_dir(config_dir=str(CONF)):
-            validate(compose("train", arguments))

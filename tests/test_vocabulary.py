@@ -97,7 +97,7 @@ def test_the_nearest_right_thing(vocabulary, words, instead):
         ('hydra.sweeper.params={lr:"0.1,0.2"}', "--multirun lr=0.1,0.2"),
     ],
 )  # fmt: skip
-def test_values_and_keys_within_a_group(vocabulary, text, instead):
+def test_values_and_keys_within_a_group(vocabulary, composed_once, text, instead):
     """As composed: these words are looked at before Hydra takes them."""
     words = text.split()
     with initialize_config_dir(config_dir=str(CONF)), pytest.raises(InputError) as refused:

@@ -13,7 +13,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from caltech import errors
+from caltech import errors, plugins
 from caltech.config import build, register
 from caltech.data import folders, own, pixels, sources
 from caltech.data.audit import audit, of_files, report
@@ -34,13 +34,17 @@ def main() -> None:
     )
     parser.add_argument("command", choices=["audit", "verify"])
     parser.add_argument("overrides", nargs="*", help="as for caltech.train: data.root=FOLDER")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of options of your own")
     with errors.shown_as_messages():
         register()
         require_flags(sys.argv[1:], parser)
         arguments = parser.parse_args()
+        own = [f"hydra.searchpath=[{arguments.config_dir}]"] if arguments.config_dir else []
         with initialize_config_dir(config_dir=str(CONF)):
-            given = compose("train", arguments.overrides).data
+            cfg = compose("train", [*own, *arguments.overrides])
         errors.composed()
+        plugins.load(cfg.plugins)
+        given = cfg.data
         code = {"audit": audit_all, "verify": verify}[arguments.command](given)
     raise SystemExit(code)
 
@@ -54,12 +58,12 @@ def audit_all(given: DictConfig) -> int:
         parts = {part: getattr(data, part) for part in PARTS}
         print(report(audit(images, parts, (), lambda row: _row(data, row))))
         return 0
-    kind = _FILES[_name(given)]
-    if not place.is_dir() and kind is folders:
+    listing, collection = _FILES[_name(given)]
+    if not place.is_dir() and collection is folders.collection:
         told = folders.explain_absence(place.parent.parent)
         raise InputError(f"{place} is no folder. {told}")
-    listed = kind.listing(place)
-    images = kind.collection(place, listed)
+    listed = listing(place)
+    images = collection(place, listed)
     findings = audit(images, _split(given).parts(images), listed.stray, of_files(images))
     print(report(findings))
     return 1 if findings.corrupt else 0
@@ -74,7 +78,7 @@ def verify(given: DictConfig) -> int:
             f"{_name(given)} is read anew each time, or its archive is verified by its library."
         )
     cache, upright = Path(given.cache).expanduser(), given.get("upright", False)
-    listed = _FILES[_name(given)].listing(place)
+    listed = _FILES[_name(given)][0](place)
     required = "distinct" if _name(given) == "folder" else "len"
     content = folders.read_digest(place, listed.files)
     kept = folders.kept_digest(place, listed.files, cache, required)
@@ -99,7 +103,12 @@ def verify(given: DictConfig) -> int:
     return 1
 
 
-_FILES = {"caltech101": folders, "folder": own}  # what lists the files of a data set
+# What lists the files of a data set, and what makes them images with their classes.
+_FILES = {
+    "caltech101": (folders.listing, folders.collection),
+    "caltech101_background": (sources.caltech101_background_listing, folders.collection),
+    "folder": (own.listing, own.collection),
+}
 
 
 def _name(given: DictConfig) -> str:
@@ -114,8 +123,8 @@ def _files_of(given: DictConfig) -> Path | None:
         raise InputError(
             "Type data.root=DIR: the folder that has a folder of images for each class."
         )
-    is_study = _name(given) == "caltech101"
-    return sources.caltech101_images(given.root) if is_study else Path(given.root).expanduser()
+    is_own = _name(given) == "folder"
+    return Path(given.root).expanduser() if is_own else sources.caltech101_images(given.root)
 
 
 def _split(given: DictConfig) -> Split:

@@ -49,8 +49,11 @@ def list_images(images: Path) -> list[str]:
     return listing(images).files
 
 
-def listing(images: Path) -> Listing:
+def listing(images: Path, background: bool = False) -> Listing:
     """The images in the category folders of `images` (.../101_ObjectCategories).
+
+    Args:
+        background: whether the background is a category, too.
 
     Raises:
         InputError: there is none, a category has none of its own, or a folder cannot be read.
@@ -64,7 +67,7 @@ def listing(images: Path) -> Listing:
             found = sorted(category.iterdir(), key=lambda path: path.name)
             mine = [path for path in found if _is_image(path)]
             stray += [named(path, images) for path in found if not _is_image(path)]
-            if category.name == BACKGROUND:
+            if category.name == BACKGROUND and not background:
                 continue
             if not mine:
                 raise InputError(_without_images(category, found))

@@ -56,11 +56,27 @@ def caltech101(
                 "out, or type split=files with split.train_files and split.test_files."
             )
         split = Files(train_files, None, test_files, of="data")
-    images = caltech101_images(root)
-    if not images.is_dir():
-        is_own_place = Path(root).expanduser() == reading.cache / "datasets"
-        downloads.caltech101(images, _is_wanted(download, is_own_place))
+    images = _caltech101_at(root, download, reading)
     return _of_files("caltech101", images, folders.listing, folders.collection, split, reading)
+
+
+def caltech101_background(
+    root: str,
+    download: bool | str,
+    resize: int,
+    crop: int,
+    cache: str,
+    split: Split,
+    cache_pixels: bool,
+) -> Dataset:
+    """Caltech-101 with its background as one more class, as most papers measure it.
+
+    Args, Raises: as of caltech101.
+    """
+    reading = Reading(resize, crop, Path(cache).expanduser(), cache_pixels)
+    images = _caltech101_at(root, download, reading)
+    name, listing = "caltech101_background", caltech101_background_listing
+    return _of_files(name, images, listing, folders.collection, split, reading)
 
 
 def folder(
@@ -124,6 +140,11 @@ def digits(resize: int, crop: int, split: Split = OWN) -> Dataset:
 def caltech101_images(root: str) -> Path:
     """Where the category folders are."""
     return Path(root).expanduser() / folders.CALTECH101
+
+
+def caltech101_background_listing(images: Path) -> folders.Listing:
+    """As folders.listing, with the background."""
+    return folders.listing(images, background=True)
 
 
 def parts_of(images: Collection, split: Split) -> Parts:
@@ -240,6 +261,15 @@ def assemble(
         crop=reading.crop,
         content=content,
     )
+
+
+def _caltech101_at(root: str, download: bool | str, reading: Reading) -> Path:
+    """Where the category folders are, downloaded if they are to be."""
+    images = caltech101_images(root)
+    if not images.is_dir():
+        is_own_place = Path(root).expanduser() == reading.cache / "datasets"
+        downloads.caltech101(images, _is_wanted(download, is_own_place))
+    return images
 
 
 def _is_wanted(download: bool | str, is_own_place: bool) -> bool:

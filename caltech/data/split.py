@@ -5,6 +5,7 @@ everywhere, and an image that is added or removed leaves the others where they a
 """
 
 import hashlib
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from caltech.data.dataset import PARTS, SHORT, Collection
 from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
 
 Parts = dict[str, Tensor]  # indices, by the names in PARTS; an image may be in none
 
@@ -148,6 +151,7 @@ class PerClass:
         train_per_class, val_per_class: images of each class.
         test_per_class: the same, or null for all that are left. Others are in no part.
         seed, group: as of Fraction.
+        train_on_validation: train on the validation images, too, once all is chosen by them.
     """
 
     train_per_class: int
@@ -155,8 +159,19 @@ class PerClass:
     test_per_class: int | None
     seed: int
     group: str | None
+    train_on_validation: bool = False
 
     def parts(self, images: Collection) -> Parts:
+        parts = self._drawn(images)
+        if self.train_on_validation is True:
+            log.warning(
+                "split.train_on_validation=true: the validation images are trained on. Their "
+                "accuracy says nothing of new images, and nothing is to be chosen by it."
+            )
+            parts["train"] = torch.cat([parts["train"], parts["validation"]]).sort().values
+        return parts
+
+    def _drawn(self, images: Collection) -> Parts:
         typed = self.train_per_class, self.val_per_class, self.test_per_class
         counts = dict(zip(PARTS, typed, strict=True))
         self._require_possible(images, counts)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from caltech import plugins
 from caltech.config import build
 from caltech.data import pixels
 from caltech.data.augment import VIEWS, center_crop
@@ -75,6 +76,7 @@ class Predictor:
                 "rerun=true if it is), or choose another with run= or weights=."
             )
         manifest.verify(directory, [directory.config, directory.provenance, path])
+        plugins.load(())  # those of the environment: the directory's config names none
         cfg = manifest.read_config(directory.config)
         kept = provenance.read(directory)
         # Runs of the first versions did not keep them.

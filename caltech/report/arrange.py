@@ -14,17 +14,19 @@ from omegaconf import OmegaConf
 
 from caltech.keys import ADDED, decisive, point_key
 from caltech.report.rows import FINISHED, Published, Row, Run, Table, flat
+from caltech.report.sources.options import GROUPS
 from caltech.settings import CONF
 from caltech.tracking.description import PLACES, chosen, hyperparameters
 
 # Parameters that do not describe a row: seeds are together in it, others repeat, only name, or
 # decide no result that counts.
-NOT_SHOWN = ("seed", "log10_lr", "experiment", "sweep", "tracking", "pruner")
+NOT_SHOWN = ("seed", "split.seed", "log10_lr", "experiment", "sweep", "tracking", "pruner")
 # Names in the experiments' files, and as metrics.
 NUMBERS = {
     "train_loss": "train/loss_last_step",
     "val_accuracy": "val/accuracy",
     "test_accuracy": "test/accuracy",
+    "test_accuracy_per_class": "test/accuracy_per_class",
 }
 
 
@@ -57,9 +59,11 @@ def _experiment(name: str) -> Published | None:
         table=published["table"],
         name=published["row"],
         numbers={NUMBERS[key]: value for key, value in published.items() if key in NUMBERS},
+        protocol=published.get("protocol") or {},
         errata=tuple(NUMBERS[key] for key in errata),
         params={key: str(value) for key, value in params.items()},
         config=flat(decisive(cfg)),
+        elsewhere=tuple(published.get("elsewhere", ())),
     )
 
 
@@ -103,11 +107,11 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], study: str) -
 
 
 def _one_per_seed(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """By seed, of each the newest finished run, or else the newest; their keys may differ."""
+    """By seed and split, of each the newest finished run, or else the newest; keys may differ."""
     by_seed = {}
     for run in sorted(runs, key=lambda run: (run.status == FINISHED, run.started)):
-        by_seed[run.seed] = run
-    return tuple(by_seed[seed] for seed in sorted(by_seed))
+        by_seed[run.seed, run.split_seed or 0] = run
+    return tuple(by_seed[seeds] for seeds in sorted(by_seed))
 
 
 def _is_of(run: Run, experiment: Published) -> bool:
@@ -122,7 +126,7 @@ def _is_of(run: Run, experiment: Published) -> bool:
     return all(
         key in experiment.config and experiment.config[key] == value
         for key, value in run.config.items()
-        if key != "seed"
+        if key not in ("seed", "split.seed")
     )
 
 
@@ -167,10 +171,11 @@ def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     """For each point the values that differ: parameters, and config keys that these do not tell."""
     flats = []
     for runs in points:
-        params = {group: option for group, (option, _) in ADDED.items()} | runs[0].params
+        added = {name: option for name, (option, _) in ADDED.items()}
+        params = {name: added.pop(name) for name in ADDED if name in GROUPS} | runs[0].params
         params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
-        deeper = {k: _shown(v) for k, v in runs[0].config.items() if k != "seed"}
-        flats.append(params | {k: v for k, v in deeper.items() if k not in params})
+        deeper = {k: _shown(v) for k, v in runs[0].config.items() if k not in NOT_SHOWN}
+        flats.append(params | {k: v for k, v in (added | deeper).items() if k not in params})
     names = list(dict.fromkeys(name for flat in flats for name in flat))
     parameters = {name for runs in points for name in runs[0].params}
     chosen: list[str] = []

@@ -16,11 +16,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from caltech.report import rows
 from caltech.report.pictures import Picture
 from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
 from caltech.report.sources.unused import Unused, printable
-from caltech.report.tables import RESULTS, STATISTICS, parameters
+from caltech.report.tables import STATISTICS, parameters, results
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -43,12 +42,18 @@ class Sheet:
     def __init__(self, table: Table, everything: Sequence[Run]) -> None:
         self.table = table
         self.head = "" if table.columns else "Model"  # of the column of labels
-        self.columns = (*parameters(table), *RESULTS)  # those of STATISTICS are in a second table
+        self.columns = (
+            *parameters(table),
+            *results(table),
+        )  # those of STATISTICS are in a second table
+        own = [row.published for row in table.rows if row.published]
+        self.published = [name for each in own for name in each.numbers]
+        self.elsewhere = [number for each in own for number in each.elsewhere]
         self.missing = [row.command for row in table.rows if row.command and not row.finished]
-        usual = {what: _usual(everything, what) for what in ("code", "data")}
-        usual["versions"] = _usual_versions(everything)
-        told = {"usual": usual, "test_images": rows.TEST_IMAGES}
-        remarks = [_lines("remarks", row=row, **told) for row in table.rows]
+        splits = {run.split: [r for r in everything if r.split == run.split] for run in everything}
+        usual = {"code": _usual(everything, "code"), "versions": _usual_versions(everything)}
+        usual["data"] = {split: _usual(runs, "data") for split, runs in splits.items()}
+        remarks = [_lines("remarks", row=row, usual=usual) for row in table.rows]
         texts = dict.fromkeys(itertools.chain(*remarks))
         letters = dict(zip(texts, _letters(), strict=False))
         self.notes = {letter: text for text, letter in letters.items()}
@@ -102,7 +107,7 @@ def text_and_page(
         "sheets": sheets,
         "unused": unused,
         "statistics": [column for column in STATISTICS if column.show],
-        "baselines": _lines("baselines", runs=runs),
+        "baselines": list(dict.fromkeys(_lines("baselines", runs=runs))),
         "reading": _lines("reading", sheets=sheets, columns=STATISTICS),
     }
     page = {"count": len(finished), "newest": f"{newest:%d %B %Y}", "pictures": pictures}

@@ -18,7 +18,7 @@ INTERRUPTED = "interrupted"  # nobody computes it, and it goes on if its command
 NO_LIBRARIES = ("device", "gpu", "threads", "python")  # of an environment
 # All pairs of more rows than these would be too many to read: the best is compared with each.
 MOST_ROWS_IN_PAIRS = 10
-TEST_IMAGES = 2893  # of the study: every published accuracy is a whole number of them
+MEAN_OVER_CLASSES = "test/accuracy_per_class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,16 @@ class Run:
         return int(self.params["seed"])
 
     @property
+    def split_seed(self) -> int | None:
+        """Of a split by chance."""
+        return self.config.get("split.seed")
+
+    @property
+    def split(self) -> str:
+        """All that is asked of it: runs of one have the same images for the same part."""
+        return str(sorted((k, v) for k, v in self.config.items() if k.startswith("split.")))
+
+    @property
     def epochs(self) -> int:
         """How many epochs were told of."""
         return len(self.history["val/accuracy"])
@@ -112,10 +122,12 @@ class Published:
     study: str
     table: str
     name: str
-    numbers: dict[str, float]  # train/loss_last_step, val/accuracy, test/accuracy
+    numbers: dict[str, float]  # train/loss_last_step, val/accuracy, test/accuracy, ...
+    protocol: dict[str, int]  # of the numbers: images of a part, classes
     errata: tuple[str, ...]
     params: dict[str, str]
     config: dict[str, Any]
+    elsewhere: tuple[dict[str, str], ...] = ()  # numbers of others, to be read beside it
 
 
 @dataclass(frozen=True)
@@ -144,9 +156,25 @@ class Row:
         return self.runs[0].state if self.runs else "not run"
 
     @property
-    def is_comparable(self) -> bool:
-        """Whether the published numbers are of as many test images as ours."""
-        return not self.finished or self.first.images("test") in (None, TEST_IMAGES)
+    def other_protocol(self) -> str:
+        """In what ours was not measured as the published numbers were; empty if it was."""
+        if not (self.published and self.finished):
+            return ""
+        told, data = self.published.protocol, self.first.data
+        ours = data.get("images", {}) | {"classes": len(data.get("classes", ()))}
+        differ = [name for name in told if ours.get(name) not in (None, 0, told[name])]
+        return ", ".join(f"{name} {ours[name]} and not {told[name]}" for name in differ)
+
+    @property
+    def splits(self) -> list[int]:
+        """The seeds by which the finished runs' images were split, if these differ."""
+        seeds = {run.split_seed for run in self.finished} - {None}
+        return sorted(seeds) if len(seeds) > 1 else []
+
+    @property
+    def is_chosen_already(self) -> bool:
+        """Whether validation images were trained on: nothing is to be chosen by their accuracy."""
+        return bool(self.runs and self.runs[0].config.get("split.train_on_validation"))
 
     @cached_property
     def predictions(self) -> Predictions | None:
@@ -166,6 +194,11 @@ class Row:
         told = dict.fromkeys(each for run in self.finished for each in run.versions.items())
         return [f"{name} {version}" for name, version in told if usual[name] != version]
 
+    def other_data(self, usual: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What finished runs were made from that is not as usual for their split."""
+        datas = [run.data for run in self.finished if run.data["sha256"] != usual[run.split]]
+        return list({data["sha256"]: data for data in datas}.values())
+
     def values(self, name: str) -> list[float]:
         """Of the finished runs that have this number."""
         numbers = [run.number(name) for run in self.finished]
@@ -183,22 +216,25 @@ class Row:
     @property
     def score(self) -> float | None:
         """What rows are compared by, validation accuracy of the best epoch: the test has no say."""
-        return self.mean("val/best_accuracy")
+        best = self.mean("val/best_accuracy")
+        return 0.0 if best is not None and self.is_chosen_already else best
 
     def interval(self, name: str) -> statistics.Interval | None:
-        """Of an accuracy, from images and seeds; of a loss, of one further run by the seeds'."""
+        """Of an accuracy, from images and seeds; of what is no share of images, of one further run
+        by the seeds', or by the splits'."""
         values = self.values(name)
         if not values:
             return None
-        if "accuracy" not in name:
-            return statistics.of_one_more(values) if len(values) > 1 else None
+        if "accuracy" not in name or name == MEAN_OVER_CLASSES:
+            is_spread = len(values) > 1 and (self.splits or name != MEAN_OVER_CLASSES)
+            return statistics.of_one_more(values) if is_spread else None
         count = self._images(name)
         return statistics.of_accuracy(values, count) if count else None
 
     def differs(self, name: str, published: float) -> bool | None:
         """Whether a published number is another than ours; None if that cannot be told."""
         values = self.values(name)
-        if "accuracy" in name:
+        if "accuracy" in name and name != MEAN_OVER_CLASSES:
             count = self._images(name)
             return statistics.differs(values, published, count) if count else None
         interval = self.interval(name)

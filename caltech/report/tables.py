@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from caltech.report import statistics
-from caltech.report.rows import Row, Table
+from caltech.report.rows import MEAN_OVER_CLASSES, Row, Table
 
 # The study's columns, in its order.
 HYPERPARAMETERS = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma")
@@ -26,21 +26,23 @@ class Cell:
         self.ours, self.deviation = row.mean(metric), row.deviation(metric)
         self.published = row.published and row.published.numbers.get(metric)
         self.status = row.status if self.ours is None else ""  # why there is none
-        # agrees, better, worse, open, erratum, other images, or the status.
+        # agrees, better, worse, open, erratum, other protocol, or the status.
         self.verdict, self.difference = self.status, None
         if self.published is None:
             return
         if metric in row.published.errata:
             self.verdict = "erratum"
-        elif not row.is_comparable:
-            self.verdict = "other images"
+        elif row.finished and not row.published.protocol:
+            self.verdict = "no protocol"
+        elif row.other_protocol:
+            self.verdict = "other protocol"
         elif self.ours is not None:
             self.difference = self.ours - self.published
             differs, has_one_seed = row.differs(metric, self.published), len(row.finished) == 1
             if differs is not None:
                 apart = "better" if (self.difference > 0) != is_loss else "worse"
                 self.verdict = apart if differs else "agrees"
-            elif has_one_seed and not is_loss:
+            elif not is_loss and (has_one_seed or metric == MEAN_OVER_CLASSES):
                 self.verdict = "open"
 
     @property
@@ -105,6 +107,15 @@ def _hyperparameter(name: str, row: Row) -> str:
     if schedule != "step" and name in ("step_size", "gamma"):  # the others have neither
         return schedule if name == "step_size" else ""
     return _parameter(name, row)
+
+
+def results(table: Table) -> tuple[Column, ...]:
+    """The study's measures, and the mean over classes where a published number is of it."""
+    numbers = [row.published.numbers for row in table.rows if row.published]
+    if not any(MEAN_OVER_CLASSES in each for each in numbers):
+        return RESULTS
+    name = "Macro TESTING ACC"
+    return *RESULTS, _measure(name, MEAN_OVER_CLASSES), _of_measure(name, MEAN_OVER_CLASSES)
 
 
 def _measure(name: str, metric: str) -> Column:

@@ -4,6 +4,7 @@ import logging
 import pickle
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from zipfile import ZipFile
@@ -64,15 +65,30 @@ def load(path: Path, key: str, parts: Mapping[str, Stateful]) -> dict[str, Any] 
         except DamagedError as error:
             log.warning("%s It is not used.", error)
             continue
-        if saved.get("key", key) != key:  # earlier code did not note it
-            raise InputError(
-                f"{candidate} is of run {saved['key']}, and this is run {key}. Move it away: the "
-                "run then goes on from a checkpoint of its own, or begins anew."
-            )
+        _require_key(candidate, saved, key)
         _put(candidate, saved["states"], parts)
         candidate.replace(path)  # so that the next one to be saved cannot replace the good one
         return saved["progress"]
     return None
+
+
+def require_own(path: Path, key: str) -> None:
+    """Raise InputError if what `load` would go on from is another run's; weights are not read."""
+    for candidate in (path, previous_of(path)):
+        saved = None
+        with suppress(Exception):  # damaged, which load tells
+            saved = torch.load(candidate, map_location="cpu", weights_only=True, mmap=True)
+        if isinstance(saved, dict):
+            _require_key(candidate, saved, key)
+            return
+
+
+def _require_key(path: Path, saved: Mapping[str, Any], key: str) -> None:
+    if saved.get("key", key) != key:  # earlier code did not note it
+        raise InputError(
+            f"{path} is of run {saved['key']}, and this is run {key}. Move it away: the run then "
+            "goes on from a checkpoint of its own, or begins anew."
+        )
 
 
 def _put(path: Path, states: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:

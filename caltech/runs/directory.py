@@ -39,6 +39,7 @@ class RunDirectory:
         self.provenance = self.path / "provenance.json"
         self.data = self.path / "data.json"
         self.timing = self.path / "timing.json"
+        self.groups = self.path / "groups.json"  # of parameters, if there are several
         self.result = self.path / "result.json"
         self.checkpoint = self.path / "checkpoint.pt"
         self.log = self.path / "train.log"
@@ -72,7 +73,7 @@ class RunDirectory:
 
     def artifacts(self) -> list[Path]:
         """What the tracker keeps; a report needs nothing else. A pruned run has fewer files."""
-        files = [self.config, self.provenance, self.data, self.timing]
+        files = [self.config, self.provenance, self.data, self.timing, self.groups]
         files += [*map(self.predictions, WEIGHTS), self.weights("best")]
         return [path for path in files if path.is_file()]
 

@@ -5,12 +5,14 @@ import glob
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from caltech.data.dataset import Dataset
 from caltech.errors import DamagedError, InputError
+from caltech.files import read_sealed_json
 from caltech.models.classifier import Classifier
 from caltech.runs import checkpoint, manifest, provenance
 from caltech.runs.directory import RunDirectory
@@ -19,6 +21,8 @@ from caltech.runs.result import Result
 log = logging.getLogger(__name__)
 
 KEY = "[0-9a-f]{10}"
+# In a run's config, as it writes it: to read it all takes 20 ms a run.
+_TRAINED_ON_VALIDATION = re.compile(r"^ +train_on_validation: true$", re.MULTILINE)
 
 
 def find(
@@ -58,6 +62,11 @@ def find(
 
 def _of_key(word: str, key: str, directories: Sequence[RunDirectory], place: Path) -> RunDirectory:
     found = [directory for directory in directories if directory.path.name == key]
+    if not found and ("/" in key or Path(key).is_dir()):
+        there = "has no config.yaml of a run" if Path(key).is_dir() else "is not there"
+        raise InputError(
+            f"{word}={key} {there}. Type {word}= with a run's directory, or with its key."
+        )
     if not found:
         keys = sorted({directory.path.name for directory in directories})
         close = difflib.get_close_matches(key, keys, n=5, cutoff=0.0)
@@ -99,9 +108,15 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             continue
         if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
             continue
+        if _TRAINED_ON_VALIDATION.search(directory.config.read_text("utf-8")):
+            log.warning(
+                "%s trained on its validation images and is not considered for run=best. Type "
+                "run=%s for it.", directory, directory.path.name,
+            )  # fmt: skip
+            continue
         measured = result.objective, -result.best["val/loss"]
         name = made_from["name"], made_from["sha256"]
-        ended[name] = max(ended.get(name, 0), directory.result.stat().st_mtime_ns)
+        ended[name] = max(ended.get(name, 0), _ended(directory))
         if name not in best or measured > best[name][0]:
             best[name] = measured, directory
     if not best:
@@ -120,6 +135,16 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             "data=, or its key as run=, for another.", best[newest][1], newest[0], listed,
         )  # fmt: skip
     return best[newest][1]
+
+
+def _ended(directory: RunDirectory) -> int:
+    """When a run was finished, in ms since 1970, wherever it was copied to since.
+
+    Of a run of earlier code, which did not note it, the time of its file.
+    """
+    with suppress(DamagedError):
+        return read_sealed_json(directory.history, {"ended": int})["ended"]
+    return directory.result.stat().st_mtime_ns // 1_000_000
 
 
 def _require_named(directory: RunDirectory, result: Result) -> None:

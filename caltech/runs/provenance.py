@@ -6,7 +6,7 @@ import platform
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,22 @@ def settled(cfg: DictConfig) -> DictConfig:
     return OmegaConf.merge(cfg, {"key": key if key in held else min(held & own, default=key)})
 
 
-def collect(data: Dataset, model: Classifier, device: torch.device) -> dict[str, Any]:
-    """What decides a result and cannot be seen in its config: data, weights, code, environment."""
+def collect(
+    data: Dataset,
+    model: Classifier,
+    device: torch.device,
+    plugins: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What decides a result and cannot be seen in its config: data, weights, code, environment.
+
+    Args:
+        plugins: digests of the code of the user's own, by its modules.
+    """
     return {
         "data": {"name": data.name, "sha256": data.digest},
         "weights": {"name": model.weights, "sha256": digest([model])},
         "classes": list(data.classes),  # so that a trained model needs no data set to answer
-        "code": code_version(),
+        "code": code_version(plugins),
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -213,9 +222,9 @@ def _keys_noted(directory: RunDirectory) -> set[str]:
     return keys
 
 
-def code_version() -> dict[str, Any]:
-    """Git commit of a checkout and a hash of this package's source as it is now."""
-    sha = hashlib.sha256()
+def code_version(plugins: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Git commit of a checkout and a hash of this package's source, and of plugins', as it is."""
+    sha = hashlib.sha256(repr(sorted(plugins.items())).encode() if plugins else b"")
     for path in sorted(PACKAGE.rglob("*.py")):
         sha.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
     command = [GIT, "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -223,7 +232,8 @@ def code_version() -> dict[str, Any]:
         git = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         git = "not a git checkout"
-    return {"git": git, "sha256": sha.hexdigest()[:16]}
+    told = {"git": git, "sha256": sha.hexdigest()[:16]}
+    return told | ({"plugins": dict(plugins)} if plugins else {})
 
 
 def _cpu_name() -> str:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from caltech.config import build
-from caltech.errors import CaltechError, InputError
+from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
 from caltech.sweeps import records, search, table
@@ -34,7 +34,6 @@ from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
 from caltech.sweeps.sweepers import GRID, require_launcher, require_search, require_workers
-from caltech.training.signals import queued_again
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +96,8 @@ class NameSweep(Callback):
 
     config: DictConfig  # of the sweep, without the values that are swept over
     open = ExitStack()  # what ends with the sweep
+    failed: BaseException | None = None  # of the job before
+    made: Sequence[Path] = ()  # what Hydra writes for the study before a job is launched
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         # A value that is missing or refers to nothing is told by the job.
@@ -108,6 +109,8 @@ class NameSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with _ending_the_command():
             path = str(_begin(config).absolute())
+            written = Path(config.hydra.sweep.dir, "multirun.yaml")
+            NameSweep.made = [] if written.exists() else [written]
             NameSweep.open.enter_context(records.launching(Path(path)))
         os.environ[VARIABLE], NameSweep.config = path, config
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
@@ -119,8 +122,13 @@ class NameSweep(Callback):
                 own.append(f"hydra.sweeper._target_={GRID}")  # a job's config is to agree
             config.hydra.overrides.hydra.extend(own)
 
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        let_go(NameSweep.failed)  # Hydra's functions, too, have ended by now
+
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         job_return.cfg = job_return.hydra_cfg = None  # kept to the end of a sweep, read by nobody
+        ended_by = job_return._return_value  # what a job that failed raised
+        NameSweep.failed = ended_by if isinstance(ended_by, BaseException) else None
 
 
 @contextmanager
@@ -213,6 +221,8 @@ def summarised() -> Iterator[None]:
             searches = NameSweep.config.hydra.runtime.choices["hydra/sweeper"] == "optuna"
             if (not jobs and not searches) or NameSweep.config.dry_run:
                 shutil.rmtree(path)
+                for written in NameSweep.made:
+                    written.unlink(missing_ok=True)
                 _remove_empty(path.parent)
             elif jobs:  # the folder of a search may be another process's, too
                 table.keep(path, jobs)

@@ -5,10 +5,12 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow.entities import Metric
 
+from caltech.errors import InputError
 from caltech.metrics import METRICS
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory
@@ -24,7 +26,7 @@ UPLOAD_SECONDS = 60  # that a server may take to answer for one artifact
 MOST = 1000  # metrics in one batch, by MLflow's rule
 FINISHED, KILLED, RUNNING = "FINISHED", "KILLED", "RUNNING"
 # Tags that change with a directory. What else earlier code told, the directory does not know.
-FOLLOWING = ("run", "directory", "study", "sweep")
+FOLLOWING = ("run", "directory", "study", "sweep", "overrides")
 
 
 def send(
@@ -49,6 +51,8 @@ def send(
         StoreError, or what MLflow and drivers raise.
     """
     require_answer(store.uri, seconds)
+    if not directory.path.is_dir():
+        raise InputError(f"{directory} is not there any more.")
     with noting(directory, seconds):
         if live is None and is_held(directory):
             return None
@@ -64,6 +68,16 @@ def send(
             if note != before:
                 note.write(directory)
         return note != before
+
+
+def close_lost(store: Store, run_id: str, end: End) -> None:
+    """Tell how a run ended whose directory was moved or removed while it was computed.
+
+    Args:
+        run_id: the random id that the directory had.
+    """
+    for run in store.search("attributes.status = 'RUNNING'", run=run_id):
+        store.end(run.info.run_id, end)
 
 
 def close_abandoned(store: Store, output: Path) -> None:
@@ -91,6 +105,8 @@ def _find(store: Store, directory: RunDirectory, contents: Contents, note: Note)
     if run is None:
         run = next(store.search(run=contents.id), None)
         told = note.told(run.info.run_id) if run else _former(store, directory, contents)
+    if run is not None and told.status == RUNNING and run.info.status in (KILLED, "FAILED"):
+        told = replace(told, status=run.info.status)  # it was taken for dead, or lost
     if told is None:
         tags = {**contents.description.tags, "run": contents.id}
         run = store.create(contents.description.name, tags, contents.started)
@@ -147,7 +163,7 @@ def _describe(store: Store, contents: Contents, told: Told) -> None:
         return
     tags = {**description.tags, "run": contents.id}
     if told.former or told.status == FINISHED:
-        tags = {name: tags[name] for name in FOLLOWING if name in tags}
+        tags = {name: tags[name] for name in FOLLOWING if tags.get(name)}
     else:
         store.describe(told.run_id, description)
     store.tag(told.run_id, tags)

@@ -110,7 +110,7 @@ def record(described: Description, goes_on: bool) -> None:
     """
     path, new = described.directory.description, dict(described.tags)
     if path.is_file():
-        renewed = {"sweep", "host"} if goes_on else {"sweep"}
+        renewed = {"sweep", "host", "overrides"} if goes_on else {"sweep"}
         before = _kept(path)
         tags = before["tags"] | {name: new[name] for name in renewed & set(new)}
         if tags != before["tags"]:
@@ -142,7 +142,12 @@ def of_directory(directory: RunDirectory) -> Description:
     path = directory.path.absolute()
     tags = {**found.tags, "directory": str(path)}
     if path.name == tags["key"]:  # else the place was typed: directory=
-        tags["study"] = path.parent.name
+        was, tags["study"] = tags["study"], path.parent.name
+        typed = [
+            f"study={tags['study']}" if word == f"study={was}" else word
+            for word in tags["overrides"].split(" ")
+        ]
+        tags["overrides"] = " ".join(typed)
     return replace(found, tags=tags)
 
 

@@ -45,6 +45,7 @@ def line_to(uri: str, experiment: str, artifacts: str | None) -> "Line":
     # Read by MLflow when it is imported, or at each request. A user's own value stays.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the line tries again
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
     if sqlite_path(uri) is not None:  # no connection outlives a file that is removed
@@ -93,9 +94,9 @@ class Line:
             self.next_try = now + max(PAUSE_SECONDS, BACK_OFF * (now - start))
             if not self.is_dead:
                 log.warning(
-                    "The tracking store %s is not told: %s. The run goes on without it. What it is "
-                    "not told now it is told when it can be used again, at the end, by the same "
-                    "command typed again, or by %s.", without_passwords(self.uri), error, LATER,
+                    "The tracking store %s is not told: %s. Nothing is lost, and nothing waits for "
+                    "it: it is told later, as soon as it can be used again, by the same command "
+                    "typed again, or by %s.", without_passwords(self.uri), error, LATER,
                 )  # fmt: skip
             self.is_dead, self.store = True, None
             return False

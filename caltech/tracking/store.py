@@ -172,6 +172,12 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifacts: str | None
             f"--experiment-id {found.experiment_id}"
         )
     place = found.artifact_location
+    if place.startswith("mlflow-artifacts:") and not is_server(uri):
+        raise StoreError(
+            f"experiment {name} belongs to an MLflow server, which keeps its files, and this is "
+            "the server's database. Type tracking.uri=http://HOST:PORT of that server, or "
+            "tracking.experiment=NAME for another one"
+        )
     is_local = urlparse(place).scheme in ("", "file")
     if is_server(uri) and is_local:
         log.warning(

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from omegaconf import DictConfig
 
 from caltech.config import build
-from caltech.errors import HeldError, InputError
+from caltech.errors import HeldError, InputError, queued_again
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Totals
 from caltech.tracking.description import Description, describe
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0  # between two copies of a run that trains
-REQUEUED = -1  # submitit's exit code, once it has put its job into the queue again
 
 
 @contextmanager
@@ -183,10 +182,11 @@ class MlflowWatch(Watch):
         super().__init__(directory)
         self.line, self.is_needed = line, is_needed
         self.history: Sequence[Mapping[str, float]] = ()
+        self.run_id: str | None = None
         self.told = time.monotonic()
 
     def __enter__(self) -> Self:
-        before = End.read(self.directory)
+        before, self.run_id = End.read(self.directory), self.directory.id
         super().__enter__()
         try:
             (self.line.require if self.is_needed else self.line.attempt)(self._send)
@@ -198,11 +198,20 @@ class MlflowWatch(Watch):
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         super().__exit__(kind, error, trace)
-        if error is not None and not isinstance(error, HeldError):
+        if error is None or isinstance(error, HeldError):
+            return
+        if self.directory.path.is_dir():
             self.line.attempt(self._send, is_last=True)
+        elif self.run_id is not None:
+            from caltech.tracking import copying
+
+            end, run_id = _end_by(error), self.run_id
+            self.line.attempt(lambda store: copying.close_lost(store, run_id, end), is_last=True)
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:
         self.history = history
+        if not self.directory.path.is_dir():
+            return False  # the next checkpoint cannot be written, and says so
         if time.monotonic() - self.told > FLUSH_SECONDS:
             self.line.attempt(self._send)
             self.told = time.monotonic()
@@ -217,6 +226,6 @@ class MlflowWatch(Watch):
 def _end_by(error: BaseException) -> End:
     """Truthfully: FAILED for an error, KILLED for what a person or the system ended."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
-    if isinstance(error, SystemExit) and error.code == REQUEUED:
+    if queued_again(error):
         status = "SCHEDULED"  # it waits in a queue, and goes on from there
     return End(status, f"{type(error).__name__}: {error}", int(1000 * time.time()))

@@ -5,6 +5,7 @@ epoch      one epoch of training, one pass of evaluation: sums over images
 inputs     where batches come from: crops of the pixels,
 features   or what a frozen part has made of them, computed once
 loss schedule average precision   the options of these groups
+optimizers any of torch.optim's and timm.optim's by its name, with what it takes
 device     where it computes, and the settings that make it fast there
 signals    SIGINT and SIGTERM, which wait for the end of a step
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,8 @@ from caltech.files import replacing
 from caltech.models.classifier import Classifier
 from caltech.runs.progress import Totals
 from caltech.training.average import Last
-from caltech.training.device import compiled, explaining_determinism, fused, received, step_as_built
+from caltech.training.device import compiled, explaining_determinism, received, step_as_built
+from caltech.training.groups import optimizer_of
 from caltech.training.inputs import Inputs
 from caltech.training.precision import Precision
 from caltech.training.schedule import require_steps
@@ -136,13 +137,14 @@ class Tally:
 
 
 def learner_of(
-    cfg: DictConfig, network: nn.Module, trainable: Classifier, device: torch.device
+    cfg: DictConfig,
+    network: nn.Module,
+    trainable: Classifier,
+    depths: Callable[[], Mapping[str, int]],
+    device: torch.device,
 ) -> Learner:
     """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
-    parameters = [p for p in trainable.parameters() if p.requires_grad]
-    optimizer = build(cfg.optimizer, parameters)
-    if fused(optimizer, cfg.optimizer, device):
-        optimizer = build(cfg.optimizer, parameters, fused=True)
+    optimizer = optimizer_of(cfg.optimizer, trainable, depths, device)
     optimizer.register_load_state_dict_pre_hook(step_as_built)
     require_steps(partial(build, cfg.schedule), cfg.num_epochs)
     precision = build(cfg.precision)

@@ -26,11 +26,6 @@ def end_by_exceptions() -> None:
             signal.signal(number, raise_at_once)
 
 
-def queued_again(error: BaseException) -> bool:
-    """Whether a job ends by this because submitit has put it into the queue again."""
-    return isinstance(error, SystemExit) and error.code == -1
-
-
 class Noted:
     """Signals that came and wait; false while there is none."""
 

@@ -26,7 +26,7 @@ def parts_of(cfg: Any, data: Dataset) -> tuple[Classifier, Learner, Batches]:
     torch.manual_seed(cfg.seed)
     model = model_of(cfg, len(data.classes), device)
     _, trainable = split_frozen(model)
-    learner = learner_of(cfg, model, trainable, device)
+    learner = learner_of(cfg, model, trainable, dict, device)
     inputs = Images(data, build(cfg.augment), device)
     labels = data.labels.to(device)
     return model, learner, Batches(inputs=inputs, labels=labels, size=cfg.batch_size)

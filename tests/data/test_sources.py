@@ -35,6 +35,21 @@ def test_caltech101(tree, cache):
     assert data.majority_accuracy == pytest.approx(1 / 5)
 
 
+def test_caltech101_as_papers_measure_it(configure, caplog):
+    """The background is a class; once all is chosen, validation images are trained on."""
+    asked = ["data=caltech101_background", "split=per_class", "split.train_per_class=5"]
+    chosen = build(configure(*asked, "split.val_per_class=2").data)
+    assert chosen.name == "caltech101_background" and len(chosen.files) == 72
+    assert chosen.classes[1] == "BACKGROUND_Google"
+    assert not caplog.messages
+    asked.append("split.train_on_validation=true")
+    final = build(configure(*asked, "split.val_per_class=2").data)
+    assert "nothing is to be chosen by it" in caplog.text
+    assert final.test.equal(chosen.test) and final.validation.equal(chosen.validation)
+    assert final.train.tolist() == sorted([*chosen.train.tolist(), *chosen.validation.tolist()])
+    assert final.labels[final.train].bincount().tolist() == [7] * 6
+
+
 def test_digits(configure):
     data = build(configure("data=digits", "data.resize=16", "data.crop=12").data)
     assert data.pixels.shape == (1797, 16, 16, 3)

@@ -1,10 +1,11 @@
 """Killed at random moments and typed again: the same results, byte for byte, and nothing left over.
 
-pytest -m slow -n 0 tests/faults/test_kill.py    40 kills and more
+pytest -m slow -n 0 tests/faults/test_kill.py    60 kills and more
 """
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +17,35 @@ from mlflow import MlflowClient
 from caltech.runs.directory import RunDirectory
 from tests.forks import Driver, places
 
-SWEEP = ["--multirun", "freeze=none,backbone", "lr=0.05,0.02", "num_epochs=3", "batch_size=16"]
-SWEEP += ["model=timm", "model.name=test_resnet", "model.weights=null", "device=cpu"]
-SWEEP += ["data.resize=40", "data.crop=32", "checkpoint_minutes=1e-6"]
+SWEEP = ["--multirun", "num_epochs=3", "batch_size=16", "device=cpu", "checkpoint_minutes=1e-6"]
+SWEEP += ["model=timm", "model.name=test_resnet", "model.weights=null"]
+SWEEP += ["data.resize=40", "data.crop=32"]
+GRID = ["freeze=none,backbone", "lr=0.05,0.02"]
+SEARCH = ["hydra/sweeper=optuna", "lr=tag(log, interval(0.001, 0.5))", "hydra.sweeper.n_trials=6"]
+SEARCH += ["freeze=none", "pruner=median", "pruner.n_startup_trials=1", "pruner.n_warmup_steps=0"]
+PARALLEL = [*GRID, "hydra/launcher=parallel", "hydra.launcher.n_jobs=2"]
 FILES = ("result.json", "last.safetensors", "best.safetensors", "predictions_last.npz")
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed", "tracking"),
-    [(1, 0, "none"), pytest.param(40, 1, "mlflow", marks=pytest.mark.slow)],
+    ("kind", "kills", "seed", "tracking"),
+    [
+        (GRID, 1, 0, "none"),
+        pytest.param(GRID, 25, 1, "mlflow", marks=pytest.mark.slow, id="grid"),
+        pytest.param(SEARCH, 15, 2, "mlflow", marks=pytest.mark.slow, id="search"),
+        pytest.param(PARALLEL, 5, 3, "mlflow", marks=pytest.mark.slow, id="parallel"),
+    ],
 )
-def test_kill_anywhere(forks, tree, tmp_path, capsys, kills, seed, tracking):
+def test_kill_anywhere(forks, tree, tmp_path, capsys, kind, kills, seed, tracking):
     random = np.random.default_rng(seed)
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
-    sweep = [*SWEEP, f"data.root={tree}"]
+    sweep = [*SWEEP, *kind, f"data.root={tree}"]
     command = [*sweep, *places(tmp_path / "undisturbed", tracking)]
     cold, warm = (forks.run([*command, f"study={i}"])[0] for i in ("0", "1"))
     assert (cold.code, warm.code) == (0, 0), cold.output + warm.output
     survived = sweeps = attempts = 0
+    runs = len(outcomes(cold.output))
     while survived < kills:
         # The first sweep also makes the store and the caches, which takes most of its time.
         longest = (warm if sweeps else cold).seconds
@@ -47,15 +58,54 @@ def test_kill_anywhere(forks, tree, tmp_path, capsys, kills, seed, tracking):
         assert_same_runs(other / "multirun" / str(sweeps - 1), one)
     assert_nothing_left_over(tmp_path / "killed")
     if tracking == "mlflow":
-        assert_mlflow_agrees(tmp_path / "killed", runs=4 * sweeps)
+        assert_mlflow_agrees(tmp_path / "killed", runs=runs * sweeps)
     with capsys.disabled():
-        print(f"\n{survived} kills survived in {attempts} attempts at {sweeps} sweeps of 4 runs")
+        print(f"\n{survived} kills in {attempts} attempts at {sweeps} sweeps of {runs} runs")
 
 
-def until_it_ends(started: Driver, command: list[str], moments: list[float]):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["report", "safetensors", "onnx"])
+def test_a_report_or_export_that_is_killed_leaves_nothing_behind(
+    forks, finished, tmp_path, capsys, kind
+):
+    """And the next one is, byte for byte, what an undisturbed one is."""
+    undisturbed, killed = (tmp_path / name for name in ("undisturbed", "killed"))
+    for folder in (undisturbed, killed):
+        shutil.copytree(finished.parent, folder / "default")
+
+    def command(folder: Path) -> list[str]:
+        if kind == "report":
+            return [f"output={folder}", "study=default", "tracking=none"]
+        to = f"to={folder}/exported"
+        return [f"run={folder}/default/{finished.name}", f"format={kind}", "device=cpu", to]
+
+    module = "caltech.report" if kind == "report" else "caltech.export"
+    (expected,) = forks.run(command(undisturbed), module=module)
+    assert expected.code == 0, expected.output
+    moments = np.random.default_rng(4).uniform(0.05, expected.seconds, 1000).tolist()
+    survived = 0
+    while survived < 10:
+        now, _ = until_it_ends(forks, command(killed), moments[survived:], module=module)
+        survived += now
+        assert contents(killed) == contents(undisturbed)
+        shutil.rmtree(killed / "exported", ignore_errors=True)
+    with capsys.disabled():
+        print(f"\n{survived} kills of {kind}")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but the locks and logs of runs, without the folder's own name."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    own = str(folder).encode()
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(own, b"FOLDER") for path in found
+    }
+
+
+def until_it_ends(started: Driver, command: list[str], moments: list[float], **details: str):
     """Type the command until it is not killed any more; how often it was, and its end."""
     for killed, moment in enumerate(moments):
-        (ended,) = started.run(command, kill_after=[moment])
+        (ended,) = started.run(command, kill_after=[moment], **details)
         if ended.code != -9:
             assert ended.code == 0, ended.output
             return killed, ended
@@ -71,12 +121,12 @@ def outcomes(output: str) -> list[tuple[str, ...]]:
 
 def assert_same_runs(found: Path, expected: Path) -> None:
     keys = {path.parent.name for path in expected.glob("*/result.json")}
-    assert len(keys) == 4
+    assert keys
     assert {path.parent.name for path in found.glob("*/result.json")} == keys
     for key in keys:
         names = {path.name for path in (expected / key).iterdir()}
         assert {path.name for path in (found / key).iterdir()} == names
-        for name in FILES:
+        for name in names & set(FILES):
             assert (found / key / name).read_bytes() == (expected / key / name).read_bytes(), name
         states = [
             torch.load(folder / key / "checkpoint.pt", weights_only=True)
@@ -130,6 +180,7 @@ def assert_mlflow_agrees(folder: Path, runs: int) -> None:
     for directory, run in own.items():
         assert run.info.status == "FINISHED"
         result = json.loads((directory / "result.json").read_text())
-        assert run.data.metrics["test/accuracy"] == result["last"]["test/accuracy"]
+        if result["status"] == "finished":
+            assert run.data.metrics["test/accuracy"] == result["last"]["test/accuracy"]
         history = client.get_metric_history(run.info.run_id, "val/loss")
-        assert sorted(metric.step for metric in history) == [1, 2, 3]
+        assert sorted(metric.step for metric in history) == [*range(1, result["last"]["epoch"] + 1)]

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from caltech.errors import StoreError
+from caltech.tracking.line import Line
 from caltech.train import train
 from tests.observers import TINY, Doing
 
@@ -22,28 +24,36 @@ EPOCHS = 400
 
 
 class Server:
-    """`mlflow server` on a port of its own, which may be killed, stopped and started again."""
+    """`mlflow server` on a port of its own, which may be killed, stopped and started again.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        machine: begin of the command that starts it elsewhere, for whoever has its address.
+    """
+
+    def __init__(self, folder: Path, machine: Sequence[str] = ()) -> None:
+        self.machine = [*machine]
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.folder, self.uri, self.process = folder, f"http://127.0.0.1:{self.port}", None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host"]
-        command += ["127.0.0.1", "--port", str(self.port), "--artifacts-destination"]
+        address = "0.0.0.0" if self.machine else "127.0.0.1"
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", address]
+        command += ["--allowed-hosts", "*"] if self.machine else []
+        command += ["--port", str(self.port), "--artifacts-destination"]
         command += [str(self.folder / "files"), "--backend-store-uri"]
         command += [f"sqlite:///{self.folder}/server.db"]
         quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, env=quiet, stdout=log, stderr=log, start_new_session=True
+                [*self.machine, *command], env=quiet, stdout=log, stderr=log, start_new_session=True
             )
         for _ in range(600):
             try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1).read()
+                ask = f"import urllib.request as r; r.urlopen('{self.uri}/health', timeout=1)"
+                subprocess.run([*self.machine, sys.executable, "-c", ask], check=True, stderr=-3)
                 return
-            except OSError:
+            except subprocess.CalledProcessError:
                 time.sleep(0.1)
         raise TimeoutError((self.folder / "server.log").read_text())
 
@@ -66,7 +76,7 @@ def server(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("harm", ["killed", "hanging"])
 def test_a_server_dies_in_the_middle_and_comes_back(
-    configure, server, tmp_path, capsys, caplog, harm
+    configure, server, tmp_path, capsys, caplog, monkeypatch, harm
 ):
     own = [*TINY, f"num_epochs={EPOCHS}", "tracking=mlflow", f"tracking.uri={server.uri}"]
     alone = configure(*TINY, f"num_epochs={EPOCHS}", "study=alone")
@@ -75,13 +85,25 @@ def test_a_server_dies_in_the_middle_and_comes_back(
     undisturbed = time.monotonic() - start
     cfg = configure(*own)
 
+    cost, use = [], Line.use
+
+    def timed(line: Line, action) -> None:
+        begun = time.monotonic()
+        try:
+            return use(line, action)
+        except StoreError:
+            cost.append(time.monotonic() - begun)
+            raise
+
+    monkeypatch.setattr(Line, "use", timed)
+
     def dies() -> None:
         server.kill() if harm == "killed" else server.signal(signal.SIGSTOP)
 
     start = time.monotonic()
     train(cfg, observer=Doing(dies, at_epoch=EPOCHS // 10))
     disturbed = time.monotonic() - start
-    assert caplog.text.count("The run goes on without it") == 1
+    assert caplog.text.count("Nothing is lost") == 1
     server.start() if harm == "killed" else server.signal(signal.SIGCONT)
     train(cfg)
     client = MlflowClient(server.uri)
@@ -98,6 +120,7 @@ def test_a_server_dies_in_the_middle_and_comes_back(
     with capsys.disabled():
         print(
             f"\n{EPOCHS} epochs: {undisturbed:.1f} s without a tracker, {disturbed:.1f} s with one "
-            f"that is {harm} after a tenth of them"
+            f"that is {harm} after a tenth of them; {len(cost)} tries in vain: {sum(cost):.2f} s"
         )
+    assert sum(cost) < 15
     assert disturbed < undisturbed * 2 + 40

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pickle
-import re
 import zipfile
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from caltech.runs.directory import RunDirectory
 from caltech.sweeps import jobs
 from caltech.tracking.description import describe
 from caltech.train import train
-from tests.conftest import REPOSITORY
 from tests.faults.test_damage import SMALL
 from tests.observers import KEY
 
@@ -178,12 +176,3 @@ def test_a_password_in_the_store_s_address_is_not_written(configure, tmp_path, m
     assert without_passwords("sqlite:////a/b@c.db http://host:1/") == (
         "sqlite:////a/b@c.db http://host:1/"
     )
-
-
-def test_readme_s_mlflow_commands_bind_loopback():
-    readme = (REPOSITORY / "README.md").read_text()
-    servers = re.findall(r".*mlflow (?:server|ui).*", readme)
-    assert servers
-    for line in servers:
-        assert re.search(r"--host (127\.0\.0\.1|localhost)\b", line), line
-    assert "0.0.0.0" not in readme

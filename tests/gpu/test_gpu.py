@@ -63,7 +63,7 @@ def parts(cfg, device):
     data, augment = build(cfg.data), build(cfg.augment)
     model = model_of(cfg, len(data.classes), device)
     frozen, trainable = split_frozen(model)
-    learner = learner_of(cfg, trainable if len(frozen) else model, trainable, device)
+    learner = learner_of(cfg, trainable if len(frozen) else model, trainable, dict, device)
     inputs = Images(data, augment, device)
     if len(frozen):
         inputs = features.extract(frozen, data, augment, learner.precision, device, cfg.cache)

@@ -4,6 +4,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,24 +99,32 @@ def experiments() -> list[rows.Published]:
 
 
 @pytest.fixture
-def text_of(experiments, monkeypatch):
-    """The Markdown of some runs."""
-    monkeypatch.setattr(rows, "TEST_IMAGES", IMAGES)  # else nothing here would be compared
-
-    def text(runs: Sequence[Run], study: str = "mine") -> str:
-        tables = arrange.arrange(runs, experiments, study)
-        sheets = [render.Sheet(each, runs) for each in tables]
-        return render.text_and_page(study, sheets, runs, {each.title: [] for each in tables})[0]
-
-    return text
+def compared(experiments) -> list[rows.Published]:
+    """As if measured on as many images as the made-up runs: else nothing would be compared."""
+    protocol = {"test": IMAGES}
+    return [replace(each, protocol=each.protocol and protocol) for each in experiments]
 
 
 @pytest.fixture
-def make(experiments, monkeypatch, tmp_path):
+def text_of(compared):
+    """The Markdown of some runs."""
+
+    return lambda runs, study="mine": text_of_all(runs, compared, study)
+
+
+def text_of_all(
+    runs: Sequence[Run], published: Sequence[rows.Published], study: str = "mine"
+) -> str:
+    tables = arrange.arrange(runs, published, study)
+    sheets = [render.Sheet(each, runs) for each in tables]
+    return render.text_and_page(study, sheets, runs, {each.title: [] for each in tables})[0]
+
+
+@pytest.fixture
+def make(compared, monkeypatch, tmp_path):
     """Write a study's report into tmp_path, without pictures; returns its folder and the text."""
-    monkeypatch.setattr(command, "experiments", lambda order: experiments)
+    monkeypatch.setattr(command, "experiments", lambda order: compared)
     monkeypatch.setattr(pictures, "draw", lambda table: [])  # takes seconds
-    monkeypatch.setattr(rows, "TEST_IMAGES", IMAGES)  # else nothing here would be compared
 
     def made(study: str, *overrides: str) -> tuple[Path, str]:
         own = [f"output={tmp_path}", f"cache={tmp_path}", f"data.caltech101.root={tmp_path}"]

@@ -8,9 +8,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from caltech.report import arrange, rows
+from caltech.report import arrange
 from caltech.settings import CONF
-from tests.report.conftest import IMAGES, accuracies, made_up, table
+from tests.report.conftest import DATA, IMAGES, accuracies, made_up, table, text_of_all
 
 GOLDEN = """
 | Model | LR | MOMENTUM | WEIGHT_DECAY | NUM_EPOCHS | STEP_SIZE | GAMMA | TRAINING LOSS AT LAST STEP | VALIDATION ACC | TESTING ACC |
@@ -154,12 +154,53 @@ def test_columns_are_the_keys_that_differ(text_of):
     assert [line["model.weights"] for line in lines] == ["imagenet", "null", "null"]
 
 
-def test_other_images_than_the_study_s_are_not_compared(text_of, monkeypatch):
-    monkeypatch.setattr(rows, "TEST_IMAGES", 2893)
-    text = text_of([made_up(MODEL3, accuracy=0.3)])
+@pytest.mark.parametrize(
+    ("protocol", "verdict", "why"),
+    [({"test": 2893, "classes": 4}, "other protocol", "(test 400 and not 2893): not compared"),
+     ({"test": IMAGES, "classes": 102}, "other protocol", "(classes 4 and not 102)"),
+     ({}, "no protocol", "does not say its protocol"),
+     ({"test": IMAGES, "train": 600}, "+0.0031, agrees", "")],
+)  # fmt: skip
+def test_a_number_of_another_protocol_has_no_verdict(experiments, protocol, verdict, why):
+    published = [replace(each, protocol=protocol) for each in experiments]
+    text = text_of_all([made_up(MODEL3, accuracy=0.3)], published)
     told = accuracies(text, "Training from Scratch")
-    assert told["Model 3 (a)"] == "0.3000 (published 0.2969, other images)"
-    assert "(a) tested on 400 images and not on the study's 2893: not compared" in text
+    (shown,) = (each for name, each in told.items() if name.startswith("Model 3"))
+    assert shown == f"0.3000 (published 0.2969, {verdict})"
+    assert why in text
+
+
+PAPERS = ("experiment=papers/resnet50_head", "model.weights=IMAGENET1K_V1")
+
+
+def test_the_mean_over_classes_is_compared_over_splits(experiments):
+    """Seeds of one split do not tell by how much splits differ."""
+    sizes = {"classes": ["x"] * 102, "images": {"train": 3060, "validation": 510, "test": 6084}}
+    known = {"predictions": None, "data": DATA | sizes}
+
+    def shown(*overrides: str, mean: float) -> str:
+        runs = [
+            made_up(*PAPERS, f"seed={n}", *overrides, accuracy=mean + 0.002 * n, **known)
+            for n in range(3)
+        ]
+        text = text_of_all(runs, experiments)
+        row = table(text, "Caltech-101 as papers measure it")[0]
+        assert ("each run has a split of its own (split.seed 0, 1, 2)" in text) == (not overrides)
+        assert "trained on its validation images, too" in text and "SimCLR" in text
+        assert "made from other data" not in text
+        return row["Macro TESTING ACC"]
+
+    assert shown(mean=0.94) == "0.9420 ± 0.0020 (published 0.9450, -0.0030, agrees)"
+    assert shown(mean=0.91).endswith("-0.0330, worse)")
+    assert shown("split.seed=0", mean=0.91).endswith("-0.0330, open)")
+
+
+def test_splits_of_one_seed_are_runs_of_their_own(experiments):
+    runs = [made_up("split=per_class", f"split.seed={n}") for n in (0, 1)]
+    (found,) = arrange.arrange(runs, experiments, "mine")
+    (row,) = found.rows
+    assert len(row.runs) == 2
+    assert "± is over splits of one seed" in text_of_all(runs, experiments)
 
 
 def test_every_experiment_that_the_order_names_is_there():

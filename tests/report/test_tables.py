@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from caltech.report import render, rows, tables
-from tests.report.conftest import DATA, accuracies, made_up, table
+from tests.report.conftest import DATA, accuracies, made_up, table, text_of_all
 
 
 def row(*overrides: str, **changes) -> rows.Row:
@@ -48,9 +48,8 @@ def test_a_column_that_is_listed_is_in_all_forms_and_is_explained(monkeypatch, t
     assert "<li>Ants are counted.</li>" in page
 
 
-def test_one_seed_that_cannot_carry_a_verdict_has_none(text_of, monkeypatch):
+def test_one_seed_that_cannot_carry_a_verdict_has_none(experiments):
     """By the images alone it would be better; with three seeds that are alike it is."""
-    monkeypatch.setattr(rows, "TEST_IMAGES", 2893)
     images = {"train": 600, "validation": 1446, "test": 2893}
     known = {"data": DATA | {"images": images}, "predictions": None}
     runs = [
@@ -58,7 +57,8 @@ def test_one_seed_that_cannot_carry_a_verdict_has_none(text_of, monkeypatch):
     ]
     runs = [replace(run, metrics=run.metrics | {"test/accuracy": 0.31}) for run in runs]
     for count, verdict in ((1, "open"), (3, "better")):
-        told = accuracies(text_of(runs[:count]), "Training from Scratch")["Model 2"]
+        text = text_of_all(runs[:count], experiments)
+        told = accuracies(text, "Training from Scratch")["Model 2"]
         assert told.startswith("0.3100") and told.endswith(
             f"(published 0.2745, +0.0355, {verdict})"
         )

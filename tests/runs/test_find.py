@@ -52,6 +52,14 @@ def test_the_best_run_is_that_of_highest_validation_accuracy(store, found):
     assert found("best", study="first") == worse
 
 
+def test_a_run_that_trained_on_its_validation_images_is_not_the_best(store, found, caplog):
+    best = store("study", "bbb", validation=0.8)
+    final = store("study", "ccc", validation=0.99)
+    (final / "config.yaml").write_text("key: ccc\nsplit:\n  train_on_validation: true\n")
+    assert found("best") == best
+    assert "ccc trained on its validation images" in caplog.text
+
+
 def test_the_best_runs_of_two_data_sets_are_not_compared(store, found, caplog):
     """That of the data set which was trained on last is taken, and the others are told."""
     last = store("study", "bbb", validation=0.8)
@@ -62,6 +70,22 @@ def test_the_best_runs_of_two_data_sets_are_not_compared(store, found, caplog):
     assert found("best", data="digits") == other
     with pytest.raises(InputError, match="no finished run on data=mnist"):
         found("best", data="mnist")
+
+
+def test_the_data_set_trained_on_last_is_told_by_the_runs_not_by_their_files(store, found):
+    for number, data in enumerate(("caltech101", "digits")):
+        path = store("study", data, data=data)
+        write_sealed_json(path / "history.json", {"ended": 1000 * number})
+        os.utime(path / "result.json", (9 - number, 9 - number))  # as a copy or a checkout does
+    assert found("best").name == "digits"
+
+
+def test_a_path_that_is_no_run_is_told_as_a_path(store, found, tmp_path):
+    store("study", "aaa")
+    with pytest.raises(InputError, match=r"run=/nonexistent/path is not there\. Type run= with"):
+        found("/nonexistent/path")
+    with pytest.raises(InputError, match=r"has no config\.yaml of a run"):
+        found(str(tmp_path / "study"))
 
 
 def test_a_run_is_found_by_key_or_directory(store, found):

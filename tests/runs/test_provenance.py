@@ -17,11 +17,11 @@ def test_other_code_that_goes_on_with_a_run_is_recorded(configure, monkeypatch):
     with pytest.raises(Stopped):
         train(cfg, observer=Doing(stop, at_epoch=1))
     other = {"git": "another", "sha256": "0" * 16}
-    monkeypatch.setattr(provenance, "code_version", lambda: other)
+    monkeypatch.setattr(provenance, "code_version", lambda plugins: other)
     train(cfg)
     told = read_sealed_json(Path(cfg.directory) / "provenance.json")
     assert [maker["code"] for maker in told["continued_by"]] == [other]
-    monkeypatch.setattr(provenance, "code_version", lambda: other | {"sha256": "1" * 16})
+    monkeypatch.setattr(provenance, "code_version", lambda plugins: other | {"sha256": "1" * 16})
     train(cfg)  # answered
     assert read_sealed_json(Path(cfg.directory) / "provenance.json") == told
 

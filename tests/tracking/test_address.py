@@ -39,11 +39,13 @@ ADDRESSES = {  # and what is said of it
 
 @pytest.mark.parametrize("typed", ADDRESSES)
 def test_an_address_that_is_none_is_one_message_in_seconds(tracked, typed):
-    start, place = time.monotonic(), Path(tracked().output)
+    place = Path(tracked().output)
+    start, computed = time.monotonic(), time.process_time()
     with pytest.raises(InputError, match=ADDRESSES[typed]) as raised:
         train(tracked(f"tracking.uri={typed}"))
     assert "\n" not in str(raised.value)
-    assert time.monotonic() - start < 15
+    # Seconds of waiting; a machine that is busy may take long for what is computed.
+    assert time.monotonic() - start < 15 + 30 * (time.process_time() - computed)
     assert not place.exists()
 
 

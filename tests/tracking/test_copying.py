@@ -114,7 +114,7 @@ def test_an_outage_is_one_warning_and_all_is_told_after_it(tracked, outage, capl
     observer = Doing(dies)
     observer.epoch = comes_back
     train(cfg, observer=observer)
-    assert caplog.text.count("is not told: nobody is there. The run goes on without it.") == 1
+    assert caplog.text.count("is not told: nobody is there. Nothing is lost") == 1
     assert Result.read(RunDirectory(cfg.directory), pruned_too=False) is not None
     if until is None:
         outage["is_dead"] = False
@@ -203,3 +203,21 @@ def test_a_store_that_moved_with_its_artifacts_goes_on_there(tracked, another, t
     train(other)
     assert len(told(other)[5]) == 7
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {new.parent.name, "other"}
+
+
+def test_what_was_typed_says_the_study_where_the_run_is_now(tracked, store):
+    """Of a copy of a finished run, too, and of one that went on by another command."""
+    cfg = tracked("lr=0.27", "study=c1")
+    train(cfg, overrides=["lr=0.27", "study=c1"])
+    shutil.copytree(Path(cfg.directory).parent, Path(cfg.output) / "c2")
+    train(copied := tracked("lr=0.27", "study=c2"), overrides=["study=c2", "lr=0.27"])
+    typed = {run.data.tags["directory"]: run.data.tags["overrides"] for run in store.runs(cfg)}
+    assert typed == {cfg.directory: "lr=0.27 study=c1", copied.directory: "lr=0.27 study=c2"}
+
+
+def test_an_experiment_of_a_server_is_not_told_around_it(store, tmp_path):
+    shutil.copy(store.folder / "mlflow.db", tmp_path / "server.db")
+    uri = f"sqlite:///{tmp_path}/server.db"
+    MlflowClient(uri).create_experiment("served", artifact_location="mlflow-artifacts:/1")
+    with pytest.raises(StoreError, match=r"an MLflow server, .* Type tracking\.uri=http"):
+        Store(uri, "served", None)

@@ -6,6 +6,7 @@ import torch
 from caltech.config import build
 from caltech.keys import decisive
 from caltech.tracking.description import describe, hyperparameters
+from caltech.training.groups import arguments_of
 
 ROOT = "lr=0.3 momentum=0.5 weight_decay=0.01 step_size=3 gamma=0.5"
 STEP, BETAS = "schedule.step_size=3 schedule.gamma=0.5", "optimizer.betas=[0.5,0.9]"
@@ -28,7 +29,7 @@ TYPED = {  # and what nothing uses then
 @pytest.mark.parametrize("typed", TYPED)
 def test_parameters_are_those_of_the_built_optimizer_and_schedule(configure, typed):
     cfg = configure(*typed.split())
-    optimizer = build(cfg.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    optimizer = build(arguments_of(cfg.optimizer), [torch.nn.Parameter(torch.zeros(1))])
     used = {"momentum": optimizer.defaults.get("betas", [None])[0], **optimizer.defaults}
     used |= vars(build(cfg.schedule, optimizer))
     told = hyperparameters(decisive(cfg))

@@ -1,12 +1,13 @@
 """MLflow: one truthful run per training, the same one on resume, every epoch told once."""
 
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from caltech.config import build
-from caltech.errors import DivergedError, HeldError, InputError
+from caltech.errors import DiskError, DivergedError, HeldError, InputError
 from caltech.keys import point_key
 from caltech.metrics import METRICS
 from caltech.runs.directory import RunDirectory
@@ -155,7 +156,7 @@ def test_a_finished_run_is_answered_though_no_store_can_be_used(tracked, caplog)
     for uri in ("http://127.0.0.1:9", "mysql://nobody@127.0.0.1:9/y"):
         cfg.tracking.uri = uri
         assert train(cfg) == result
-    assert caplog.text.count("The run goes on without it") == 2
+    assert caplog.text.count("Nothing is lost") == 2
 
 
 def test_how_a_run_ended_is_told_by_the_next_command_if_nobody_listened_then(
@@ -174,3 +175,36 @@ def test_how_a_run_ended_is_told_by_the_next_command_if_nobody_listened_then(
     (run,) = store.runs(cfg)
     assert (run.info.status, store.epochs(run)) == ("FAILED", [1])
     assert run.data.tags["failure"] == "DivergedError: at last"
+
+
+@pytest.mark.parametrize("how", ["removed", "moved"])
+def test_a_run_whose_directory_is_gone_is_one_error_and_ends_in_mlflow(tracked, store, how):
+    cfg = tracked(f"lr=0.35{len(how)}")
+    path = Path(cfg.directory)
+    moved = path.parent.parent / "moved"
+
+    def goes() -> None:
+        shutil.rmtree(path) if how == "removed" else path.rename(moved)
+
+    with pytest.raises(DiskError, match="was moved or removed while it was computed"):
+        train(cfg, observer=Doing(goes, at_epoch=1))
+    (run,) = store.runs(cfg)
+    assert (run.info.status, path.exists()) == ("FAILED", False)
+    assert "was moved or removed" in run.data.tags["failure"]
+    if how == "moved":
+        moved.rename(path)
+        train(cfg)
+        (run,) = store.runs(cfg)
+        assert (run.info.status, store.epochs(run)) == ("FINISHED", [1, 2])
+        assert "failure" not in run.data.tags
+
+
+def test_a_checkpoint_of_another_run_is_refused_before_anybody_is_told(tracked, store):
+    a, b = tracked("lr=0.36"), tracked("lr=0.37")
+    train(a), train(b)
+    RunDirectory(a.directory).result.unlink()
+    shutil.copy(RunDirectory(b.directory).checkpoint, a.directory)
+    with pytest.raises(InputError, match="Move it away"):
+        train(a)
+    assert [run.info.status for run in store.runs(a)] == ["FINISHED"]
+    assert not RunDirectory(a.directory).ended.exists()

@@ -43,8 +43,17 @@ def expected(compose_in, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("run", RUNS)
-@pytest.mark.parametrize("stopped", [*STOPS, "while saving"])
+def matrix() -> list:
+    """Every way of training and every place to stop; three of each by default, a third of all."""
+    stops = [*STOPS, "while saving"]
+    return [
+        pytest.param(run, stop, marks=[] if (i + j) % 3 == 0 else pytest.mark.slow)
+        for i, run in enumerate(RUNS)
+        for j, stop in enumerate(stops)
+    ]
+
+
+@pytest.mark.parametrize(("run", "stopped"), matrix())
 def test_resumed_is_bitwise_uninterrupted(configure, monkeypatch, expected, run, stopped):
     cfg = configure(*TINY, *RUNS[run])
     observer = STOPS.get(stopped, fit.NOBODY)

@@ -9,11 +9,12 @@ from torch import nn
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.settings import CONF
+from caltech.training.groups import arguments_of
 
 
 def rates(configure, *overrides: str) -> list[float]:
     cfg = configure(*overrides)
-    optimizer = build(cfg.optimizer, [nn.Parameter(torch.ones(2))])
+    optimizer = build(arguments_of(cfg.optimizer), [nn.Parameter(torch.ones(2))])
     schedule = build(cfg.schedule, optimizer)
     seen = []
     for _ in range(cfg.num_epochs):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from caltech.errors import queued_again
 from caltech.train import train
 from caltech.training import signals
 from tests.observers import TINY, Doing, assert_equal, outcome
@@ -88,7 +89,7 @@ def test_slurm_s_warning_queues_a_job_again_after_its_checkpoint(configure, subm
     cfg, alone = configure(*TINY), configure(*TINY, "study=alone")
     with pytest.raises(SystemExit) as ended:
         train(cfg, observer=Doing(warn, at_step=2))
-    assert signals.queued_again(ended.value) and submitted == [3]
+    assert queued_again(ended.value) and submitted == [3]
     steps = Doing(lambda: None)
     train(cfg, observer=steps)
     assert steps.steps == 6  # of 8: the two before the warning were kept

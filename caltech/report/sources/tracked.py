@@ -49,6 +49,8 @@ def tracked(
     Raises:
         InputError: the store does not answer.
     """
+    from caltech.tracking.address import explained  # imports SQLAlchemy
+
     uri = tracking.get("uri")
     if uri is None:
         return [], []
@@ -58,8 +60,9 @@ def tracked(
             if not path.exists():
                 return [], []  # to create a store is not a report's work
             _require_store(path)
-        return _read(uri, tracking.experiment, study, known)
-    except Exception as error:  # of MLflow, SQLAlchemy, sqlite3, requests, alembic: any
+        with explained(uri):
+            return _read(uri, tracking.experiment, study, known)
+    except Exception as error:  # of SQLAlchemy, sqlite3: any
         said = printable(str(error) or type(error).__name__)[:200]
         raise InputError(
             f"The tracking store {without_passwords(uri)} cannot be read: {said}. Type "

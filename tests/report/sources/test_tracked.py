@@ -153,6 +153,7 @@ def test_a_store_that_does_not_answer_is_one_message(uri, tmp_path, monkeypatch)
         assert tracked(OmegaConf.create({"uri": uri, "experiment": "x"}), "any", {}) == ([], [])
     except InputError as error:
         assert f"The tracking store {uri} cannot be read" in str(error)
+        assert "HTTPConnectionPool" not in str(error)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,185 @@
+"""Code of one's own that a config may name: `plugins=[my_package.parts]`, or CALTECH_PLUGINS.
+
+Only what is typed is imported, never what a file says: neither a config file nor a run's directory
+(trust.py refuses the first, and of the second nobody asks). A module adds what its `__all__` has,
+or else the functions and classes that it defines; what it has imported is not added.
+"""
+
+import hashlib
+import importlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from caltech.errors import CaltechError, InputError
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "CALTECH_PLUGINS"
+# What the rest of the program uses of what a group's option gives, and what is meant by it.
+WANTED = {
+    "data": (("labels", "classes", "train", "validation", "test", "digest"),
+        "a caltech.data.dataset.Dataset"),
+    "split": (("parts",), "an object with a method parts(images)"),
+    "model": (("stage_names", "weights", "from_scratch"),
+        "what caltech.models.classifier.cut gives"),
+    "augment": (("__call__", "test"), "a callable with the names of its views at the test"),
+    "loss": (("__call__",), "a callable of logits and labels"),
+    "optimizer": (("param_groups", "step", "zero_grad", "state_dict"), "a torch.optim.Optimizer"),
+    "schedule": (("step", "get_last_lr", "state_dict"),
+        "a scheduler of torch.optim.lr_scheduler"),
+    "average": (("update", "applied", "state_dict"), "a caltech.training.average.Last"),
+    "precision": (("autocast", "scaler", "prepare"), "a caltech.training.precision.Precision"),
+}  # fmt: skip
+
+_added: dict[str, Any] = {}  # by address
+_modules: dict[str, ModuleType] = {}
+
+
+def load(typed: Sequence[str]) -> None:
+    """Import what was typed, and what the environment names; said once in the log.
+
+    Raises:
+        InputError: a module cannot be imported, or adds nothing.
+    """
+    named = [each.strip() for each in os.environ.get(VARIABLE, "").split(",")]
+    for name in dict.fromkeys([*filter(None, named), *typed]):
+        if name not in _modules:
+            module = _imported(name)
+            parts = _parts(module)
+            if not parts:
+                raise InputError(
+                    f"plugins=[{name}] adds nothing: {name} defines no public function or class. "
+                    "Name the module that does, or list them in its __all__."
+                )
+            _modules[name] = module
+            _added.update({f"{name}.{part}": value for part, value in parts.items()})
+            log.info("plugin %s (sha256 %s) adds %s", name, _digest(module)[:8], ", ".join(parts))
+
+
+def adds(target: str) -> bool:
+    """Whether a config names something of a plugin's."""
+    return target in _added
+
+
+def digests(targets: Iterable[str]) -> dict[str, str]:
+    """By module, SHA-256 of the code of the plugins to which these belong."""
+    used = {target.rpartition(".")[0] for target in targets if target in _added}
+    return {name: _digest(_modules[name]) for name in sorted(used)}
+
+
+def call(group: str | None, target: str, args: Sequence[Any], values: Mapping[str, Any]) -> Any:
+    """What a plugin gives for an option's values.
+
+    Raises:
+        InputError: the values do not fit it, it fails, or it gives what its group has no use for.
+    """
+    called = _added[target]
+    try:
+        inspect.signature(called).bind(*args, **values)
+    except TypeError as error:
+        names = ", ".join(inspect.signature(called).parameters)
+        raise InputError(
+            f"{target}({names}) does not take what it is given, {len(args)} values and "
+            f"{', '.join(values) or 'no names'}: {error}."
+        ) from error
+    except ValueError:  # it has no signature
+        pass
+    try:
+        made = called(*args, **values)
+    except CaltechError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{target} failed: {type(error).__name__}: {error}. HYDRA_FULL_ERROR=1 shows where."
+        ) from error
+    uses, meant = WANTED.get(group or "", ((), ""))
+    if lacking := [name for name in uses if not hasattr(made, name)]:
+        raise InputError(
+            f"{target} gives {type(made).__name__} for {group}, which has no "
+            f"{', '.join(lacking)}. It is to give {meant}."
+        )
+    return made
+
+
+def require_loss(loss: Any, target: str, num_classes: int) -> None:
+    """Raise InputError unless a plugin's loss of two images is one number that can be trained on.
+
+    Args:
+        target: what gave it; ours are not asked.
+    """
+    import torch
+
+    if target not in _added:
+        return
+    logits = torch.zeros(2, num_classes, requires_grad=True)
+    try:
+        value = loss(logits, torch.arange(2))
+        value.backward()
+    except Exception as error:
+        raise InputError(
+            f"{target} is no loss of logits (n, {num_classes}) and labels (n,): "
+            f"{type(error).__name__}: {error}. It is to give their mean, a tensor with a gradient."
+        ) from error
+
+
+def require_augment(augment: Any, target: str, side: int, crop: int) -> None:
+    """Raise InputError unless a plugin's augmentation gives uint8 images of the crop's size."""
+    import torch
+
+    if target not in _added:
+        return
+    with torch.random.fork_rng(devices=[]):
+        try:
+            given = augment(torch.zeros(2, side, side, 3, dtype=torch.uint8), torch.arange(2), crop)
+            found = f"{given.dtype} {tuple(given.shape)}"
+        except Exception as error:
+            found = f"{type(error).__name__}: {error}"
+    if found != (asked := f"torch.uint8 {(2, 3, crop, crop)}"):
+        raise InputError(
+            f"{target} gives {found} for the pixels {(2, side, side, 3)} of two images, their "
+            f"indices and the size {crop}. It is to give {asked}."
+        )
+
+
+def _imported(name: str) -> ModuleType:
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "caltech":
+        raise InputError(f"plugins=[{name}] is not allowed: {top} is no code of your own.")
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # whatever its code raises
+        raise InputError(
+            f"plugins=[{name}] cannot be imported: {type(error).__name__}: {error}. Modules are "
+            "looked for in the folder where the command is typed, in PYTHONPATH and among "
+            "installed packages; a module in a folder is FOLDER.MODULE, without .py."
+        ) from error
+
+
+def _parts(module: ModuleType) -> dict[str, Any]:
+    """What a config may name of a module."""
+    if hasattr(module, "__all__"):
+        found = {name: getattr(module, name, None) for name in module.__all__}
+    else:
+        own = (module.__name__, f"{module.__name__}.")
+        found = {
+            name: value
+            for name, value in vars(module).items()
+            if not name.startswith("_") and f"{getattr(value, '__module__', '')}.".startswith(own)
+        }
+    return {name: value for name, value in found.items() if callable(value)}
+
+
+def _digest(module: ModuleType) -> str:
+    """Of its file or, of a module in a package, of all Python files of that package."""
+    sha, path = hashlib.sha256(), Path(module.__file__ or "")
+    depth = module.__name__.count(".") + (path.name == "__init__.py")
+    root = path.parents[depth - 1] if depth else path.parent
+    for each in sorted(root.rglob("*.py")) if depth else [path]:
+        sha.update(str(each.relative_to(root)).encode() + each.read_bytes())
+    return sha.hexdigest()[:16]

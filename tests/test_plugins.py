@@ -1,0 +1,112 @@
+"""Code of one's own: only what was typed, said when it does not fit, and in a run's provenance."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from caltech import plugins
+from caltech.config import build, register
+from caltech.errors import InputError
+from caltech.runs.provenance import code_version
+from caltech.settings import CONF
+from caltech.train import train
+from tests.observers import TINY
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module that can be imported; its name is no other test's."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def written(text: str, name: str) -> str:
+        (tmp_path / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+        return name
+
+    return written
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [("gone_plugin", None, "cannot be imported: ModuleNotFoundError"),
+     ("torn_plugin", "def", "cannot be imported: SyntaxError"),
+     ("raising_plugin", "raise ValueError('x')", "cannot be imported: ValueError: x"),
+     ("leaving_plugin", "raise SystemExit", "cannot be imported: SystemExit"),
+     ("bare_plugin", "import os\nfrom os import system\n_x = print", "adds nothing"),
+     ("subprocess", None, "is no code of your own"),
+     ("caltech.files", None, "is no code of your own")],
+)  # fmt: skip
+def test_a_plugin_that_is_none_is_one_message(module, configure, name, text, said):
+    if text is not None:
+        module(text, name)
+    with pytest.raises(InputError, match=said):
+        train(configure(*TINY, f"plugins=[{name}]"))
+
+
+def test_what_a_plugin_imports_cannot_be_named(module, configure):
+    plugins.load([module("import os\nfrom shutil import rmtree\ndef f(): pass", "careful_plugin")])
+    assert plugins.adds("careful_plugin.f")
+    for target in ("careful_plugin.os.system", "careful_plugin.rmtree", "careful_plugin.g"):
+        assert not plugins.adds(target)
+        with pytest.raises(InputError, match=r"whitelist.*plugins=\[MODULE\]"):
+            build(configure(f"loss._target_={target}").loss)
+
+
+@pytest.mark.parametrize("group", sorted(plugins.WANTED))
+def test_a_part_that_gives_another_thing_is_one_message(module, configure, group):
+    name = module("def wrong(*given, **named):\n    return 7", f"wrong_{group}")
+    cfg = configure(*TINY, f"plugins=[{name}]", f"{group}._target_={name}.wrong")
+    cfg[group] = {"_target_": f"{name}.wrong"}
+    with pytest.raises(InputError, match=rf"wrong gives int for {group}.*It is to give"):
+        train(cfg)
+    assert not Path(cfg.directory).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("def f(a):\n    return print", r"f\(a\) does not take what it is given"),
+     ("def f():\n    raise KeyError('x')", "f failed: KeyError: 'x'"),
+     ("def f():\n    return lambda logits, labels: logits", "is no loss of logits"),
+     ("def f():\n    return lambda logits, labels: 0.5", "is no loss of logits")],
+)  # fmt: skip
+def test_a_loss_that_is_none_is_one_message(module, configure, text, said):
+    name = module(text, f"loss_{abs(hash(text))}")
+    cfg = configure(*TINY, f"plugins=[{name}]")
+    cfg.loss = {"_target_": f"{name}.f"}
+    with pytest.raises(InputError, match=said):
+        train(cfg)
+
+
+def test_an_augmentation_of_another_size_is_one_message(module, configure):
+    text = "class F:\n    test = ('plain',)\n    def __call__(self, p, i, size): return p[i]"
+    name = module(text, "another_size")
+    cfg = configure(*TINY, f"plugins=[{name}]")
+    cfg.augment = {"_target_": f"{name}.F"}
+    with pytest.raises(InputError, match=r"gives torch.uint8 \(2, 40, 40, 3\) for the pixels"):
+        train(cfg)
+
+
+@pytest.mark.parametrize("place", ["experiment", "loss"])
+def test_a_file_does_not_say_which_code_is_executed(tmp_path, place):
+    register()
+    folder = tmp_path / place
+    folder.mkdir()
+    (folder / "sent.yaml").write_text("# @package _global_\nplugins: [evil]\n")
+    with (
+        initialize_config_dir(config_dir=str(CONF)),
+        pytest.raises(InputError, match=r"may not set plugins\.0=evil.*type plugins=\[evil\]"),
+    ):
+        compose("train", [f"hydra.searchpath=[{tmp_path}]", f"{place}=sent"])
+
+
+def test_the_environment_names_plugins_and_other_code_is_another_version(module, monkeypatch):
+    name = module("def f(): pass", "versioned")
+    monkeypatch.setenv("CALTECH_PLUGINS", f" {name}, ")
+    plugins.load([])
+    before = code_version(plugins.digests([f"{name}.f", "torch.optim.SGD"]))
+    module("def f(): return 1", "versioned")
+    after = code_version(plugins.digests([f"{name}.f"]))
+    assert before["plugins"].keys() == after["plugins"].keys() == {name}
+    assert len({before["sha256"], after["sha256"], code_version()["sha256"]}) == 3
