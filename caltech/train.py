@@ -29,7 +29,7 @@ from caltech.runs.find import begin_from
 from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
 from caltech.settings import CONF, require_whole, validate
-from caltech.sweeps import jobs, search, seeds, sweepers
+from caltech.sweeps import jobs, lists, search, seeds, sweepers
 from caltech.sweeps.place import sweep
 from caltech.sweeps.processes import one_process
 from caltech.sweeps.study import trials
@@ -262,6 +262,7 @@ def main() -> None:
     with errors.shown_as_messages("interrupted; the same command goes on from here"):
         register()
         search.register()
+        sys.argv[1:] = lists.taken(sys.argv[1:])
         require_flags(sys.argv[1:])
         sweepers.refuse_half_typed(sys.argv[1:])
         with one_process(os.environ), jobs.summarised():

@@ -80,7 +80,7 @@ def test_a_failed_job_ends_neither_the_sweep_nor_silently(command, tmp_path):
     assert re.search(r"FAILED .*lr=-1 .*\n  InputError: lr=-1.0 is not allowed", sweep.output)
     assert "Traceback" not in sweep.output
     lines = [line for line in table(sweep.output) if re.fullmatch("[0-9a-f]{10}", line[0])]
-    assert [line[1] for line in lines] == ["finished", "failed", "finished"]
+    assert [line[1] for line in lines] == ["finished", "finished", "failed"]
     values = [line[2] for line in lines if line[1] == "finished"]
     assert ["best" in line for line in lines if line[1] == "finished"] == [
         value == max(values) for value in values
@@ -147,7 +147,7 @@ def test_ctrl_c_in_a_process_of_its_own(command, tree, cache, tmp_path):
 
 
 def test_a_killed_search_goes_on_to_the_same_trials(command, tmp_path):
-    """Without a storage the seeded sampler retraces its path over answers of finished runs."""
+    """Finished runs are answered, the killed one goes on, the rest is proposed as it would be."""
     search = ["--multirun", "sweep=search_head", "hydra.sweeper.n_trials=4"]
 
     def proposed(output: str) -> list[str]:

@@ -6,6 +6,7 @@ table      both as one table, and how far a sweep is
 sweepers   Hydra's sweepers, which write down their jobs before launching them
 trials     a sweep's study in Optuna: pruning, plots
 seeds      one point over several seeds
+lists      sweep=FILE.csv: each line a job
 place      where a command writes, checked before any folder is made
 processes  one run, one process
 

@@ -29,7 +29,7 @@ from caltech.config import build
 from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
-from caltech.sweeps import records, table
+from caltech.sweeps import records, search, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
@@ -193,7 +193,7 @@ def _begin(config: DictConfig) -> Path:
     build(config.tracking).open(Path(config.output), is_needed=True)
     sweeps = Path(config.output) / config.study / "sweeps"
     if searches:
-        return trials.prepare_search(config, sweeps)
+        return search.prepare(config, sweeps)
     for earlier in sweeps.glob("*"):  # killed while it wrote a record
         remove_leftovers(earlier)
     path = sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"

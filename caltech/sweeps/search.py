@@ -4,13 +4,16 @@ Spaces and samplers are those of hydra-optuna-sweeper. Its loop over batches is 
 """
 
 import logging
+import re
 from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optuna
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
@@ -21,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from caltech.config import build
 from caltech.errors import CaltechError, InputError
-from caltech.files import write_bytes
+from caltech.files import acquire, explaining_disk, write_bytes
 from caltech.runs.provenance import code_version
 from caltech.sweeps import records
 from caltech.sweeps.place import sweep
@@ -53,16 +56,83 @@ class Search(OptunaSweeper):
         """Work on the study until it has all of its trials.
 
         Raises:
-            InputError: the study has another purpose than this command.
             CaltechError: no trial came to a value, or the launcher gave up.
         """
         config, worker = self.parts["config"], worker_of(**self.parts)
-        require_same(worker, **self.parts)
         if config.hydra.launcher._target_ == BASIC:
             worker.work()
         else:
             launch_workers(worker, **self.parts)
         conclude(worker, Path(config.hydra.sweep.dir))
+
+
+def prepare(config: DictConfig, sweeps: Path) -> Path:
+    """Folder of a search among those of its study's `sweeps`: one for all who work on it.
+
+    Args:
+        config: composed without the values that are searched.
+
+    Raises:
+        InputError: it cannot be a search, or not go on with what its study has.
+    """
+    space = Space.of(config)
+    _require_space(space, config)
+    name = trials.name_of(config, space)
+    with explaining_disk(sweeps):
+        sweeps.mkdir(parents=True, exist_ok=True)
+    with acquire(sweeps / "search.lock"):  # of a fresh database, one creates the tables
+        known = storage.names(config.storage)
+        study = storage.study(name, config.storage)
+        _require_same(study, config, space)
+        others = [
+            each for each in known if re.fullmatch(f"{re.escape(config.study)}-[0-9a-f]{{8}}", each)
+        ]
+        if others and name not in known:
+            print(
+                "This search is a new one: its space or what is fixed is not that of "
+                f"{', '.join(sorted(others))} in the same storage. Those stay as they are."
+            )
+        mark = name.rpartition("-")[2]
+        found = sorted(sweeps.glob(f"*-{mark}/"))
+        folder = found[0] if found else sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
+        folder.mkdir(exist_ok=True)
+        trials.note(folder, name, space, is_search=True)
+    return folder
+
+
+def _require_space(space: Space, config: DictConfig) -> None:
+    if not space.searched:
+        raise InputError(
+            "Nothing is searched: no value is left open. Type a space, for example "
+            "'lr=tag(log, interval(1e-3, 1))', or leave hydra/sweeper=optuna out."
+        )
+    if config.hydra.sweeper.sampler._target_.endswith("GridSampler"):
+        space.require_choices()
+
+
+def _require_same(study: optuna.Study, config: DictConfig, space: Space) -> None:
+    """Raise InputError for a total that the study is past, or if its trials were made from other
+    data; warn if they were made by other code."""
+    total, known = config.hydra.sweeper.n_trials, len(trials.of_keys(study))
+    if known > total:
+        raise InputError(
+            f"hydra.sweeper.n_trials={total}: this study has {known} trials already, and all of "
+            f"them stay. Type hydra.sweeper.n_trials={known} for its table, or more to go on."
+        )
+    before, now = study.user_attrs, {"code": code_version()["sha256"]}
+    if not {name.lstrip("+").split(".")[0] for name in space.searched} & DATA:
+        now["data"] = build(config.data).digest
+    if before.get("data") != now.get("data") and before.get("data") and now.get("data"):
+        raise InputError(
+            f"The trials of study {study.study_name} were made from other data "
+            f"({before['data'][:16]}, and here there is {now['data'][:16]}). Type study=NAME for "
+            "another study, or restore the data."
+        )
+    if before.get("code", now["code"]) != now["code"]:
+        print(f"Study {study.study_name} was begun by other code: {before['code']}, and this is "
+              f"{now['code']}.")  # fmt: skip
+    for name in set(now) - set(before):
+        study.set_user_attr(name, now[name])
 
 
 @dataclass(frozen=True)
@@ -76,17 +146,11 @@ class Remote:
 
 
 def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: Any) -> Worker:
-    """A worker whose jobs run in this process, one after the other.
-
-    Raises:
-        InputError: the sampler cannot be of this space.
-    """
+    """A worker whose jobs run in this process, one after the other."""
     launcher, folder, space = BasicLauncher(), sweep(), Space.of(config)
     launcher.setup(config=config, hydra_context=hydra_context, task_function=task_function)
     compose = partial(hydra_context.config_loader.load_sweep_config, config)
     sampler, total = config.hydra.sweeper.sampler, config.hydra.sweeper.n_trials
-    if sampler._target_.endswith("GridSampler"):
-        space.require_choices()
     points = space.points()
     return Worker(
         study=storage.study(trials.noted_in(folder)["name"], config.storage),
@@ -98,38 +162,6 @@ def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: An
         describe=lambda overrides: described(compose([*overrides])),
         launch=lambda overrides, number: launcher.launch([overrides], number)[0],
     )
-
-
-def require_same(
-    worker: Worker, config: DictConfig, hydra_context: HydraContext, task_function: Any
-) -> None:
-    """Raise InputError for a total that the study is past, or if its trials were made from other
-    data; warn if they were made by other code."""
-    total, known = config.hydra.sweeper.n_trials, len(worker.jobs())
-    if known > total:
-        raise InputError(
-            f"hydra.sweeper.n_trials={total}: this study has {known} trials already, and all of "
-            f"them stay. Type hydra.sweeper.n_trials={known} for its table, or more to go on."
-        )
-    now = {"code": code_version()["sha256"]}
-    if not {name.lstrip("+").split(".")[0] for name in worker.space.searched} & DATA:
-        words = [f"{name}={value}" for name, value in worker.space.fixed.items()]
-        cfg = hydra_context.config_loader.load_sweep_config(config, words)
-        now["data"] = build(cfg.data).digest
-    before = worker.study.user_attrs
-    if "data" in now and before.get("data", now["data"]) != now["data"]:
-        raise InputError(
-            f"The trials of study {worker.study.study_name} were made from other data "
-            f"({before['data'][:16]}, and here there is {now['data'][:16]}). Type study=NAME for "
-            "another study, or restore the data."
-        )
-    if before.get("code", now["code"]) != now["code"]:
-        log.warning(
-            "Study %s was begun by other code: %s, and now there is %s.",
-            worker.study.study_name, before["code"], now["code"],
-        )  # fmt: skip
-    for name in set(now) - set(before):
-        storage.patiently(worker.study.set_user_attr, name, now[name])
 
 
 def launch_workers(

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import CaltechError, InputError
 from caltech.files import without_passwords
-from caltech.sweeps import records
+from caltech.sweeps import lists, records
 from caltech.sweeps.place import require_place, sweep
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,12 @@ class Grid(BasicSweeper):
             raise InputError(
                 f"hydra.sweeper.max_batch_size={max_batch_size} launches nothing. Type null or 1."
             )
-        return BasicSweeper.split_arguments(overrides, max_batch_size)
+        batches = BasicSweeper.split_arguments(overrides, max_batch_size)
+        if not lists.jobs():
+            return batches
+        every = [[*job, *line] for batch in batches for job in batch for line in lists.jobs()]
+        size = max_batch_size or len(every)
+        return [every[start : start + size] for start in range(0, len(every), size)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """The launcher composes each job before any of them starts."""

@@ -15,7 +15,8 @@ from caltech.sweeps import records
 from caltech.sweeps.records import Record
 
 CSV = ("key", "status", "value", "deviation", "test", "seconds", "host", "overrides", "directory")
-HOW = ("workers=", "gpu_share=")  # words of a command that do not tell its jobs apart
+# Words on how and where a job is computed: one study may be worked on with different ones.
+HOW = ("workers=", "gpu_share=", "output=", "cache=", "storage=", "tracking")
 WHOLE_LINES = 10_000  # characters: a line is as long as its overrides
 
 
@@ -110,7 +111,7 @@ def outlook(folder: Path) -> str:
     valued = [(job, own) for job, own in valued if job.value is not None]
     if valued:
         best, own = max(valued, key=lambda each: each[0].value)
-        words = " ".join(map(_short, own))
+        words = " ".join(map(_short, own)) if len(jobs) > 1 else ""
         parts.append(f"best {best.value:.4f}" + (f" ({words})" if words else ""))
     for status in (records.RUNNING, "pruned", "failed"):
         if count := sum(job.status == status for job in jobs):

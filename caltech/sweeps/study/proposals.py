@@ -42,7 +42,12 @@ def proposals(
 
 
 def begin(study: optuna.Study, space: Space, proposed: dict[str, Any], key: str) -> None:
-    """Put a trial into the study, whole and running: there is none that is half proposed."""
+    """Put a trial into the study, whole and running: there is none that is half proposed.
+
+    Called again after a storage's answer was lost, it adds none.
+    """
+    if any(t.user_attrs.get("key") == key for t in study.get_trials(deepcopy=False)):
+        return
     own = {"distributions": dict(space.searched), "user_attrs": {"key": key}}
     study.add_trial(create_trial(state=TrialState.RUNNING, **proposed, **own))
 
@@ -67,10 +72,12 @@ def _ask(
 
 
 def _sampler(config: DictConfig, space: Space, which: tuple[int, int]) -> Any:
-    own = {}
+    own: dict[str, Any] = {}
+    if "constant_liar" in config:
+        own["constant_liar"] = True  # TPE: trials that run count as bad ones, so workers spread
     if config.get("seed") is not None and not config._target_.endswith(ONE_SEED):
         seed = np.random.SeedSequence([config.seed, *which]).generate_state(1)[0]
-        own = {"seed": int(seed)}
+        own["seed"] = int(seed)
     built = instantiate(OmegaConf.merge(config, own), _execution_whitelist_=SAMPLERS)
     # The grid's has to be told what it is of.
     return built(space.choices()) if isinstance(built, functools.partial) else built

@@ -15,6 +15,7 @@ from optuna.distributions import (
 )
 
 from caltech.errors import InputError
+from caltech.sweeps import lists
 
 MOST_POINTS = 10_000  # of a space that is counted
 
@@ -48,6 +49,7 @@ class Space:
                 "lr=1e-1,1e-2, or a search space of its own, for example lr=interval(0.01, 0.1)."
             ) from error
         own = {name: values for name, values in searched.items() if name not in fixed}
+        own |= {name: CategoricalDistribution(cells) for name, cells in lists.columns().items()}
         return cls(own, fixed, removed)
 
     def plain(self) -> dict[str, str]:

@@ -8,10 +8,8 @@ begun by its workers (workers.py), those of a grid with a pruner by its jobs.
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from caltech.config import build
 from caltech.errors import DamagedError, InputError
-from caltech.files import acquire, explaining_disk, write_json
+from caltech.files import write_json
 from caltech.keys import former_key, run_key
 from caltech.runs.result import FINISHED, PRUNED
 from caltech.sweeps.study import storage
@@ -141,42 +139,6 @@ def prepare(config: DictConfig, folder: Path) -> None:
     name = name_of(config, space)
     storage.study(name, config.storage)
     note(folder, name, space, is_search=False)
-
-
-def prepare_search(config: DictConfig, sweeps: Path) -> Path:
-    """Folder of a search among those of its study's `sweeps`: one for all who work on it.
-
-    Raises:
-        InputError: it cannot be a search.
-    """
-    space = Space.of(config)
-    if not space.searched:
-        raise InputError(
-            "Nothing is searched: no value is left open. Type a space, for example "
-            "'lr=tag(log, interval(1e-3, 1))', or leave hydra/sweeper=optuna out."
-        )
-    name = name_of(config, space)
-    with explaining_disk(sweeps):
-        sweeps.mkdir(parents=True, exist_ok=True)
-    with acquire(sweeps / "search.lock"):  # of a fresh database, one creates the tables
-        others = {known for known in storage.names(config.storage) if is_of(known, config.study)}
-        storage.study(name, config.storage)
-        mark = name.rpartition("-")[2]
-        found = sorted(sweeps.glob(f"*-{mark}/"))
-        folder = found[0] if found else sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
-        folder.mkdir(exist_ok=True)
-        if others and name not in others:
-            print(
-                f"This search is a new one: its space or what is fixed is not that of "
-                f"{', '.join(sorted(others))} in the same storage. Those stay as they are."
-            )
-        note(folder, name, space, is_search=True)
-    return folder
-
-
-def is_of(name: str, study: str) -> bool:
-    """Whether a study of Optuna's belongs to a folder of runs."""
-    return re.fullmatch(re.escape(study) + "-[0-9a-f]{8}", name) is not None
 
 
 def note(folder: Path, name: str, space: Space, is_search: bool) -> None:

@@ -178,7 +178,8 @@ class Worker:
         jobs = self.jobs()
         open_still = [t.number for t in jobs[claim.key] if t.state == TrialState.RUNNING]
         for number in open_still:
-            storage.patiently(self.study.tell, number, state=TrialState.FAIL)
+            failed = {"state": TrialState.FAIL, "skip_if_finished": True}
+            storage.patiently(self.study.tell, number, **failed)
         return self.jobs() if open_still else jobs
 
     def _require_few_failures(self, jobs: Iterable[Sequence[FrozenTrial]]) -> None:

@@ -48,13 +48,15 @@ class Jobs:
         self.launched.append(number)
         self.before(number)
         key, answer = self.describe(overrides).key, JobReturn(status=JobStatus.COMPLETED)
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in storage.patiently(self.study.get_trials, deepcopy=False):
             if trial.user_attrs["key"] == key and trial.state == TrialState.RUNNING:
                 if trial.number % 5 == 4:  # as a training that diverges
                     answer.status, answer.return_value = JobStatus.FAILED, ValueError("diverged")
                 else:
                     value = sum(float(v) for k, v in trial.params.items() if k not in self.ignored)
-                    self.study.tell(trial.number, -abs(value - 10))
+                    value = -abs(value - 10)
+                    again = {"skip_if_finished": True}
+                    storage.patiently(self.study.tell, trial.number, value, **again)
         self.after(number)
         return answer
 

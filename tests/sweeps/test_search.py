@@ -1,0 +1,134 @@
+"""Whole commands that search: typed together, killed, typed again; what a study refuses.
+
+pytest -m slow -n 0 tests/sweeps/test_search.py    a pruned search under kills, two launchers
+"""
+
+import json
+import re
+import signal
+import sqlite3
+
+import numpy as np
+import optuna
+import pytest
+
+from caltech.errors import InputError
+from caltech.sweeps import records
+from caltech.sweeps.study import storage
+from tests.forks import TINY
+
+SPACE = ["--multirun", "hydra/sweeper=optuna", "lr=tag(log,interval(1e-3,1))"]
+
+
+@pytest.fixture
+def command(forks, cache, tmp_path):
+    """Type commands at the same time, all on one study."""
+    own = [*TINY, *SPACE, f"output={tmp_path}/runs", f"cache={cache}", "tracking=none"]
+
+    def run(*commands: list[str], **details):
+        return forks.run(*([*own, "num_epochs=1", *words] for words in commands), **details)
+
+    return run
+
+
+def trials_of(folder) -> list[optuna.trial.FrozenTrial]:
+    url = f"sqlite:///{folder}/default/optuna.db"
+    (name,) = optuna.get_all_study_names(url)
+    return optuna.load_study(study_name=name, storage=url).trials
+
+
+def told(folder) -> list[tuple]:
+    return [
+        (t.number, t.state.name, t.value, t.params, t.intermediate_values, t.user_attrs)
+        for t in trials_of(folder)
+    ]
+
+
+def test_processes_that_type_one_command_share_a_study(command, tmp_path):
+    trials = "hydra.sweeper.n_trials=6"
+    (killed,) = command([trials], signal_at=("#2 ", signal.SIGKILL))
+    assert killed.code == -9
+    both = command([trials], [trials])
+    assert [one.code for one in both] == [0, 0], both[0].output + both[1].output
+    said = "".join(one.output for one in both)
+    assert said.count("taking up trial 3") == 1
+    found = trials_of(tmp_path / "runs")
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
+    keys = {trial.user_attrs["key"] for trial in found}
+    assert {path.parent.name for path in (tmp_path / "runs").glob("*/*/result.json")} == keys
+    assert len(keys) == 6 == len(re.findall("epoch 1/1", killed.output + said))
+    (folder,) = (tmp_path / "runs").glob("default/sweeps/*/")  # one, for all
+    rows = records.rows(folder)
+    assert [row.status for row in rows] == ["finished"] * 6
+    best = max(rows, key=lambda row: row.value)
+    assert re.search(rf"^key .*\n{best.key}  finished  {best.value:.4f} best", said, re.MULTILINE)
+    assert f"trial 6 of 6 · best {best.value:.4f} (lr=" in said
+    assert (folder / "table.csv").read_text().startswith("key,status,value,deviation,test,")
+    (refused,) = command(["hydra.sweeper.n_trials=2"])
+    assert refused.code == 1 and "this study has 6 trials already" in refused.output
+    assert "key  " not in refused.output
+
+
+def test_other_data_are_refused_and_another_space_is_told(command, tmp_path):
+    """Before any work, in one message."""
+    one = "hydra.sweeper.n_trials=1"
+    command([one])
+    database = tmp_path / "runs" / "default" / "optuna.db"
+    other, grid = command([one, "lr=interval(0.1,0.2)"], [one, "hydra/sweeper/sampler=grid"])
+    assert other.code == 0 and "This search is a new one: " in other.output
+    assert grid.code == 1 and "takes values, and an interval was typed" in grid.output
+    with sqlite3.connect(database) as opened:
+        opened.execute("update study_user_attributes set value_json = ? where key = 'data'",
+            [json.dumps("another")])  # fmt: skip
+    (refused,) = command([one])
+    assert refused.code == 1
+    assert re.search(
+        "^error: The trials of study .* were made from other data", refused.output, re.M
+    )
+    assert "Traceback" not in refused.output and "epoch" not in refused.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_a_pruned_search_under_kills_ends_as_if_undisturbed(forks, cache, tmp_path, pruner):
+    own = [*TINY, *SPACE, f"cache={cache}", "tracking=none", "num_epochs=4", f"pruner={pruner}"]
+    own += ["hydra.sweeper.n_trials=10", "checkpoint_minutes=1e-6"]
+    (alone,) = forks.run([*own, f"output={tmp_path}/alone"])
+    assert alone.code == 0, alone.output
+    random, kills = np.random.default_rng(0), 0
+    for _ in range(40):
+        moment = random.uniform(0.2, alone.seconds / 2)
+        (ended,) = forks.run([*own, f"output={tmp_path}/killed"], kill_after=[moment])
+        kills += ended.code == -9
+        if ended.code == 0:
+            break
+    assert ended.code == 0 and kills >= 3
+    assert told(tmp_path / "killed") == told(tmp_path / "alone")
+    assert "PRUNED" in [trial[1] for trial in told(tmp_path / "alone")]
+    for path in (tmp_path / "alone" / "default").glob("*/result.json"):
+        other = tmp_path / "killed" / path.relative_to(tmp_path / "alone")
+        assert other.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["parallel", "submitit_local"])
+def test_a_launcher_starts_workers(command, tmp_path, launcher):
+    words = ["hydra.sweeper.n_trials=6", "workers=2", f"hydra/launcher={launcher}"]
+    if launcher == "submitit_local":
+        words += ["hydra.launcher.timeout_min=10"]
+    (ended,) = command(words)
+    assert ended.code == 0, ended.output
+    found = trials_of(tmp_path / "runs")
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
+    assert len({trial.user_attrs["key"] for trial in found}) == 6
+
+
+def test_workers_that_nobody_would_start_are_told(command):
+    alone, grid = command(["workers=4"], ["workers=4", "hydra/sweeper=basic"])
+    assert alone.code == 1 and "Add hydra/launcher=parallel" in alone.output
+    assert grid.code == 1, grid.output
+
+
+def test_a_server_that_is_not_there_is_told_without_its_password():
+    with pytest.raises(InputError, match=r"Cannot open Optuna's storage postgresql\+psycopg://\*"):
+        storage.names("postgresql+psycopg://me:secret@127.0.0.1:9/x")
