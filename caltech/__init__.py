@@ -1,8 +1,10 @@
 """Transfer-learning studies as one command a run.
 
+__main__    all commands under one word: `caltech train`
 train predict export    what is typed; also `python -m caltech.report` and `... caltech.data audit`
 sweeps/     what became of many runs
 inference/  a finished run that answers
+overview/   what runs are there, what room they take, where they are looked at
 report/     a study's tables, page and pictures
 training/   how weights change
 tracking/   what MLflow is told
@@ -22,7 +24,6 @@ errors      sentences instead of tracebacks
 metrics     the names of all numbers
 
 A file imports what stands below it in this list, and of the folders that stand together neither
-sweeps, inference and report, nor training and tracking, nor data and models, nor vocabulary and
-trust each other
-(pyproject.toml: importlinter).
+sweeps, inference, report and overview, nor training and tracking, nor data and models, nor
+vocabulary and trust each other (pyproject.toml: importlinter).
 """

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from caltech.errors import DamagedError, InputError
 from caltech.files import CHECKSUM, replacing
+from caltech.runs.directory import previous_of
 
 log = logging.getLogger(__name__)
 
@@ -85,11 +86,6 @@ def _put(path: Path, states: Mapping[str, Any], parts: Mapping[str, Stateful]) -
                 f"{path} does not fit this run's {name}: {said} It is another run's, or a library "
                 "has changed since. Move it away to begin anew."
             ) from error
-
-
-def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is."""
-    return path.with_name(f"previous_{path.name}")
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

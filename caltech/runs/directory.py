@@ -1,6 +1,7 @@
 """A run's directory: what its files are called, and one process at a time."""
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -29,6 +30,11 @@ log = logging.getLogger(__name__)
 WEIGHTS = ("last", "best")  # of which epochs weights and predictions are kept
 
 
+def previous_of(checkpoint: Path) -> Path:
+    """Where the checkpoint before this one is."""
+    return checkpoint.with_name(f"previous_{checkpoint.name}")
+
+
 class RunDirectory:
     """The files of one run, each named here and nowhere else."""
 
@@ -41,6 +47,7 @@ class RunDirectory:
         self.timing = self.path / "timing.json"
         self.result = self.path / "result.json"
         self.checkpoint = self.path / "checkpoint.pt"
+        self.checkpoints = self.checkpoint, previous_of(self.checkpoint)
         self.log = self.path / "train.log"
         self.lock = self.path / "run.lock"
         self.holder = self.path / "holder.json"
@@ -75,6 +82,22 @@ class RunDirectory:
         files = [self.config, self.provenance, self.data, self.timing]
         files += [*map(self.predictions, WEIGHTS), self.weights("best")]
         return [path for path in files if path.is_file()]
+
+    def is_held(self) -> bool:
+        """Whether a process computes the run: its lock is asked, and no file is made for that."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return self.holder.is_file()
+        finally:
+            os.close(descriptor)
+        return False
 
     def require_writable(self) -> None:
         """Raise DiskError before any work if what is there may not be written, the log above all.

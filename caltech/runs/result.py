@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from caltech.errors import DamagedError
 from caltech.files import read_sealed_json, sealed_json, write_bytes
 from caltech.runs import manifest
-from caltech.runs.checkpoint import previous_of
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.progress import Progress
 
@@ -80,7 +79,7 @@ class Result:
         content = sealed_json(told)
         manifest.write(directory, self.key, content)
         write_bytes(directory.result, content)
-        previous_of(directory.checkpoint).unlink(missing_ok=True)
+        directory.checkpoints[1].unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
         """Raise TypeError if a value is of another kind than Result.of gives."""

@@ -20,6 +20,7 @@ from caltech.errors import StoreError
 from caltech.files import replacing, without_passwords
 from caltech.tracking import moved
 from caltech.tracking.address import (
+    KIND,
     is_server,
     require_answer,
     require_schema,
@@ -160,7 +161,7 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifacts: str | None
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            client.create_experiment(name, artifact_location=_location(uri, artifacts))
+            client.create_experiment(name, _location(uri, artifacts), tags=dict([KIND]))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise  # else by another process at the same moment
