@@ -1,5 +1,6 @@
 """Transfer-learning studies as one command a run.
 
+completion  the Tab key
 __main__    all commands under one word: `caltech train`
 train predict export    what is typed; also `python -m caltech.report` and `... caltech.data audit`
 sweeps/     what became of many runs
@@ -19,6 +20,7 @@ trust       what a config file may say of Hydra
 words       one word of a command line
 settings    what may be typed: each root key once
 cache       a big array on disk, computed once
+links       one place on the disk for what several files hold
 files       whole, or not there, or found out
 errors      sentences instead of tracebacks
 metrics     the names of all numbers

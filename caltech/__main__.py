@@ -30,6 +30,7 @@ COMMANDS = {
     "audit": Command("caltech.data", "damaged, duplicate and stray images", ("audit",)),
     "verify": Command("caltech.data", "are the images what the caches are of?", ("verify",)),
     "models": Command("caltech.models", "a network's blocks, to freeze until one"),
+    "completion": Command("caltech.completion", 'the Tab key: eval "$(caltech completion)"'),
     "clean": Command("caltech.overview.clean", "say what disk can be freed; yes=true frees it"),
 }
 EXAMPLES = """\
@@ -55,7 +56,7 @@ def main() -> None:
 
 def table() -> str:
     """What there is to type."""
-    lines = [f"  {name:8}{command.says}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:12}{command.says}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: caltech COMMAND [WORDS]", "", *lines, "", EXAMPLES])
 
 

@@ -74,7 +74,8 @@ class Predictor:
                 f"{directory} has no {missing}. Type its training command again to finish it (with "
                 "rerun=true if it is), or choose another with run= or weights=."
             )
-        manifest.verify(directory, [directory.config, directory.provenance, path])
+        files = [directory.config, directory.provenance, *directory.model(weights)]
+        manifest.verify(directory, files)
         cfg = manifest.read_config(directory.config)
         kept = provenance.read(directory)
         # Runs of the first versions did not keep them.

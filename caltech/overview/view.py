@@ -21,7 +21,6 @@ COLUMNS = (
     "metrics.`test/accuracy`",
     *(f"params.`{name}`" for name in ("model", "freeze", "lr", "batch_size", "seed")),
     "tags.`sweep`",
-    "attributes.`Duration`",
 )
 FIRST, SECOND = ("accuracy", "loss", "best_accuracy"), ("accuracy", "best_accuracy", "loss")
 CHARTS = {"val": FIRST, "test": SECOND, "train": ("accuracy", "loss", "loss_last_step")}

@@ -28,6 +28,7 @@ from caltech.runs import identity
 log = logging.getLogger(__name__)
 
 WEIGHTS = ("last", "best")  # of which epochs weights and predictions are kept
+FROZEN = "frozen.safetensors"  # what both have of what training did not change
 
 
 def previous_of(checkpoint: Path) -> Path:
@@ -49,6 +50,7 @@ class RunDirectory:
         self.checkpoint = self.path / "checkpoint.pt"
         self.checkpoints = self.checkpoint, previous_of(self.checkpoint)
         self.log = self.path / "train.log"
+        self.frozen = self.path / FROZEN
         self.lock = self.path / "run.lock"
         self.holder = self.path / "holder.json"
         self.identity = self.path / identity.NAME
@@ -70,8 +72,12 @@ class RunDirectory:
         return known.id if known else None
 
     def weights(self, name: str) -> Path:
-        """A complete model of the `last` or the `best` epoch."""
+        """The model of the `last` or the `best` epoch; without what is in `frozen`, if it is."""
         return self.path / f"{name}.safetensors"
+
+    def model(self, name: str) -> list[Path]:
+        """The files of that model, as far as they are there."""
+        return [path for path in (self.weights(name), self.frozen) if path.is_file()]
 
     def predictions(self, name: str) -> Path:
         """Its answers on the test images."""
@@ -80,7 +86,7 @@ class RunDirectory:
     def artifacts(self) -> list[Path]:
         """What the tracker keeps; a report needs nothing else. A pruned run has fewer files."""
         files = [self.config, self.provenance, self.data, self.timing]
-        files += [*map(self.predictions, WEIGHTS), self.weights("best")]
+        files += [*map(self.predictions, WEIGHTS), *self.model("best")]
         return [path for path in files if path.is_file()]
 
     def is_held(self) -> bool:

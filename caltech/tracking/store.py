@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -18,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from caltech.config import sqlite_url
 from caltech.errors import StoreError
 from caltech.files import replacing, without_passwords
+from caltech.links import link
 from caltech.tracking import moved
 from caltech.tracking.address import (
     KIND,
@@ -99,6 +101,15 @@ class Store:
             tags = [InputTag("mlflow.data.context", "training, validation and test")]
             data = DatasetInput(Dataset(name, sha[:8], "local", name), tags)
             self.client.log_inputs(run_id, [data])
+
+    def keep(self, run_id: str, path: Path) -> None:
+        """A file of a run; weights get a second name where store and run are on one disk."""
+        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
+        if path.suffix == ".safetensors" and place.scheme in ("", "file"):
+            folder = Path(url2pathname(place.path))
+            if not is_server(self.uri) and link(path, folder / path.name):
+                return
+        self.client.log_artifact(run_id, str(path))
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         self.client.log_batch(run_id, tags=[RunTag(*each) for each in tags.items()])
