@@ -210,5 +210,5 @@ def test_a_store_that_moved_with_its_artifacts_goes_on_there(tracked, another, t
     other = tracked("lr=0.28", f"output={tmp_path}/other")
     other.tracking = cfg.tracking
     train(other)
-    assert len(told(other)[5]) == 7
+    assert len(told(other)[5]) == 8
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {new.parent.name, "other"}
