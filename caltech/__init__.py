@@ -1,9 +1,12 @@
 """Transfer-learning studies as one command a run.
 
 fit load                from Python: caltech.fit("data=digits", "lr=0.1") (interface)
+completion  the Tab key
+__main__    all commands under one word: `caltech train`
 train predict export    what is typed; also `python -m caltech.report` and `... caltech.data audit`
 sweeps/     what became of many runs
 inference/  a finished run that answers
+overview/   what runs are there, what room they take, where they are looked at
 report/     a study's tables, page and pictures
 training/   how weights change
 tracking/   what MLflow is told
@@ -21,14 +24,15 @@ words       one word of a command line
 plugins     code of one's own that a config may name
 settings    what may be typed: each root key once
 cache       a big array on disk, computed once
+links       one place on the disk for what several files hold
 files       whole, or not there, or found out
 fetching    whether what is not on this machine may be fetched
 errors      sentences instead of tracebacks
 metrics     the names of all numbers
 
 A file imports what stands below it in this list, and of the folders that stand together neither
-sweeps, inference and report, nor training and tracking, nor data and models, nor vocabulary, trust
-and flags each other (pyproject.toml: importlinter).
+sweeps, inference, report and overview, nor training and tracking, nor data and models, nor
+vocabulary, trust and flags each other (pyproject.toml: importlinter).
 """
 
 from typing import TYPE_CHECKING, Any

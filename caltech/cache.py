@@ -8,6 +8,7 @@ that is missing, and a damaged block is computed again.
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,24 @@ from caltech import files
 from caltech.errors import DamagedError
 
 log = logging.getLogger(__name__)
+
+TELL_SECONDS = 10.0  # between two lines of progress where there is no bar
+
+
+class _Progress:
+    """In the log, where no terminal shows a bar: how many are done and about how long it takes."""
+
+    def __init__(self, kind: str = "", done: int = 0, total: int = 0) -> None:
+        self.kind, self.first, self.total = kind, done, total
+        self.begun = self.told = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        now = time.monotonic()
+        if self.kind and done < self.total and now - self.told >= TELL_SECONDS:
+            left = (self.total - done) * (now - self.begun) / (done - self.first)
+            shown = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+            log.info("%s: %d of %d images, about %s left", self.kind, done, self.total, shown)
+            self.told = now
 
 
 @dataclass(frozen=True)
@@ -132,9 +151,10 @@ class CachedArray:
         """Write one block after the other, and note each once it is written."""
         ends = list(accumulate(rows for rows, _ in blocks))
         count = sum(blocks[number][0] for number in todo)
-        log.info(f"{self.doing} into %s", count, self.path)
+        log.info(f"{self.doing}\ninto %s", count, self.path)
         kind = self.path.parent.name
         bar = tqdm(total=self.rows, initial=self.rows - count, desc=kind, disable=None)
+        progress = _Progress(kind, self.rows - count, self.rows) if bar.disable else _Progress()
         with bar, self.path.open("rb+") as file:
             for number in todo:
                 rows = range(ends[number] - blocks[number][0], ends[number])
@@ -151,6 +171,7 @@ class CachedArray:
                 note["dtype"] = str(values.dtype).removeprefix("torch.")
                 note["blocks"] = [block for block in blocks if block[1] is not None]
                 files.write_sealed_json(self._note_path, note)
+                progress.tell(sum(rows for rows, _ in note["blocks"]))
 
     def _replace(self, damaged: Sequence[int]) -> None:
         """Go on in another file: a process may have mapped the one that was complete."""

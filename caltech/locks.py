@@ -35,6 +35,16 @@ def held_partial(path: Path, is_folder: bool = False) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def leftovers(folder: Path) -> Iterator[Path]:
+    """What remove_leftovers would delete now; a folder's files, too. Nothing is changed."""
+    for path in folder.glob(".*.partial"):
+        with suppress(OSError), _unlocked(path):
+            yield from (path.rglob("*") if path.is_dir() else [path])
+    for path in folder.glob(".*.partial-*"):
+        if not path.with_name(path.name.rpartition("-")[0]).exists():
+            yield path
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files and folders in `folder` whose process was killed.
 
@@ -59,16 +69,22 @@ def _is_open(descriptor: int, path: Path) -> bool:
 
 def _remove_unlocked(path: Path) -> None:
     try:
-        descriptor = os.open(_locked_in(path), os.O_RDWR | os.O_CLOEXEC)
+        with _unlocked(path):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     except FileNotFoundError:
         path.rmdir()  # killed before there was a lock in it
-        return
+
+
+@contextmanager
+def _unlocked(path: Path) -> Iterator[None]:
+    """Raise OSError if a process holds it, or FileNotFoundError if there is nothing to hold."""
+    descriptor = os.open(_locked_in(path), os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        yield
     finally:
         os.close(descriptor)
 

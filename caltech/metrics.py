@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 # Numbers of an epoch that a report shows, and all that the tracker is told.
 EPOCH_METRICS = (
     "train/loss",
@@ -12,6 +14,8 @@ EPOCH_METRICS = (
     "lr",
 )
 METRICS = (*EPOCH_METRICS, "images_per_second")
+# A run has collapsed if this share of its answers is one class, though the labels are not.
+COLLAPSED_SHARE = 0.95
 
 
 def final(last: Mapping[str, float], best: Mapping[str, float]) -> dict[str, float]:
@@ -24,3 +28,10 @@ def final(last: Mapping[str, float], best: Mapping[str, float]) -> dict[str, flo
     of_best = {name: best[name] for name in (*tested, "val/loss", "val/accuracy")}
     renamed = {name.replace("/", "/best_"): value for name, value in of_best.items()}
     return tested | renamed | {"val/best_epoch": best["epoch"]}
+
+
+def collapsed(labels: np.ndarray, answers: np.ndarray) -> int | None:
+    """The class that (almost) all answers (n,) are, if the labels (n,) are not; else None."""
+    top = int(np.bincount(answers).argmax())
+    is_top = float((answers == top).mean())
+    return top if is_top >= COLLAPSED_SHARE > float((labels == top).mean()) else None

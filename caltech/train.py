@@ -22,8 +22,8 @@ from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import require_flags
 from caltech.models.classifier import Classifier, require_batch_of_one, require_fit
-from caltech.models.freeze import frozen_digest, split_frozen
-from caltech.runs import checkpoint, provenance
+from caltech.models.freeze import frozen_digest, frozen_names, split_frozen
+from caltech.runs import checkpoint, ending, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
 from caltech.runs.progress import Progress
@@ -109,6 +109,7 @@ def train(
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
+    ending.warn_if_collapsed(directory, data.classes)
     return result
 
 
@@ -193,14 +194,14 @@ def test_once(
     with learner.average.applied():
         states = {"last": checkpoint.copy_of(learner.trainable), "best": progress.best_state}
     epochs = {"last": len(progress.history), "best": progress.best_epoch}
-    measured, tested = {}, None
+    measured, tested, frozen = {}, None, frozen_names(model)
     for name, state in states.items():
         if epochs[name] != tested:  # the best epoch may be the last
             learner.trainable.load_state_dict(state)
             evaluation = evaluate(learner, batches, data.test, f"test ({name})")
             tested = epochs[name]
         directory.require_held()
-        checkpoint.save_weights(directory.weights(name), model)
+        checkpoint.save_weights(directory.weights(name), model, frozen)
         evaluation.save(directory.predictions(name), data.test)
         measured[name] = evaluation.measures("test")
     return measured
@@ -230,6 +231,8 @@ def compose_and_train(cfg: DictConfig) -> float | None:
             validate(cfg)
             with trials.trial(cfg, record, overrides, sweep()) as trial:
                 results = repeat(cfg, choices, overrides, trial)
+                if sweep() is None:
+                    ending.tell(next(iter(seeds.repeated(cfg))), results[0], overrides)
                 record.status = results[-1].status
                 values = [result.objective for result in results]
                 record.value, record.deviation = seeds.mean_and_deviation(values)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import load_file
 
 from caltech.runs import manifest
+from caltech.runs.checkpoint import read_weights
 from caltech.runs.directory import RunDirectory
 from caltech.training.fit import Observer
 
@@ -59,7 +59,7 @@ class Doing(Observer):
 def outcome(cfg: DictConfig) -> tuple[dict, dict, dict]:
     """Result and both models of a finished run."""
     directory = Path(cfg.directory)
-    weights = [load_file(directory / f"{name}.safetensors") for name in ("last", "best")]
+    weights = [read_weights(directory / f"{name}.safetensors") for name in ("last", "best")]
     return json.loads((directory / "result.json").read_text()), *weights
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -259,3 +260,10 @@ def test_no_room_is_told_before_any_work(tmp_path):
     refusing = dataclasses.replace(array, compute=lambda *_: pytest.fail("computed"))
     with pytest.raises(DiskError, match=r"x\.bin .*needs 10000000000\.0 MB"):
         refusing.read()
+
+
+def test_progress_is_told_without_a_terminal(decoded, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("caltech.cache.TELL_SECONDS", 0.0)
+    with caplog.at_level("INFO"):
+        decoded.read(tmp_path)
+    assert re.search(r"\w+: \d+ of \d+ images, about \d+ s left", caplog.text)

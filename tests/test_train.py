@@ -36,8 +36,8 @@ def test_result_of_a_run(configure):
     correct = (predictions["predictions"] == predictions["labels"]).mean()
     assert correct == pytest.approx(result["last"]["test/accuracy"])
     assert sorted(path.name for path in Path(cfg.directory).iterdir()) == [
-        "best.safetensors", "checkpoint.pt", "config.yaml", "data.json", "description.json",
-        "history.json", "identity.json", "last.safetensors", "manifest.json",
+        "best.safetensors", "config.yaml", "data.json", "description.json",
+        "frozen.safetensors", "history.json", "identity.json", "last.safetensors", "manifest.json",
         "predictions_best.npz",
         "predictions_last.npz", "provenance.json", "result.json", "run.lock", "timing.json",
     ]  # fmt: skip

@@ -9,7 +9,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from io import BytesIO
@@ -26,6 +25,7 @@ from caltech.errors import CaltechError, DamagedError, DiskError, InputError
 from caltech.files import making_folder, write_sealed_json
 from caltech.inference.predictor import Predictor, own_data
 from caltech.runs import manifest, provenance
+from caltech.runs.checkpoint import save_weights
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, PACKAGE
 
@@ -149,7 +149,7 @@ def write_safetensors(predictor: Predictor, folder: Path, pixels: Tensor) -> Non
     to.config.write_text(OmegaConf.to_yaml(cfg))
     classes = {"classes": list(predictor.classes)}
     write_sealed_json(to.provenance, provenance.read(run) | classes)
-    shutil.copyfile(run.weights(predictor.weights), to.weights(predictor.weights))
+    save_weights(to.weights(predictor.weights), predictor.network.model)
     result = run.result.read_bytes()
     manifest.write(to, predictor.cfg.key, result)
     to.result.write_bytes(result)

@@ -75,7 +75,8 @@ class Predictor:
                 f"{directory} has no {missing}. Type its training command again to finish it (with "
                 "rerun=true if it is), or choose another with run= or weights=."
             )
-        manifest.verify(directory, [directory.config, directory.provenance, path])
+        files = [directory.config, directory.provenance, *directory.model(weights)]
+        manifest.verify(directory, files)
         plugins.load(())  # those of the environment: the directory's config names none
         cfg = manifest.read_config(directory.config)
         kept = provenance.read(directory)

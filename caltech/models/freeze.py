@@ -60,6 +60,13 @@ def split_frozen(model: Classifier) -> tuple[nn.Sequential, nn.Sequential]:
     return model[:boundary], model if boundary == 0 else model[boundary:]
 
 
+def frozen_names(model: Classifier) -> set[str]:
+    """Of the model's state, what is frozen."""
+    stages = tuple(f"{name}." for name in model.stage_names if model.get_submodule(name).frozen)
+    names = model.state_dict()
+    return {name for name in names if name in model.frozen_names or name.startswith(stages)}
+
+
 def frozen_digest(model: Classifier) -> str:
     """Hash of all that is frozen, and of nothing else."""
     stages = digest(stage for stage in model if stage.frozen)

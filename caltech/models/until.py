@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from caltech.errors import InputError
 from caltech.models.blocks import NETWORK, Block, Call, find_blocks, watch
 from caltech.models.classifier import Classifier
-from caltech.models.freeze import freeze
+from caltech.models.freeze import freeze, frozen_names
 from caltech.models.parts import WAYS, Cut, is_equal, restored, stored
 
 log = logging.getLogger(__name__)
@@ -168,10 +168,9 @@ def _begin_anew(model: Classifier) -> None:
     if model.from_scratch is None:
         raise InputError("freeze.reinitialize is for models of a library. Type false.")
     fresh = model.from_scratch().state_dict()
-    stages = tuple(f"{name}." for name in model.stage_names if model.get_submodule(name).frozen)
+    frozen = frozen_names(model)
     for name, tensor in model.state_dict().items():
-        is_frozen = name in model.frozen_names or name.startswith(stages)
-        if not is_frozen and not name.startswith("backbone.normalize."):
+        if name not in frozen and not name.startswith("backbone.normalize."):
             tensor.copy_(fresh[name])
 
 

@@ -5,6 +5,7 @@
     rows         what a report is made of: runs, rows (a config with all its seeds), tables
     arrange      which runs are one row, which rows one table, and the rows of conf/experiment
     statistics   intervals, paired tests, calibration
+    conclusions  what a table says, in sentences
     tables       the list of columns; to add one to all forms is to add it there
     render       Markdown, CSV, page and gallery, from templates/, where words are, too
     pictures     learning curves, reliability, confusions, accuracy of every class

@@ -38,7 +38,10 @@ def draw(table: Table) -> list[Picture]:
     with mpl.rc_context(fname=STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in any script
         best, answered = table.best, [row for row in table.finished if row.predictions]
-        drawn = [("learning-curves", *learning_curves(table.finished))]
+        drawn = []
+        if 1 < len(table.finished) <= MOST_PANELS:  # of more rows there is no other picture
+            drawn.append(("validation", CURVES_TOGETHER, _curves_together(table.finished)))
+        drawn.append(("learning-curves", *learning_curves(table.finished)))
         if not table.is_published and (found := landscape.sweep(table)):
             drawn.append(("sweep", "Best validation accuracy over the keys that differ.", found))
         if answered:
@@ -76,21 +79,35 @@ def _picture(name: str, caption: str, drawing: Figure) -> Picture:
 def learning_curves(rows: Sequence[Row]) -> tuple[str, Figure]:
     """Accuracy and loss by epoch, a panel a row (all seeds); of a larger sweep in one panel."""
     if len(rows) > MOST_PANELS:
-        best_first = sorted(rows, key=lambda row: row.score, reverse=True)
-        return CURVES_TOGETHER, _curves_together(best_first)
+        return CURVES_TOGETHER, _curves_together(rows)
     lines, columns = _grid(rows)
     drawing = Figure((0.2 + 2.2 * columns, 3 * lines))
     grids = drawing.subfigures(lines, columns, squeeze=False)
     highest = max(max(run.history["val/loss"]) for row in rows for run in row.finished)
-    for row, panel in zip(rows, grids.flat, strict=False):
+    for row, title, panel in zip(rows, titles(rows, 26), grids.flat, strict=False):
         above, below = panel.subplots(2, 1, sharex=True)
         _curves(above, row, "accuracy", (0, 1))
         _curves(below, row, "loss", (0, 1.15 * highest))
-        above.set_title(short(row.name, 30))
+        above.set_title(title)
         below.set_xlabel("epoch")
         if row is rows[0]:
             below.legend(loc="best")
     return CURVES, drawing
+
+
+def titles(rows: Sequence[Row], length: int) -> list[str]:
+    """The rows' names, short, and told apart where they begin alike."""
+    for cut in (lambda name: short(name, length), lambda name: _middle(name, length)):
+        found = [cut(row.name) for row in rows]
+        if len({*found}) == len(found):
+            return found
+    return [short(f"{number}: {row.name}", length) for number, row in enumerate(rows, 1)]
+
+
+def _middle(name: str, length: int) -> str:
+    """Without its middle."""
+    first = length // 3
+    return name if len(name) <= length else f"{name[:first]}…{name[first - length + 1 :]}"
 
 
 def _grid(rows: Sequence[Row]) -> tuple[int, int]:
@@ -116,11 +133,12 @@ def _curves(axes, row: Row, what: str, limits: tuple[float, float]) -> None:
 
 
 def _curves_together(rows: Sequence[Row]) -> Figure:
+    rows = sorted(rows, key=lambda row: row.score, reverse=True)
     drawing = Figure((8.2, 3.4))
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, 5))
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, min(5, len(rows))))
     styles = [{"color": "#dddddd", "lw": 0.8}] * len(rows)
-    for rank, colour in enumerate(colours):
-        styles[rank] = {"color": colour, "label": short(rows[rank].name, 44)}
+    for rank, (colour, title) in enumerate(zip(colours, titles(rows, 44), strict=False)):
+        styles[rank] = {"color": colour, "label": title}
     for axes, what in zip(drawing.subplots(1, 2), ("accuracy", "loss"), strict=True):
         for row, style in reversed(list(zip(rows, styles, strict=True))):
             values = row.first.history[f"val/{what}"]

@@ -16,6 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from caltech.report import conclusions
 from caltech.report.pictures import Picture
 from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
 from caltech.report.sources.unused import Unused, printable
@@ -42,10 +43,11 @@ class Sheet:
     def __init__(self, table: Table, everything: Sequence[Run]) -> None:
         self.table = table
         self.head = "" if table.columns else "Model"  # of the column of labels
-        self.columns = (
-            *parameters(table),
-            *results(table),
-        )  # those of STATISTICS are in a second table
+        self.columns = *parameters(table), *results(table)  # STATISTICS are in a second table
+        # On a page, whose reader may have a phone, what came out is beside the name.
+        shown = [column for column in results(table) if column.show]
+        self.on_page = (*reversed(shown), *parameters(table))
+        self.conclusions = conclusions.of(table)
         own = [row.published for row in table.rows if row.published]
         self.published = [name for each in own for name in each.numbers]
         self.elsewhere = [number for each in own for number in each.elsewhere]
@@ -203,6 +205,7 @@ def _environment() -> Environment:
         autoescape=lambda template: ".html" in template, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     filters = {"markdown": markdown, "matrix": _matrix, "mistakes": mistakes}
+    filters |= {"percent": percent}
     environment.filters |= filters | {"data_uri": _data_uri, "p": _p_value}
     return environment
 
@@ -219,6 +222,14 @@ def _data_uri(content: bytes, kind: str = "image/png") -> str:
 def _p_value(value: float) -> str:
     """Two digits, and no more zeros than matter."""
     return "< 1e-6" if value < 1e-6 else f"{value:.2g}"
+
+
+def percent(text: str) -> str:
+    """Shares of one as percentages; a difference in points."""
+    found = re.sub(r"\d\.\d{4}", lambda share: f"{100 * float(share[0]):.2f}", text)
+    if text[:1] in ("+", "-"):
+        return found
+    return re.sub(r"(.*\d\.\d\d)", "\\1\N{NO-BREAK SPACE}%", found, count=1)
 
 
 def markdown(value: object) -> str:

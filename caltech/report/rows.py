@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from caltech.metrics import collapsed
 from caltech.report import statistics
 
 FINISHED = "finished"
@@ -185,7 +186,7 @@ class Row:
         """The one class that (almost) all answers are, and their share."""
         if self.predictions is None:
             return None
-        top = statistics.collapsed(self.predictions.labels, self.predictions.last)
+        top = collapsed(self.predictions.labels, self.predictions.last)
         share = float((self.predictions.last == top).mean())
         return None if top is None else (self.first.class_name(top), share)
 

@@ -12,8 +12,6 @@ LEVEL = 0.95
 SURE = 0.96
 # One run does not tell by how much seeds differ: a verdict on it allows for this much.
 SEED_DEVIATION = 0.01
-# A run has collapsed if this share of its answers is one class, though the labels are not.
-COLLAPSED_SHARE = 0.95
 
 
 @dataclass(frozen=True)
@@ -162,13 +160,6 @@ def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) ->
     accuracy, _ = _means(which, correct, bins)
     error = np.nansum(np.abs(confidence - accuracy) * count) / len(confidences)
     return Calibration(float(error), confidence, accuracy, count)
-
-
-def collapsed(labels: np.ndarray, answers: np.ndarray) -> int | None:
-    """The class that (almost) all answers (n,) are, if the labels (n,) are not; else None."""
-    top = int(np.bincount(answers).argmax())
-    is_top = float((answers == top).mean())
-    return top if is_top >= COLLAPSED_SHARE > float((labels == top).mean()) else None
 
 
 def per_class(labels: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from caltech.report import statistics
+from caltech.metrics import COLLAPSED_SHARE
 from caltech.report.rows import MEAN_OVER_CLASSES, Row, Table
 
 # The study's columns, in its order.
@@ -189,7 +189,7 @@ STATISTICS = (
         "McNemar's exact two-sided test compares rows on the same test images, by the last epoch's "
         "answers of the first seed."),
     _over_seeds("Macro TESTING ACC", "test/accuracy_per_class",
-        f"A run is called collapsed if {statistics.COLLAPSED_SHARE:.0%} of its answers or more are "
+        f"A run is called collapsed if {COLLAPSED_SHARE:.0%} of its answers or more are "
         "one class. Macro accuracy is the mean of the classes' own accuracies; TESTING ACC counts "
         "images."),
     Column("Calibration error",

@@ -6,6 +6,7 @@ progress    how far it is: the epochs behind it, and the place inside an epoch
 checkpoint  states and weights on disk: whole, or the version before, or found out
 provenance  the data, weights, code and machine behind a result, which the config does not tell
 result      what it came to
+ending      the last lines of a command: where its run is, and what to type next
 manifest    which files belong to the result
 find        a finished run by its key, its directory, or the best in validation; a start from one
 
@@ -25,7 +26,11 @@ It may import data and models, and what stands below them. A run is a function o
   another run is refused before any work.
 - The versions of all that decides bits are recorded; others are warned of.
 - A run keeps its last two checkpoints until it is finished: two at rest, never three while one is
-  written.
+  written. A finished one has none.
+- What training did not change is kept once: frozen.safetensors in each run's directory, one place
+  on the disk for all runs of a study (hard links), so that a directory that is moved or copied
+  alone is whole. last and best hold what was trained and note its checksum. Files of earlier code
+  hold all.
 - Every byte of checkpoints, weights, results and provenance is compared with a checksum each time
   it is read. Nothing that is read is executed.
 """

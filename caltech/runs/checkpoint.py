@@ -3,8 +3,9 @@
 import logging
 import pickle
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 from zipfile import ZipFile
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from caltech.errors import DamagedError, InputError
 from caltech.files import CHECKSUM, replacing
+from caltech.links import write_shared
+from caltech.runs.directory import FROZEN, previous_of
 
 log = logging.getLogger(__name__)
 
@@ -103,30 +106,74 @@ def _put(path: Path, states: Mapping[str, Any], parts: Mapping[str, Stateful]) -
             ) from error
 
 
-def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is."""
-    return path.with_name(f"previous_{path.name}")
+def save_weights(path: Path, model: nn.Module, frozen: Collection[str] = ()) -> None:
+    """Write a model's parameters and buffers as safetensors, atomically.
 
+    What is frozen is of many runs the same, and in every file of one run. It is in a file of its
+    own beside `path`, frozen.safetensors, and `path` notes its checksum. Runs beside this one that
+    have the same share one place on the disk, under a name in each run's directory, so that a
+    directory that is moved or copied is whole.
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a complete model's parameters and buffers as safetensors, atomically.
+    Args:
+        frozen: names in the model's state.
 
     Raises:
         DiskError: there is no room for them.
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    apart = {name: tensors.pop(name) for name in sorted(frozen)}
+    noted = _sum_of(tensors)
+    if apart:
+        noted += f" {_sum_of(apart)}"
+        own = path.parent.glob(f"*/{FROZEN}")  # of a result that was set aside
+        beside = chain(path.parent.parent.glob(f"*/{FROZEN}"), own)
+        write_shared(path.with_name(FROZEN), _content(apart, _sum_of(apart)), beside)
+    # Of one epoch, `last` and `best` are one file.
+    write_shared(path, _content(tensors, noted), sorted(path.parent.glob("*.safetensors")))
+
+
+def _content(tensors: Mapping[str, Tensor], noted: str) -> bytes:
+    """Of a file. One note: of several, the order is chosen at random."""
     # Not safetensors' save_file: killed, it leaves a temporary file of its own behind.
-    content = serialized(tensors, metadata={CHECKSUM: _sum_of(tensors)})
-    with replacing(path, len(content)) as partial:
-        partial.write_bytes(content)
+    return serialized(dict(tensors), metadata={CHECKSUM: noted})
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Load what save_weights wrote into a model of the same architecture.
 
     Raises:
-        DamagedError: the file is not what was written.
+        DamagedError: the file, or what is frozen beside it, is not what was written.
     """
+    model.load_state_dict(read_weights(path))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A whole state, as save_weights or an earlier version wrote it.
+
+    Raises:
+        DamagedError: as load_weights.
+    """
+    tensors, apart = _read_weights(path)
+    if not apart:
+        return tensors
+    frozen = path.with_name(FROZEN)
+    if not frozen.is_file():
+        raise DamagedError(
+            f"{frozen} is not there: {path.name} holds what was trained, and the frozen part of "
+            "the network is in that file. Copy it from where the run was, or from a run with the "
+            f"same frozen part; its checksum is {apart}."
+        )
+    rest, _ = _read_weights(frozen)
+    if _sum_of(rest) != apart:
+        raise DamagedError(
+            f"{frozen} is not the frozen part of {path}: its checksum is {_sum_of(rest)}, not "
+            f"{apart}. Copy it from where the run was."
+        )
+    return {**rest, **tensors}
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of one file, and the checksum of what belongs to them and is frozen, if any."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -135,9 +182,11 @@ def load_weights(path: Path, model: nn.Module) -> None:
         raise DamagedError(f"{path} was cut short or changed: {error}.") from error
     if found is None:
         log.warning("%s has no checksum; an earlier version wrote it so.", path)
-    elif found != _sum_of(tensors):
+        return tensors, ""
+    own, _, apart = found.partition(" ")
+    if own != _sum_of(tensors):
         raise DamagedError(f"{path} does not match its checksum.")
-    model.load_state_dict(tensors)
+    return tensors, apart
 
 
 def copy_of(module: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """A run's directory: what its files are called, and one process at a time."""
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -27,6 +28,12 @@ from caltech.runs import identity
 log = logging.getLogger(__name__)
 
 WEIGHTS = ("last", "best")  # of which epochs weights and predictions are kept
+FROZEN = "frozen.safetensors"  # what both have of what training did not change
+
+
+def previous_of(checkpoint: Path) -> Path:
+    """Where the checkpoint before this one is."""
+    return checkpoint.with_name(f"previous_{checkpoint.name}")
 
 
 class RunDirectory:
@@ -42,7 +49,9 @@ class RunDirectory:
         self.groups = self.path / "groups.json"  # of parameters, if there are several
         self.result = self.path / "result.json"
         self.checkpoint = self.path / "checkpoint.pt"
+        self.checkpoints = self.checkpoint, previous_of(self.checkpoint)
         self.log = self.path / "train.log"
+        self.frozen = self.path / FROZEN
         self.lock = self.path / "run.lock"
         self.holder = self.path / "holder.json"
         self.identity = self.path / identity.NAME
@@ -64,8 +73,12 @@ class RunDirectory:
         return known.id if known else None
 
     def weights(self, name: str) -> Path:
-        """A complete model of the `last` or the `best` epoch."""
+        """The model of the `last` or the `best` epoch; without what is in `frozen`, if it is."""
         return self.path / f"{name}.safetensors"
+
+    def model(self, name: str) -> list[Path]:
+        """The files of that model, as far as they are there."""
+        return [path for path in (self.weights(name), self.frozen) if path.is_file()]
 
     def predictions(self, name: str) -> Path:
         """Its answers on the test images."""
@@ -74,8 +87,24 @@ class RunDirectory:
     def artifacts(self) -> list[Path]:
         """What the tracker keeps; a report needs nothing else. A pruned run has fewer files."""
         files = [self.config, self.provenance, self.data, self.timing, self.groups]
-        files += [*map(self.predictions, WEIGHTS), self.weights("best")]
+        files += [*map(self.predictions, WEIGHTS), *self.model("best")]
         return [path for path in files if path.is_file()]
+
+    def is_held(self) -> bool:
+        """Whether a process computes the run: its lock is asked, and no file is made for that."""
+        try:
+            descriptor = os.open(self.lock, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return self.holder.is_file()
+        finally:
+            os.close(descriptor)
+        return False
 
     def require_writable(self) -> None:
         """Raise DiskError before any work if what is there may not be written, the log above all.

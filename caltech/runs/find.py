@@ -172,7 +172,7 @@ def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None
             f"start={run} is not finished in {directory}. Type its training command to finish it, "
             "or the key of another run, or start=null."
         )
-    manifest.verify(directory, [directory.config, directory.provenance, weights])
+    manifest.verify(directory, [directory.config, directory.provenance, *directory.model("best")])
     seen = provenance.read(directory)["data"]
     if seen["sha256"] != data.digest:
         raise InputError(

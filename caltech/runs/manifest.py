@@ -22,7 +22,7 @@ from caltech.settings import ROOT
 def write(directory: RunDirectory, key: str, result: bytes) -> None:
     """Of all files of a run that has ended, and of the result that is about to be written."""
     files = [directory.config, directory.provenance, directory.data, directory.timing]
-    files += [directory.history, *map(directory.weights, WEIGHTS)]
+    files += [directory.history, directory.frozen, *map(directory.weights, WEIGHTS)]
     files += map(directory.predictions, WEIGHTS)
     sums = {path.name: _sha256(path) for path in files if path.is_file()}
     sums[directory.result.name] = hashlib.sha256(result).hexdigest()

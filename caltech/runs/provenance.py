@@ -22,7 +22,6 @@ from caltech.keys import former_key, run_key
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import digest
 from caltech.runs import manifest
-from caltech.runs.checkpoint import previous_of
 from caltech.runs.directory import RunDirectory
 from caltech.settings import PACKAGE
 
@@ -119,7 +118,7 @@ def record(directory: RunDirectory, cfg: DictConfig, now: dict[str, Any], goes_o
     else:
         directory.manifest.unlink(missing_ok=True)  # what comes is of no result yet
         _write_config(directory, cfg)
-    begun = (path, directory.checkpoint, previous_of(directory.checkpoint))
+    begun = (path, *directory.checkpoints)
     if goes_on and not any(each.is_file() for each in begun):
         write_sealed_json(path, {"key": cfg.key, **now})
         return

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from caltech.errors import DamagedError
 from caltech.files import read_sealed_json, sealed_json, write_bytes
 from caltech.runs import manifest
-from caltech.runs.checkpoint import previous_of
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.progress import Progress
 
@@ -68,7 +67,7 @@ class Result:
         return None if result.status == PRUNED and not pruned_too else result
 
     def write(self, directory: RunDirectory) -> None:
-        """The run has ended: the checkpoint before the last is needed no more.
+        """The run has ended: it needs no checkpoint any more. A pruned one may go on from its last.
 
         Raises:
             HeldError: another process goes on with the run; nothing is written.
@@ -80,7 +79,8 @@ class Result:
         content = sealed_json(told)
         manifest.write(directory, self.key, content)
         write_bytes(directory.result, content)
-        previous_of(directory.checkpoint).unlink(missing_ok=True)
+        for path in directory.checkpoints[self.status == PRUNED :]:
+            path.unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
         """Raise TypeError if a value is of another kind than Result.of gives."""
@@ -111,7 +111,10 @@ class Result:
                 "%s (epoch %d): validation accuracy %.4f, test accuracy %.4f", name,
                 measured["epoch"], measured["val/accuracy"], measured["test/accuracy"],
             )  # fmt: skip
-        log.info("always the most frequent class: test accuracy %.4f", self.majority_accuracy)
+        log.info(
+            "for comparison, always the class most frequent in training: %.4f",
+            self.majority_accuracy,
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -30,6 +30,8 @@ WAITING = {  # each driver's word for how long it waits for a connection
 }
 
 
+# An experiment's tag: MLflow's page opens as that for machine learning, not for language models.
+KIND = "mlflow.experimentKind", "custom_model_development"
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
 

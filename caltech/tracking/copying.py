@@ -195,7 +195,7 @@ def _finish(store: Store, directory: RunDirectory, contents: Contents, told: Tol
     store.tag(told.run_id, {"status": contents.result.status})  # MLflow knows no pruned ones
     with _patience():
         for path in directory.artifacts():
-            store.client.log_artifact(told.run_id, str(path))
+            store.keep(told.run_id, path)
     store.client.set_terminated(told.run_id, FINISHED, contents.ended)
     told.status = FINISHED
 

@@ -37,6 +37,9 @@ PLACES = {
 }
 
 
+SEEN, KEY_DIGITS = 25, 4  # characters of a run's name that MLflow's charts show; of its key there
+
+
 @dataclass(frozen=True)
 class Description:
     """What is known of a run before it starts; parameters and tags are text."""
@@ -206,7 +209,8 @@ def chosen(choices: Mapping[str, str | None]) -> dict[str, str]:
 def _name(cfg: DictConfig, params: Mapping, groups: Mapping, overrides: Sequence[str]) -> str:
     """The learning rate, what else was typed and has an effect, the model, what is frozen.
 
-    MLflow's table shows no parameters at first, so a run's name begins with its values.
+    MLflow's table shows no parameters at first, so a run's name begins with its values. It cuts
+    names, so what fits is followed by the beginning of the key, by which any two differ.
     """
     lr = params.get("lr")
     said = [] if lr is None else [f"lr={lr:g}" if isinstance(lr, float) else f"lr={lr}"]
@@ -217,4 +221,6 @@ def _name(cfg: DictConfig, params: Mapping, groups: Mapping, overrides: Sequence
         key = override.lstrip("+").split("=")[0]
         if key not in unsaid and key.split(".")[0] not in indifferent:
             said.append(override)
-    return " ".join(said + [groups[name] for name in ("model", "freeze") if name in groups])
+    said += [groups[name] for name in ("model", "freeze") if name in groups]
+    fitting = [n for n in range(len(said) + 1) if len(" ".join(said[:n])) < SEEN - KEY_DIGITS]
+    return " ".join([*said[: fitting[-1]], str(cfg.key)[:KEY_DIGITS], *said[fitting[-1] :]])

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
@@ -18,8 +19,10 @@ from mlflow.exceptions import MlflowException
 from caltech.config import sqlite_url
 from caltech.errors import StoreError
 from caltech.files import replacing, without_passwords
+from caltech.links import link
 from caltech.tracking import moved
 from caltech.tracking.address import (
+    KIND,
     is_server,
     require_answer,
     require_schema,
@@ -99,6 +102,15 @@ class Store:
             data = DatasetInput(Dataset(name, sha[:8], "local", name), tags)
             self.client.log_inputs(run_id, [data])
 
+    def keep(self, run_id: str, path: Path) -> None:
+        """A file of a run; weights get a second name where store and run are on one disk."""
+        place = urlparse(self.client.get_run(run_id).info.artifact_uri)
+        if path.suffix == ".safetensors" and place.scheme in ("", "file"):
+            folder = Path(url2pathname(place.path))
+            if not is_server(self.uri) and link(path, folder / path.name):
+                return
+        self.client.log_artifact(run_id, str(path))
+
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         self.client.log_batch(run_id, tags=[RunTag(*each) for each in tags.items()])
 
@@ -160,7 +172,7 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifacts: str | None
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            client.create_experiment(name, artifact_location=_location(uri, artifacts))
+            client.create_experiment(name, _location(uri, artifacts), tags=dict([KIND]))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise  # else by another process at the same moment

@@ -160,7 +160,7 @@ class MlflowRun(NoRun):
         self.line.attempt(lambda store: store.refuse(description, _end_by(error)))
 
     def charts(self, sweep: str) -> str | None:
-        # A database has no address of its own: the one of the server in README.
+        # A database has no address of its own: that of `caltech ui`.
         uri = self.line.uri
         server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
         if not self.line.attempt(lambda store: None):

@@ -67,7 +67,7 @@ class Evaluation:
         arrays = {"indices": indices, "labels": self.labels}
         arrays |= {"predictions": self.predictions, "confidences": self.confidences}
         with replacing(path) as partial, partial.open("wb") as file:
-            np.savez(file, **{name: tensor.numpy() for name, tensor in arrays.items()})
+            np.savez_compressed(file, **{name: tensor.numpy() for name, tensor in arrays.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,10 +155,10 @@ def _is_fresh(path: Path) -> bool:
 
 
 def log_epoch(metrics: Mapping[str, float], num_epochs: int) -> None:
-    """One line an epoch."""
+    """One line an epoch: mean loss and accuracy of both parts, in 80 columns."""
     log.info(
-        "epoch %d/%d  lr %.2g  train loss %.4f accuracy %.4f  val loss %.4f accuracy %.4f  "
-        "%.0f images/s", metrics["epoch"], num_epochs, metrics["lr"], metrics["train/loss"],
-        metrics["train/accuracy"], metrics["val/loss"], metrics["val/accuracy"],
+        "epoch %d/%d  lr %.2g  train %.4f %5.2f%%  val %.4f %5.2f%%  %.0f images/s",
+        metrics["epoch"], num_epochs, metrics["lr"], metrics["train/loss"],
+        100 * metrics["train/accuracy"], metrics["val/loss"], 100 * metrics["val/accuracy"],
         metrics["images_per_second"],
     )  # fmt: skip

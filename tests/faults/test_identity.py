@@ -56,18 +56,20 @@ def as_of_earlier_code(directory: RunDirectory) -> None:
         torch.save(saved, directory.checkpoint)
 
 
-def test_the_checkpoint_of_another_run_is_refused_and_stays(two):
-    a, b = (RunDirectory(each.directory) for each in two)
-    expected = outcome(two[0])
+def test_the_checkpoint_of_another_run_is_refused_and_stays(two, configure):
+    stopped = [configure(*OWN, f"lr={cfg.lr}", "study=stopped") for cfg in two]
+    for cfg in stopped:
+        with pytest.raises(Stopped):
+            train(cfg, observer=Doing(stop, at_epoch=1))
+    a, b = (RunDirectory(cfg.directory) for cfg in stopped)
     own = a.checkpoint.read_bytes()
-    a.result.unlink()
     shutil.copy(b.checkpoint, a.checkpoint)
     with pytest.raises(InputError, match=rf"is of run {two[1].key}, and this is run {two[0].key}"):
-        train(two[0])
+        train(stopped[0])
     assert a.checkpoint.read_bytes() == b.checkpoint.read_bytes() and not a.result.exists()
     a.checkpoint.write_bytes(own)
-    train(two[0])
-    assert_equal(outcome(two[0]), expected)
+    train(stopped[0])
+    assert_equal(outcome(stopped[0]), outcome(two[0]))
 
 
 @pytest.mark.parametrize("is_old", [False, True])

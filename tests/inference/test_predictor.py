@@ -3,13 +3,13 @@
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
 
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.inference.predictor import Predictor, own_data
 from caltech.keys import BORN, renamed, targets_in
 from caltech.models import architectures
+from caltech.runs.checkpoint import read_weights
 from tests.observers import made_anew
 
 
@@ -28,7 +28,7 @@ def test_a_model_is_rebuilt_from_the_run_s_files_alone(copy, monkeypatch):
     monkeypatch.setattr(architectures, "load_lite", lambda *_: pytest.fail("weights were read"))
     change_config(copy, data={"root": "/nowhere", "cache": "/nowhere", "resize": 72, "crop": 64})
     predictor = load(copy)
-    expected, found = load_file(copy.weights("best")), predictor.network.model.state_dict()
+    expected, found = read_weights(copy.weights("best")), predictor.network.model.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert predictor.network.model.backbone.normalize.mean.flatten().tolist() == [0.5, 0.5, 0.5]

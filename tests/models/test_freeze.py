@@ -1,8 +1,9 @@
 """Freezing: exact masks, eval mode for good, and bitwise unchanged after a run."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import alexnet
 
@@ -10,6 +11,7 @@ from caltech.config import build
 from caltech.errors import InputError
 from caltech.models.architectures import torchvision_model
 from caltech.models.freeze import digest, freeze, split_frozen
+from caltech.runs.checkpoint import read_weights
 from caltech.train import train
 
 MODELS = {
@@ -98,7 +100,7 @@ def test_frozen_part_is_bitwise_the_same_after_a_run(configure, option, features
     torch.manual_seed(3)
     initial = build(cfg.model, num_classes=5).state_dict()
     train(cfg)
-    after = load_file(f"{cfg.directory}/last.safetensors")
+    after = read_weights(Path(cfg.directory) / "last.safetensors")
     assert after.keys() == initial.keys()
     changed = {key.split(".")[0] for key in after if not torch.equal(after[key], initial[key])}
     assert changed == set(TRAINED[option])

@@ -68,3 +68,12 @@ def test_pictures_are_of_what_there_is():
         table = rows.Table("Table", (rows.Row("$a", (each,), {}),), (), True)
         assert {picture.name for picture in pictures.draw(table)} == names
     assert pictures.draw(rows.Table("Table", (rows.Row("a", (), {}),), (), True)) == []
+
+
+def test_panels_are_told_apart_where_names_begin_alike():
+    run = made_up("num_epochs=2")
+    names = ["EfficientNet-Lite2, fine-tuned from a head", "EfficientNet-Lite2, fine-tuned by all"]
+    found = pictures.titles([rows.Row(name, (run,), {}) for name in names], 25)
+    assert len({*found}) == 2 and max(map(len, found)) <= 25
+    same = [rows.Row("x" * 20 + str(n) + "x" * 20, (run,), {}) for n in range(3)]
+    assert len({*pictures.titles(same, 25)}) == 3

@@ -53,3 +53,30 @@ def test_a_page_needs_nothing_else():
     assert "default-src 'none'" in html and "data:image/png" in html
     assert set(re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(\w+:)", html)) == {"data:"}
     assert not re.search(r"https?://|<script|<link|@import", html)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0.3094", "30.94 %"),
+        ("published 0.2969", "published 29.69 %"),
+        ("+0.0124, agrees", "+1.24, agrees"),
+        ("0.9585 ± 0.0023", "95.85 ± 0.23 %"),
+        ("not run", "not run"),
+    ],
+)
+def test_shares_are_percentages_on_a_page(text, shown):
+    assert render.percent(text).replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+@pytest.mark.parametrize("study", ["course", "search_best"])
+def test_a_page_begins_with_what_came_out_and_every_link_leads_somewhere(study):
+    folder = REPOSITORY / "multirun" / study
+    html = (folder / "report.html").read_text()
+    assert html.index("What came out") < html.index("Contents") < html.index("<table>")
+    assert html.index(">TESTING ACC<") < html.index("TRAINING LOSS")
+    links = re.findall(r'href="([^"]+)"', html)
+    assert len([link for link in links if link.startswith("kept/")]) > 1
+    for link in links:
+        place = folder / link
+        assert f'id="{link[1:]}"' in html if link.startswith("#") else place.is_file(), link

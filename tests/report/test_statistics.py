@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from caltech.metrics import collapsed
 from caltech.report import statistics
 
 
@@ -62,10 +63,10 @@ def test_calibration():
 
 def test_a_collapsed_run_is_known_by_its_answers():
     labels = np.array([0] * 30 + [1] * 70)
-    assert statistics.collapsed(labels, np.full(100, 1)) == 1
-    assert statistics.collapsed(labels, np.array([0] * 5 + [1] * 95)) == 1
-    assert statistics.collapsed(labels, np.array([0] * 6 + [1] * 94)) is None
-    assert statistics.collapsed(np.zeros(9, int), np.zeros(9, int)) is None  # so are the labels
+    assert collapsed(labels, np.full(100, 1)) == 1
+    assert collapsed(labels, np.array([0] * 5 + [1] * 95)) == 1
+    assert collapsed(labels, np.array([0] * 6 + [1] * 94)) is None
+    assert collapsed(np.zeros(9, int), np.zeros(9, int)) is None  # so are the labels
 
 
 def test_the_classes_that_are_confused_most():

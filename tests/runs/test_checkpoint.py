@@ -1,7 +1,9 @@
 """Checkpoints and weights: whole, or found out; damage itself is in tests/faults/test_damage.py."""
 
 import io
+import shutil
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,3 +77,49 @@ def test_weights_come_back_bitwise_and_damage_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     with pytest.raises(DamagedError, match=r"best\.safetensors"):
         checkpoint.load_weights(path, again)
+
+
+def frozen_run(path: Path, head: float) -> nn.Module:
+    """A model whose first part is frozen, and its weights in a run's directory."""
+    torch.manual_seed(0)
+    model = nn.Sequential(layer(0.1), layer(head))
+    path.parent.mkdir(parents=True)
+    checkpoint.save_weights(path, model, {"0.weight", "0.bias"})
+    return model
+
+
+def test_a_frozen_part_is_once_on_the_disk_and_whole_in_each_run(tmp_path):
+    one, other = tmp_path / "study" / "one", tmp_path / "study" / "other"
+    models = [frozen_run(run / "best.safetensors", head) for run, head in ((one, 0.2), (other, 2))]
+    assert (one / "frozen.safetensors").samefile(other / "frozen.safetensors")
+    shutil.copytree(other, tmp_path / "copied")  # alone
+    shutil.rmtree(tmp_path / "study")
+    again = nn.Sequential(layer(0.0), layer(0.0))
+    checkpoint.load_weights(tmp_path / "copied" / "best.safetensors", again)
+    for name, tensor in models[1].state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_weights_of_one_epoch_are_one_file(tmp_path):
+    model = frozen_run(tmp_path / "run" / "last.safetensors", 0.2)
+    checkpoint.save_weights(tmp_path / "run" / "best.safetensors", model, {"0.weight", "0.bias"})
+    assert (tmp_path / "run" / "best.safetensors").samefile(tmp_path / "run" / "last.safetensors")
+
+
+@pytest.mark.parametrize(("frozen", "told"), [(None, "is not there"), (0.3, "is not the frozen")])
+def test_a_frozen_part_that_is_gone_or_another_is_named(tmp_path, frozen, told):
+    path = tmp_path / "run" / "best.safetensors"
+    model = frozen_run(path, 0.2)
+    path.with_name("frozen.safetensors").unlink()
+    if frozen:
+        checkpoint.save_weights(path.with_name("frozen.safetensors"), layer(frozen))
+    with pytest.raises(DamagedError, match=rf"frozen\.safetensors {told}.*Copy it"):
+        checkpoint.load_weights(path, model)
+
+
+def test_a_file_of_earlier_code_holds_all(tmp_path):
+    model = nn.Sequential(layer(0.1), layer(0.2))
+    path = tmp_path / "best.safetensors"
+    checkpoint.save_weights(path, model)  # as all were written
+    assert set(checkpoint.read_weights(path)) == set(model.state_dict())
+    assert not path.with_name("frozen.safetensors").exists()

@@ -10,7 +10,9 @@ from mlflow.entities import Metric
 
 from caltech.config import build, sqlite_url
 from caltech.errors import StoreError
+from caltech.files import read_sealed_json
 from caltech.metrics import METRICS
+from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.tracking import copying
@@ -53,8 +55,10 @@ def test_a_finished_run_is_sent_to_any_store_that_lacks_it_as_it_was(tracked, an
     cfg = tracked("lr=0.21", *another())
     train(cfg, {"model": "timm"}, ["lr=0.21"])
     directory = RunDirectory(cfg.directory)
-    result, checkpoint = directory.result.read_bytes(), directory.checkpoint.stat()
+    result, files = directory.result.read_bytes(), sorted(directory.path.iterdir())
     live = told(cfg)
+    (kept,) = Path(cfg.tracking.artifacts).rglob("frozen.safetensors")
+    assert kept.samefile(directory.frozen)  # the store's copy of weights takes no room
     history = json.loads(directory.history.read_text())
     assert [ended for _, ended, _ in live[2]["val/loss"]] == [
         epoch["ended"] for epoch in history["epochs"]
@@ -65,7 +69,7 @@ def test_a_finished_run_is_sent_to_any_store_that_lacks_it_as_it_was(tracked, an
     again = told(cfg)
     assert again[1] == (history["started"], history["ended"])
     assert (again[0], *again[2:]) == (live[0], *live[2:])
-    assert (directory.result.read_bytes(), directory.checkpoint.stat()) == (result, checkpoint)
+    assert (directory.result.read_bytes(), sorted(directory.path.iterdir())) == (result, files)
 
 
 def test_what_is_told_again_is_there_once(tracked, store):
@@ -140,6 +144,11 @@ def test_a_dead_store_costs_two_per_cent_at_most(monkeypatch):
 
 
 def as_earlier_code_left_it(directory: RunDirectory) -> None:
+    """With its curves in the checkpoint, which stayed, and nowhere else."""
+    epochs = read_sealed_json(directory.history)["epochs"]
+    epochs = [{name: epoch[name] for name in epoch if name != "ended"} for epoch in epochs]
+    key = read_sealed_json(directory.result)["key"]
+    checkpoint.save(directory.checkpoint, key, {}, {"history": epochs})
     for name in EARLIER:
         getattr(directory, name).unlink()
 
@@ -196,12 +205,12 @@ def test_a_store_that_moved_with_its_artifacts_goes_on_there(tracked, another, t
     cfg.directory = str(Path(cfg.output) / cfg.study / cfg.key)
     train(cfg)
     moved = told(cfg)
-    assert (moved[0], len(moved[5])) == ("FINISHED", 7)
+    assert (moved[0], len(moved[5])) == ("FINISHED", 8)
     assert moved[6]["directory"] == cfg.directory
     other = tracked("lr=0.28", f"output={tmp_path}/other")
     other.tracking = cfg.tracking
     train(other)
-    assert len(told(other)[5]) == 7
+    assert len(told(other)[5]) == 8
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {new.parent.name, "other"}
 
 

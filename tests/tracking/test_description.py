@@ -54,8 +54,21 @@ def test_parameters_are_those_of_the_built_optimizer_and_schedule(configure, typ
 def test_a_name_has_the_rate_and_what_else_has_an_effect_once(configure, typed, name):
     choices = {"model": "alexnet", "freeze": "none", "sweep": None, "hydra/launcher": "basic"}
     found = describe(configure(*typed.split()), choices, typed.split(), None, None)
-    assert found.name == f"{name} alexnet none"
+    words = found.name.split()
+    words.remove(found.tags["key"][:4])
+    assert words == f"{name} alexnet none".split()
     assert "sweep" not in found.params and "hydra/launcher" not in found.params
+
+
+def test_two_names_differ_in_what_mlflow_shows_of_them(configure):
+    """Also where the same rate and the same words come first."""
+    named = []
+    for own in ("freeze=none", "freeze=head", "optimizer.weight_decay=0.05", "seed=1"):
+        typed = ["schedule.step_size=12345", own]
+        found = describe(configure(*typed), {"model": "alexnet"}, typed, None, None)
+        named.append(found.name[:25])
+        assert found.tags["key"][:4] in named[-1].split()
+    assert len({*named}) == 4
 
 
 def test_another_class_than_the_option_s_is_told_as_itself(configure):

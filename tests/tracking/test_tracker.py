@@ -22,7 +22,8 @@ def test_a_run_is_told_with_its_numbers_data_and_files(tracked, store):
     cfg = tracked("lr=0.03")
     result = train(cfg, {"model": "timm"}, ["lr=0.03", "num_epochs=2"])
     (run,) = store.runs(cfg)
-    assert (run.info.status, run.info.run_name) == ("FINISHED", "lr=0.03 num_epochs=2 timm")
+    name = f"lr=0.03 num_epochs=2 {cfg.key[:4]} timm"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", name)
     assert (run.data.params["lr"], run.data.params["model"]) == ("0.03", "timm")
     assert run.data.tags["point"] == point_key(cfg) != cfg.key
     assert run.data.tags["threads"].isdigit()
@@ -36,7 +37,7 @@ def test_a_run_is_told_with_its_numbers_data_and_files(tracked, store):
     assert run.data.tags["data"].startswith(data.dataset.digest)
     files = {file.path for file in store.client.list_artifacts(run.info.run_id)}
     assert files == {path.name for path in RunDirectory(cfg.directory).artifacts()}
-    assert len(files) == 7
+    assert len(files) == 8
 
 
 def test_a_resumed_run_is_the_same_run_and_tells_every_epoch_once(interrupted, store):
@@ -89,7 +90,7 @@ def test_a_refused_job_of_a_sweep_is_recorded_once_and_a_single_run_is_not(
             attempt(cfg, {"model": "alexnet"}, ["lr=-2"])
     (run,) = store.runs(cfg)
     assert (run.info.status, run.data.tags["sweep"]) == ("FAILED", "refused")
-    assert run.info.run_name == "lr=-2 alexnet"
+    assert run.info.run_name == f"lr=-2 alexnet {cfg.key[:4]}"
     assert "lr=-2.0 is not allowed" in run.data.tags["failure"]
 
 

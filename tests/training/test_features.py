@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
 from caltech.errors import DiskError
 from caltech.files import read_sealed_json, write_sealed_json
+from caltech.runs.checkpoint import read_weights
 from caltech.train import train
 from caltech.training import features
 from caltech.training.inputs import Features
@@ -81,7 +81,7 @@ def test_they_change_nothing(configure, model, freeze, augment):
     for name in ("last", "best"):
         measured = [getattr(result, name) for result in results]
         assert measured[0] == pytest.approx(measured[1], rel=1e-4, abs=1e-6)
-    weights = [load_file(Path(cfg.directory) / "last.safetensors") for cfg in (found, expected)]
+    weights = [read_weights(Path(cfg.directory) / "last.safetensors") for cfg in (found, expected)]
     for name, tensor in weights[1].items():
         assert torch.allclose(weights[0][name], tensor, rtol=1e-4, atol=1e-5), name
 

@@ -4,9 +4,7 @@ It is only read: no lock file is made, no checkpoint renamed. Nothing here asks 
 loaded for a run of earlier code alone, whose curves are in its checkpoint and nowhere else.
 """
 
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -147,29 +145,12 @@ def _chosen(
 
 def _state(directory: RunDirectory) -> tuple[str, str]:
     """Of a run without a result, and why; nothing is known of one that was killed at once."""
-    if is_held(directory):
+    if directory.is_held():
         return RUNNING, ""
     if not (path := directory.path / ENDED).is_file():
         return INTERRUPTED, ""
     ended = read_sealed_json(path)
     return ended["status"].lower(), ended["reason"]
-
-
-def is_held(directory: RunDirectory) -> bool:
-    """Whether a process computes the run: its lock is asked, and no file is made for that."""
-    try:
-        descriptor = os.open(directory.lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
-        return directory.holder.is_file()
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _history(directory: RunDirectory) -> tuple[int, dict[str, list[float]]]:

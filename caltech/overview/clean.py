@@ -1,0 +1,138 @@
+"""Free disk: `caltech clean [KIND...] [yes=true] [output=FOLDER] [cache=FOLDER]`.
+
+Never a result or what it needs, never anything of a run that a process computes just now.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from caltech.errors import DamagedError, InputError, shown_as_messages
+from caltech.files import read_sealed_json
+from caltech.locks import leftovers, remove_leftovers
+from caltech.overview import typed
+from caltech.overview.listing import size_of
+from caltech.runs.directory import WEIGHTS, RunDirectory
+
+DAYS = 30
+KINDS = {
+    "checkpoints": "of finished runs, which need none",
+    "reruns": "weights that rerun=true set aside",
+    "leftovers": "temporary files of killed processes",
+    "caches": f"not read for {DAYS} days; made again if needed",
+}
+HELP = f"""\
+usage: caltech clean [KIND...] [yes=true] [output=FOLDER] [cache=FOLDER]
+
+Say what can be deleted, and how much that frees; yes=true deletes it. A KIND is
+{chr(10).join(f"  {name:13}{says}" for name, says in KINDS.items())}
+Without a KIND it is all of them. Results, weights and answers of runs stay, and
+so does everything of a run that a process computes just now."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Files that can go, and whose."""
+
+    kind: str
+    paths: tuple[Path, ...]
+    run: RunDirectory | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What deleting them frees: nothing of a file that has another name, too."""
+        states = [path.lstat() for path in self.paths if os.path.lexists(path)]
+        return sum(state.st_blocks * 512 for state in states if state.st_nlink == 1)
+
+
+def main(words: Sequence[str]) -> None:
+    """The command.
+
+    Raises:
+        InputError: a word is no kind of what can go.
+    """
+    if {"-h", "--help"} & set(words):
+        print(HELP)
+        return
+    cache = os.environ.get("CALTECH_CACHE", "~/.cache/caltech")
+    defaults = {"yes": False, "output": typed.default_output(), "cache": cache}
+    kinds, values = typed.read(words, "caltech clean", defaults)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InputError(f"{kind} is no kind of what can go. Type one of {', '.join(KINDS)}.")
+    output, cache = (Path(values[name]).expanduser() for name in ("output", "cache"))
+    chosen = [kind for kind in KINDS if kind in (kinds or KINDS)]
+    found = [each for each in search(output, cache) if each.kind in chosen]
+    for kind in chosen:
+        of_kind = [each for each in found if each.kind == kind]
+        count = sum(len(each.paths) for each in of_kind)
+        size = size_of(sum(each.bytes for each in of_kind))
+        print(f"{kind:12} {count:5d} file{'s' if count != 1 else ' '}  {size:>8}  {KINDS[kind]}")
+    if values["yes"]:
+        print(f"freed {size_of(sum(map(free, found)))}")
+    elif found:
+        print("Nothing is deleted yet. Type yes=true to free it.")
+
+
+def search(output: Path, cache: Path) -> Iterator[Found]:
+    """All that can go; nothing is locked or changed."""
+    runs = [RunDirectory(path.parent) for path in sorted(output.glob("*/*/config.yaml"))]
+    for run in runs:
+        if not run.is_held():
+            for kind in ("checkpoints", "reruns"):
+                if paths := _of_run(run, kind):
+                    yield Found(kind, paths, run)
+    folders = {run.path.parent for run in runs} | {run.path for run in runs}
+    for folder in sorted(folders) + sorted(path for path in cache.glob("*") if path.is_dir()):
+        if paths := tuple(leftovers(folder)):
+            yield Found("leftovers", paths)
+    for path in sorted(cache.glob("*/*.bin")):
+        status = path.stat()
+        if time.time() - max(status.st_atime, status.st_mtime) > DAYS * 24 * 3600:
+            yield Found("caches", (path, path.with_suffix(".json")))
+
+
+def free(found: Found) -> int:
+    """Delete it, unless a process has taken it meanwhile; the bytes that are free by that."""
+    count = found.bytes
+    if found.kind == "leftovers":
+        for folder in {path.parent for path in found.paths}:
+            remove_leftovers(folder)
+        return count - found.bytes
+    lock = found.run.lock if found.run else found.paths[0].with_suffix(".lock")
+    try:
+        with FileLock(lock, timeout=0):
+            paths = _of_run(found.run, found.kind) if found.run else found.paths
+            for path in reversed(paths):  # a cache's note first: without it nothing is read
+                path.unlink(missing_ok=True)
+    except (Timeout, NotImplementedError):
+        print(f"left: {found.paths[0].parent} is in use just now")
+    except OSError as error:
+        print(f"left: {error.filename or lock}: {error.strerror}")
+    return count - found.bytes
+
+
+def _of_run(run: RunDirectory, kind: str) -> tuple[Path, ...]:
+    """What a finished run needs no more. Of earlier code its curves are in its checkpoint alone."""
+    with suppress(DamagedError):
+        if not run.result.is_file() or read_sealed_json(run.result).get("status") != "finished":
+            return ()
+        if kind == "reruns":
+            aside = run.path.glob("earlier-*/*")
+            return tuple(p for p in sorted(aside) if p.suffix in (".safetensors", ".pt"))
+        if not all(run.weights(name).is_file() for name in WEIGHTS):
+            return ()
+        if run.history.is_file() and read_sealed_json(run.history).get("epochs"):
+            return tuple(path for path in run.checkpoints if path.is_file())
+    return ()
+
+
+if __name__ == "__main__":
+    with shown_as_messages(composes=False):
+        main(sys.argv[1:])

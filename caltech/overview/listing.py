@@ -1,0 +1,137 @@
+"""Runs as a list: read from their directories alone, without torch and without MLflow."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caltech.errors import DamagedError
+from caltech.files import read_sealed_json
+from caltech.keys import decisive
+from caltech.runs.directory import RunDirectory
+from caltech.runs.manifest import read_config
+from caltech.settings import ROOT
+
+RUNNING, INTERRUPTED, DAMAGED = "running", "interrupted", "damaged"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One run as it is now. Accuracies are those of the best epoch in validation."""
+
+    study: str
+    key: str
+    status: str  # finished, pruned, running, interrupted, failed or damaged
+    words: tuple[str, ...]  # that decide it, as typed
+    validation: float | None
+    test: float | None
+    epochs: int
+    bytes: int  # on the disk; of a file that several share, its share
+    changed: float  # seconds since 1970
+    directory: Path
+
+
+def listed(study: Path) -> list[Listed]:
+    """The runs of a study's folder, the newest first."""
+    found = [_read(RunDirectory(path.parent)) for path in study.glob("*/config.yaml")]
+    return sorted(found, key=lambda run: (-run.changed, run.key))
+
+
+def differing(runs: Sequence[Listed]) -> dict[Path, tuple[str, ...]]:
+    """By directory, the words of a run that not all runs have."""
+    shared = set.intersection(*(set(run.words) for run in runs)) if len(runs) > 1 else set()
+    return {run.directory: tuple(word for word in run.words if word not in shared) for run in runs}
+
+
+def taken(files: Iterable[Path]) -> int:
+    """Bytes of files on the disk; of one that has several names, its share."""
+    total = 0.0
+    for path in files:
+        if path.is_file() and not path.is_symlink():
+            status = path.stat()
+            total += status.st_blocks * 512 / status.st_nlink
+    return round(total)
+
+
+def size_of(count: float) -> str:
+    """Bytes as people read them: 0.4 MB, 13 MB, 1.7 GB."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
+
+
+def _read(directory: RunDirectory) -> Listed:
+    status, best, epochs = INTERRUPTED, {}, 0
+    try:
+        if directory.result.is_file():
+            result = read_sealed_json(directory.result, {"status": str, "best": dict, "last": dict})
+            status, best, epochs = result["status"], result["best"], result["last"]["epoch"]
+        else:
+            status = RUNNING if directory.is_held() else _ended(directory)
+            history = _history(directory)
+            best = max(history, key=lambda epoch: epoch["val/accuracy"], default={})
+            epochs = len(history)
+        words = _words(directory)
+    except (DamagedError, OSError, KeyError, TypeError, ValueError):
+        status, words = DAMAGED, ()
+    times = [path.stat().st_mtime for path in _newest(directory) if path.is_file()]
+    return Listed(
+        study=directory.path.parent.name,
+        key=directory.path.name,
+        status=status,
+        words=words,
+        validation=best.get("val/accuracy"),
+        test=best.get("test/accuracy"),
+        epochs=epochs,
+        bytes=taken(directory.path.rglob("*")),
+        changed=max(times, default=0.0),
+        directory=directory.path,
+    )
+
+
+def _newest(directory: RunDirectory) -> list[Path]:
+    finished = directory.result.is_file()
+    return [directory.result] if finished else [directory.config, directory.history]
+
+
+def _ended(directory: RunDirectory) -> str:
+    """How a run without a result stopped: a person or the system ended it, or an error."""
+    if directory.ended.is_file():
+        return "failed" if read_sealed_json(directory.ended)["status"] == "FAILED" else INTERRUPTED
+    return INTERRUPTED
+
+
+def _history(directory: RunDirectory) -> list[dict[str, float]]:
+    return read_sealed_json(directory.history)["epochs"] if directory.history.is_file() else []
+
+
+def _words(directory: RunDirectory) -> tuple[str, ...]:
+    """What was typed and decides the result; of earlier code, what its config says instead."""
+    if not directory.description.is_file():
+        return _of_config(directory)
+    kept = read_sealed_json(directory.description, {"tags": dict, "params": dict})
+    typed = kept["tags"].get("overrides", "").split()
+    indifferent = {name for name, key in ROOT.items() if key.decides is False}
+    words = [word for word in typed if word.lstrip("+~").partition("=")[0] not in indifferent]
+    words = [word for word in words if word.lstrip("+~").partition(".")[0] not in indifferent]
+    seed = f"seed={kept['params'].get('seed', 0)}"
+    if seed != "seed=0" and seed not in words:  # of seeds=5
+        words.append(seed)
+    return tuple(words)
+
+
+def _of_config(directory: RunDirectory) -> tuple[str, ...]:
+    values = decisive(read_config(directory.config))
+    words = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            target = str(value.get("name") or value.get("_target_", "")).rpartition(".")[2]
+            words.append(f"{name}={target}")
+            words += [
+                f"{name}.{inner}={json.dumps(own)}".replace('"', "")
+                for inner, own in value.items()
+                if inner not in ("_target_", "name")
+            ]
+        elif value is not None:
+            words.append(f"{name}={value}")
+    return tuple(word.replace(" ", "") for word in words)

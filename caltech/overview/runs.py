@@ -1,0 +1,82 @@
+"""List runs: `caltech runs [STUDY...] [output=FOLDER] [csv=true]`."""
+
+import csv
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from caltech.errors import InputError, shown_as_messages
+from caltech.overview import typed
+from caltech.overview.listing import Listed, differing, listed, size_of
+
+HELP = """\
+usage: caltech runs [STUDY...] [output=FOLDER] [csv=true]
+
+List runs from their directories, the newest first: key, status, accuracy of the
+best epoch in validation and in the test, size on disk, and the words by which
+the runs of a study differ. csv=true prints the same for a spreadsheet."""
+WIDTH = 80
+
+
+def main(words: Sequence[str]) -> None:
+    """The command.
+
+    Raises:
+        InputError: there is no such study, or no run at all.
+    """
+    if {"-h", "--help"} & set(words):
+        print(HELP)
+        return
+    names, values = typed.read(
+        words, "caltech runs", {"output": typed.default_output(), "csv": False}
+    )
+    output = Path(values["output"]).expanduser()
+    studies = {path: listed(path) for path in typed.studies(output, names)}
+    if not studies:
+        raise InputError(f"There are no runs in {output}. Type output= with your studies' folder.")
+    if values["csv"]:
+        _spreadsheet([run for runs in studies.values() for run in runs])
+        return
+    newest = sorted(studies, key=lambda path: -studies[path][0].changed)
+    print("\n\n".join(table(path.name, studies[path]) for path in newest))
+
+
+def table(study: str, runs: Sequence[Listed]) -> str:
+    """A study's runs, in 80 columns; what has no room goes on below."""
+    size = size_of(sum(run.bytes for run in runs))
+    lines = [f"{_plain(study)}: {len(runs)} run{'s' * (len(runs) > 1)}, {size}"]
+    lines.append(f"{'key':10}  {'status':11}  {'val':>7}  {'test':>7}  {'disk':>8}  what differs")
+    words = differing(runs)
+    for run in runs:
+        numbers = "".join(f"{_share(value):>7}  " for value in (run.validation, run.test))
+        first = f"{_plain(run.key)[:10]:10}  {_plain(run.status)[:11]:11}  {numbers}"
+        first += f"{size_of(run.bytes):>8}  "
+        own = textwrap.wrap(_plain(" ".join(words[run.directory])), WIDTH - len(first))
+        lines.append((first + ("\n" + " " * len(first)).join(own)).rstrip())
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+def _plain(text: str) -> str:
+    """Without what would steer a terminal: a folder may hold anybody's files."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _spreadsheet(runs: Sequence[Listed]) -> None:
+    rows = [asdict(run) for run in runs]
+    writer = csv.DictWriter(sys.stdout, rows[0])
+    writer.writeheader()
+    for row in rows:
+        changed = datetime.fromtimestamp(row["changed"], UTC).isoformat(timespec="seconds")
+        writer.writerow(row | {"words": " ".join(row["words"]), "changed": changed})
+
+
+if __name__ == "__main__":
+    with shown_as_messages(composes=False):
+        main(sys.argv[1:])

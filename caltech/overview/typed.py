@@ -1,0 +1,62 @@
+"""The words of the commands that look at runs: names, and NAME=VALUE."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from caltech.config import project_root
+from caltech.errors import InputError
+
+SWITCHES = {"true": True, "false": False}
+
+
+def read(
+    words: Sequence[str], command: str, defaults: Mapping[str, str | bool]
+) -> tuple[list[str], dict[str, str | bool]]:
+    """Plain words, and the value of every name, as typed or by default; --NAME is NAME=true.
+
+    Raises:
+        InputError: a name is none of these, or a switch is neither true nor false.
+    """
+    plain, values = [], dict(defaults)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not equals and not word.startswith("-"):
+            plain.append(word)
+            continue
+        value = value if equals else "true"
+        if name not in values:
+            near = difflib.get_close_matches(name, values, n=1, cutoff=0.5)
+            known = " ".join(f"{n}={v}".lower() if isinstance(v, bool) else f"{n}=FOLDER"
+                for n, v in values.items())  # fmt: skip
+            known = f"{near[0]}={value}" if near else known
+            raise InputError(f"{word} is not of this command. Type {command} {known}")
+        is_switch = isinstance(values[name], bool)
+        if is_switch and value not in SWITCHES:
+            raise InputError(f"{word} is neither true nor false. Type {name}=true.")
+        values[name] = SWITCHES[value] if is_switch else value
+    return plain, values
+
+
+def default_output() -> str:
+    """Where studies are if nothing else is typed."""
+    return f"{project_root()}/multirun"
+
+
+def studies(output: Path, names: Sequence[str]) -> list[Path]:
+    """Folders of the studies of these names, or of all.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    found = sorted({path.parent.parent for path in output.glob("*/*/config.yaml")})
+    known = [path.name for path in found]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            instead = f"Type {near[0]}" if near else "Train a run first"
+            raise InputError(
+                f"There is no study {name} with runs in {output}. Studies there are: "
+                f"{', '.join(known) or 'none'}. {instead}."
+            )
+    return [path for path in found if not names or path.name in names]

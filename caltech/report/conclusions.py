@@ -1,0 +1,89 @@
+"""What a table says, in sentences: what a reader wants to know before any number."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from caltech.report.rows import Row, Table
+from caltech.report.tables import Cell
+
+LEVEL = 0.05  # of the paired tests, after Holm's adjustment
+MOST_NAMES = 6  # in a sentence
+VERDICTS = {
+    "agrees": "Agrees with the published test accuracy",
+    "better": "Better than the published",
+    "worse": "Worse than the published",
+    "open": "Open, because one seed cannot tell",
+}
+
+
+def of(table: Table) -> list[str]:
+    """Sentences on the best row, what differs from it, the published numbers, what does not count.
+
+    Validation chooses the best row; the test part says what it is worth.
+    """
+    told = [*_best(table), *_verdicts(table)] if table.finished else ["No row is finished."]
+    collapsed = [f"{row.name} ({row.collapsed[0]})" for row in table.finished if row.collapsed]
+    if collapsed:
+        told.append(
+            f"Collapsed, so that the accuracy is that of one class for all: {_named(collapsed)}."
+        )
+    open_rows = defaultdict(list)
+    for row in table.rows:
+        if not row.finished:
+            open_rows[row.status.partition(" ")[0] if row.runs else "not run"].append(row.name)
+    return told + [f"{what.capitalize()}: {_named(names)}." for what, names in open_rows.items()]
+
+
+def _best(table: Table) -> list[str]:
+    best, test = table.best, table.best.interval("test/best_accuracy")
+    told = f"Best in validation: {best.name}, with {_percent(best, 'val/best_accuracy')}"
+    if (accuracy := best.mean("test/best_accuracy")) is not None:
+        told += f"; test {_percent(best, 'test/best_accuracy')}"
+        if test is not None and test.low <= accuracy <= test.high:
+            told += (
+                f" (95\N{NO-BREAK SPACE}% interval {100 * test.low:.2f} to {100 * test.high:.2f})"
+            )
+    return [f"{told}.", *_compared(table, best)]
+
+
+def _compared(table: Table, best: Row) -> list[str]:
+    """The best row beside each other one, by the paired tests of the test images."""
+    above, below, like = [], [], []
+    for pair in table.pairs:
+        if best.name in (pair.first, pair.second):
+            is_first = pair.first == best.name
+            gained = (pair.only_first - pair.only_second) * (1 if is_first else -1)
+            of_kind = like if pair.p_adjusted >= LEVEL else above if gained > 0 else below
+            of_kind.append(pair.second if is_first else pair.first)
+    count = len(above) + len(below) + len(like)
+    told = []
+    if count:
+        told.append(f"In the test it is significantly better than {len(above)} of {count} others.")
+    if like:
+        told.append(f"Not significantly different from it: {_named(like)}.")
+    if below:
+        told.append(f"Significantly better in the test: {_named(below)}.")
+    return told
+
+
+def _verdicts(table: Table) -> list[str]:
+    by_verdict = defaultdict(list)
+    for row in table.finished:
+        if row.published is not None:
+            by_verdict[Cell(row, "test/accuracy").verdict].append(row.name)
+    return [
+        f"{says}: {_named(by_verdict[verdict])}."
+        for verdict, says in VERDICTS.items()
+        if by_verdict[verdict]
+    ]
+
+
+def _percent(row: Row, metric: str) -> str:
+    deviation = row.deviation(metric)
+    spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
+    return f"{100 * row.mean(metric):.2f}{spread}\N{NO-BREAK SPACE}%"
+
+
+def _named(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return "; ".join(names[:MOST_NAMES]) + (f"; and {rest} more" if rest > 0 else "")

@@ -1,0 +1,79 @@
+"""The last lines of a command: where its run is, whether it learned anything, what to type next."""
+
+import logging
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from caltech.config import project_root
+from caltech.metrics import collapsed
+from caltech.runs.directory import WEIGHTS, RunDirectory
+from caltech.runs.result import FINISHED, Result
+
+log = logging.getLogger(__name__)
+
+WIDTH = 80
+AROUND = 0.3, 1, 3  # times a run's learning rate
+
+
+def warn_if_collapsed(directory: RunDirectory, classes: Sequence[str]) -> None:
+    """Of a finished run that answers (almost) always the same: its accuracy is no model's."""
+    for name in WEIGHTS:
+        if not directory.predictions(name).is_file():
+            continue
+        with np.load(directory.predictions(name)) as answers:
+            top = collapsed(answers["labels"], answers["predictions"])
+        if top is not None:
+            log.warning(
+                "WARNING: the %s weights answer %s to (almost) every test image.\nThe run learned "
+                "nothing else: type another lr, or more epochs.", name, classes[top],
+            )  # fmt: skip
+
+
+def tell(cfg: DictConfig, result: Result, overrides: Sequence[str]) -> None:
+    """Key, folder and the commands that come next.
+
+    Args:
+        cfg: of the run, or of the first of several seeds.
+        overrides: as typed.
+    """
+    log.info("run %s in %s", result.key, cfg.directory)
+    if result.status == FINISHED:
+        log.info("next:\n%s", "\n".join(_lines(next_commands(cfg, result.key, overrides))))
+
+
+def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[list[str]]:
+    """Ask the run, look at it beside others, and sweep around it; each as words."""
+    command = ["caltech"] if shutil.which("caltech") else ["python", "-m", "caltech"]
+    is_usual = Path(cfg.output).absolute() == Path(project_root()) / "multirun"
+    place = [] if is_usual else [f"output={cfg.output}"]
+    usual = Path(cfg.output) / cfg.study / key
+    run = key if Path(cfg.directory) == usual else cfg.directory
+    tracked = [word for word in overrides if word.startswith("tracking.")]
+    is_tracked = "uri" in cfg.tracking
+    look = ["ui", *tracked] if is_tracked else ["report", f"study={cfg.study}", *place]
+    kept = [w for w in overrides if not w.startswith(("lr=", "rerun=", "directory=", "seeds="))]
+    rates = ",".join(f"{factor * cfg.lr:.2g}" for factor in AROUND)
+    return [
+        [*command, "predict", "IMAGE", f"run={run}", *place],
+        [*command, *look],
+        [*command, "sweep", f"lr={rates}", *kept],
+    ]
+
+
+def _lines(commands: Sequence[Sequence[str]]) -> list[str]:
+    """As they are typed into a shell, in 80 columns where words are shorter than that."""
+    lines = []
+    for words in commands:
+        line = " "
+        for word in map(shlex.quote, words):
+            if len(line) + len(word) > WIDTH - 3 and line.strip():
+                lines.append(f"{line} \\")
+                line = "   "
+            line += f" {word}"
+        lines.append(line)
+    return lines

@@ -1,0 +1,110 @@
+"""`caltech clean` says what could go; nothing goes that a result or a living run needs."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from caltech.errors import InputError
+from caltech.inference.predictor import Predictor
+from caltech.locks import held_partial
+from caltech.overview import clean
+from caltech.runs.directory import RunDirectory
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> RunDirectory:
+    """A copy of a finished run with all that could go."""
+    path = tmp_path / "multirun" / "default" / finished.name
+    shutil.copytree(finished, path)
+    directory = RunDirectory(path)
+    for checkpoint in directory.checkpoints:
+        checkpoint.write_bytes(bytes(9000))
+    aside = path / "earlier-20260101T000000Z"
+    aside.mkdir()
+    shutil.copy(directory.weights("best"), aside)
+    shutil.copy(directory.result, aside)
+    (path / ".x.partial").write_bytes(bytes(9000))
+    old = tmp_path / "cache" / "features" / "1.bin"
+    old.parent.mkdir(parents=True)
+    for path in (old, old.with_suffix(".json"), old.with_name("2.bin")):
+        path.write_bytes(bytes(9000))
+    os.utime(old, (1, 1))
+    return directory
+
+
+def clear(tmp_path: Path, *words: str) -> None:
+    clean.main([f"output={tmp_path}/multirun", f"cache={tmp_path}/cache", *words])
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_goes_unless_yes_is_typed(run, tmp_path, capsys):
+    before = files(tmp_path)
+    clear(tmp_path)
+    said = capsys.readouterr().out
+    assert files(tmp_path) == before
+    assert "Type yes=true" in said and max(map(len, said.splitlines())) <= 80
+
+
+def test_what_goes_is_what_no_result_needs(run, tmp_path, capsys):
+    before = files(tmp_path)
+    answers = Predictor.load(run, "last", "cpu").summary()
+    clear(tmp_path, "yes=true")
+    gone = {Path(name).name for name in before - files(tmp_path)}
+    assert gone == {
+        "checkpoint.pt", "previous_checkpoint.pt", ".x.partial", "best.safetensors", "1.bin",
+        "1.json",
+    }  # fmt: skip
+    assert run.weights("best").is_file()  # that of earlier-... went
+    assert (tmp_path / "cache" / "features" / "2.bin").is_file()
+    assert Predictor.load(run, "last", "cpu").summary() == answers
+    assert "freed 0.1 MB" in capsys.readouterr().out
+
+
+def test_a_run_that_a_process_computes_is_left_alone(run, tmp_path):
+    before = files(tmp_path)
+    with FileLock(run.lock), held_partial(run.path / "y") as partial:
+        clear(tmp_path, "checkpoints", "reruns", "yes=true")
+        assert before <= files(tmp_path)
+        clear(tmp_path, "leftovers", "yes=true")
+        assert partial.is_file()
+        assert not [*clean.search(tmp_path / "multirun", tmp_path / "none")]
+
+
+@pytest.mark.parametrize("harm", ["result", "weights", "history"])
+def test_the_checkpoint_of_a_run_that_may_need_it_stays(run, tmp_path, harm):
+    """Its result was harmed, its weights are gone, or its curves are in the checkpoint alone."""
+    harmed = {"result": run.result, "weights": run.weights("last"), "history": run.history}[harm]
+    harmed.unlink()
+    clear(tmp_path, "checkpoints", "yes=true")
+    assert all(path.is_file() for path in run.checkpoints)
+
+
+def test_a_cache_in_use_stays(run, tmp_path, capsys):
+    with FileLock(tmp_path / "cache" / "features" / "1.lock"):
+        clear(tmp_path, "caches", "yes=true")
+    assert (tmp_path / "cache" / "features" / "1.bin").is_file()
+    assert "in use" in capsys.readouterr().out
+
+
+def test_a_linked_file_frees_nothing(run, tmp_path):
+    (tmp_path / "other").hardlink_to(run.checkpoint)
+    found = clean.Found("checkpoints", (run.checkpoint,), run)
+    assert found.bytes == 0
+
+
+def test_another_kind_is_one_message(tmp_path):
+    with pytest.raises(InputError, match="no kind of what can go"):
+        clear(tmp_path, "everything")
+
+
+def test_time_is_that_of_the_last_reading(run, tmp_path):
+    old = tmp_path / "cache" / "features" / "1.bin"
+    os.utime(old, (time.time(), 1))
+    assert "caches" not in {found.kind for found in clean.search(tmp_path, tmp_path / "cache")}

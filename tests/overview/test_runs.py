@@ -1,0 +1,90 @@
+"""`caltech runs`: every run of a study, as its directory says it is."""
+
+import csv
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from caltech.errors import InputError
+from caltech.overview import runs
+from caltech.overview.listing import differing, listed, taken
+from caltech.runs.directory import RunDirectory
+from caltech.train import train
+from tests.observers import TINY, Doing, Stopped, stop
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, compose_in) -> Path:
+    """A finished run, an interrupted one, and the config of one that a process has begun."""
+    output = tmp_path_factory.mktemp("listed") / "multirun"
+    train(compose_in(output, *TINY, "lr=0.1"), overrides=[*TINY, "lr=0.1", "study=default"])
+    cfg = compose_in(output, *TINY, "lr=0.2")
+    with pytest.raises(Stopped):
+        train(cfg, overrides=[*TINY, "lr=0.2"], observer=Doing(stop, at_epoch=1))
+    return output / "default"
+
+
+def test_each_run_has_its_status_accuracy_and_words(study):
+    newest, oldest = listed(study)
+    assert (newest.status, oldest.status) == ("interrupted", "finished")
+    assert differing([newest, oldest]) == {
+        newest.directory: ("lr=0.2",), oldest.directory: ("lr=0.1",),
+    }  # fmt: skip
+    assert 0 <= oldest.test <= 1 and newest.test is None
+    assert oldest.bytes == taken(oldest.directory.iterdir())
+
+
+def test_a_run_whose_lock_is_held_runs(study):
+    directory = RunDirectory(listed(study)[0].directory)
+    with FileLock(directory.lock):
+        assert listed(study)[0].status == "running"
+
+
+def test_a_run_of_earlier_code_is_told_by_its_config(study, tmp_path):
+    shutil.copytree(study, tmp_path / "old")
+    for path in tmp_path.glob("old/*/description.json"):
+        path.unlink()
+    words = differing(listed(tmp_path / "old")).values()
+    assert sorted(words) == [("optimizer.lr=0.1",), ("optimizer.lr=0.2",)]
+
+
+def test_a_harmed_run_is_in_the_list_too(study, tmp_path):
+    shutil.copytree(study, tmp_path / "harmed")
+    for path in tmp_path.glob("harmed/*/result.json"):
+        path.write_bytes(path.read_bytes()[:-9])
+    assert sorted(run.status for run in listed(tmp_path / "harmed")) == ["damaged", "interrupted"]
+
+
+def test_it_fits_into_80_columns_and_a_spreadsheet_has_all(study, capsys):
+    runs.main([f"output={study.parent}"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("default: 2 runs, ") and max(map(len, lines)) <= 80
+    runs.main([f"output={study.parent}", "csv=true", "default"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["status"] for row in rows] == ["interrupted", "finished"]
+
+
+def test_shared_files_count_by_their_share(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(bytes(100_000))
+    alone = taken([one])
+    other.hardlink_to(one)
+    assert taken([one, other]) == alone == 2 * taken([one])
+
+
+@pytest.mark.parametrize("word", ["defualt", "csv=3", "outptu=x", "--json"])
+def test_a_word_that_is_none_is_one_message(study, word):
+    with pytest.raises(InputError, match="Type "):
+        runs.main([f"output={study.parent}", word])
+
+
+def test_a_list_needs_no_torch():
+    program = "import sys\nfrom caltech.overview import clean, runs\n"
+    subprocess.run(
+        [sys.executable, "-c", program + "assert 'torch' not in sys.modules"], check=True
+    )

@@ -1,0 +1,53 @@
+"""The last lines of a command: what they say of the run, and commands that can be typed."""
+
+import logging
+import shlex
+
+import numpy as np
+import pytest
+
+from caltech.runs import ending
+from caltech.runs.directory import RunDirectory
+from caltech.runs.result import Result
+
+NUMBERS = {"epoch": 1, "val/loss": 1.0, "val/accuracy": 0.5, "test/accuracy": 0.4}
+
+
+@pytest.fixture
+def result() -> Result:
+    return Result("0123456789", "finished", NUMBERS, NUMBERS, majority_accuracy=0.1)
+
+
+def test_they_name_the_run_and_three_commands_in_80_columns(configure, result, caplog):
+    cfg = configure("lr=0.1", "data.resize=72")
+    with caplog.at_level(logging.INFO):
+        ending.tell(cfg, result, ["lr=0.1", "data.root=/a b", "weight_decay=0.0005", "study=x"])
+    assert f"run 0123456789 in {cfg.directory}" in caplog.text
+    lines = caplog.messages[-1].splitlines()
+    assert max(len(line) for line in lines if "/tmp" not in line) <= 80
+    words = shlex.split("\n".join(lines[1:]).replace("\\\n", ""))
+    assert [word for word in words if word in ("predict", "report", "sweep")] == [
+        "predict", "report", "sweep",
+    ]  # fmt: skip
+    assert "lr=0.03,0.1,0.3" in words and "data.root=/a b" in words and "lr=0.1" not in words
+    assert f"output={cfg.output}" in words
+
+
+def test_a_tracked_run_is_looked_at_where_it_is_tracked(configure, result):
+    cfg = configure("tracking=mlflow", "tracking.uri=sqlite:////x.db")
+    words = ending.next_commands(cfg, result.key, ["tracking.uri=sqlite:////x.db"])
+    assert words[1][-2:] == ["ui", "tracking.uri=sqlite:////x.db"]
+
+
+@pytest.mark.parametrize(("answers", "warns"), [([1] * 20, True), ([0, 1] * 10, False)])
+def test_a_run_that_answers_always_the_same_is_warned_of(tmp_path, caplog, answers, warns):
+    directory = RunDirectory(tmp_path)
+    np.savez(directory.predictions("last"), labels=[0, 1] * 10, predictions=answers)
+    ending.warn_if_collapsed(directory, ("cat", "dog"))
+    assert ("answer dog to (almost) every test image" in caplog.text) == warns
+
+
+def test_the_majority_s_accuracy_is_not_taken_for_the_run_s(result, caplog):
+    with caplog.at_level(logging.INFO):
+        result.log()
+    assert caplog.messages[-1].startswith("for comparison, always the class most frequent")

@@ -1,0 +1,69 @@
+"""`caltech COMMAND`: the same as `python -m caltech.X`, and a table of what there is."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from caltech.__main__ import COMMANDS, table
+from tests.forks import TINY, places
+
+PROGRAM = """
+import sys
+from caltech.__main__ import main
+sys.argv = ["caltech"]
+main()
+heavy = {"hydra", "omegaconf", "torch", "mlflow", "numpy"} & set(sys.modules)
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+
+
+def test_alone_it_prints_a_table_and_imports_nothing():
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"{table()}\n"
+    assert all(f"  {name} " in table() for name in COMMANDS)
+    assert max(map(len, table().splitlines())) <= 80
+
+
+def test_every_command_can_be_started():
+    for command in COMMANDS.values():
+        path = find_spec(command.module)
+        is_folder = path.submodule_search_locations is not None
+        path = find_spec(f"{command.module}.__main__") if is_folder else path
+        assert "main(" in Path(path.origin).read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("tarin data=digits", "tarin is no command. Type: caltech train data=digits"),
+        ("Predict", "Type: caltech predict"),
+        ("swep lr=1,2", "Type: caltech sweep lr=1,2"),
+        ("lr=0.1", "Type: caltech train lr=0.1"),
+        ("--multirun lr=1,2", "Type: caltech sweep lr=1,2"),
+        ("qqqqqq", "Type: caltech --help"),
+    ],
+)
+def test_an_unknown_word_is_one_message_with_the_nearest_right_one(forks, words, told):
+    (ended,) = forks.run(words.split(), module="caltech")
+    assert ended.code == 1
+    assert ended.output.startswith("error: ") and told in ended.output
+    assert ended.output.count("\n") == 1
+
+
+def test_commands_keep_their_words_exit_codes_and_messages(forks, tmp_path):
+    own = [*TINY, *places(tmp_path, tracking="none"), "num_epochs=1"]
+    dry, bad, sweep, none = forks.run(
+        ["train", *own, "dry_run=true"],
+        ["train", *own, "lr=-1"],
+        ["sweep", *own, "lr=0.1,0.2"],
+        ["predict"],
+        module="caltech",
+    )
+    assert dry.code == 0 and "new" in dry.output
+    assert bad.code == 1 and bad.output.startswith("error: lr=-1.0 is not allowed")
+    assert sweep.code == 0 and sweep.output.count("epoch 1/1") == 2
+    assert none.code == 2 and none.output.startswith("error: ")
