@@ -84,7 +84,8 @@ def elsewhere(word: Word, cutoff: float) -> str:
         option = OmegaConf.to_container(OmegaConf.load(path))
         for close in difflib.get_close_matches(name, option, n=1, cutoff=cutoff):
             needs = option[close] in (None, "???")
-            found[needs] = f"{group}={path.stem} {shell(f'{group}.{close}={word.value}')}"
+            typed = f"{group}={path.stem} {shell(f'{group}.{close}={word.value}')}"
+            found.setdefault(needs, typed)
     return found.get(True) or found.get(False) or ""
 
 

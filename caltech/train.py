@@ -35,11 +35,11 @@ from caltech.sweeps.processes import one_process
 from caltech.sweeps.study import trials
 from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
-from caltech.training import features, groups, signals
+from caltech.training import features, optimizers, signals
 from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner, evaluate, learner_of
+from caltech.training.features import Images
 from caltech.training.fit import NOBODY, Observer, fit
-from caltech.training.inputs import Images
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ def train(
         told = description.describe(cfg, choices or {}, overrides, folder, made_from)
         description.record(told, goes_on)
         if goes_on:
-            if described := groups.describe(learner.optimizer):
-                groups.log_groups(described)
+            if described := optimizers.describe(learner.optimizer):
+                optimizers.log_groups(described)
                 write_json(directory.groups, described)
             with tracker.watch(directory, is_needed) as watch:
                 if frozen is not None:
@@ -136,7 +136,10 @@ def prepared(
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
     is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
-    network, depths = trainable if is_cached else model, partial(groups.depths, model, data.crop)
+    network, depths = (
+        trainable if is_cached else model,
+        partial(optimizers.depths, model, data.crop),
+    )
     learner = learner_of(cfg, network, trainable, depths, device)
     plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
     return data, augment, model, frozen if is_cached else None, learner

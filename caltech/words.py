@@ -108,7 +108,7 @@ def is_of_its_type(cfg: DictConfig, key: str) -> bool:
     """Whether the value at a key within a group is plainly what its argument takes: a text where no
     truth or number is taken, a truth or null. A number's range is more to ask (misfit)."""
     parameter = argument(cfg, key)
-    if parameter is None:
+    if parameter is None or parameter.name == "group":  # which is a regular expression
         return False
     taken = _taken(parameter.annotation)
     value = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
@@ -187,7 +187,8 @@ def _not_taken(cfg: DictConfig, group: str, name: str, value: Any) -> str | None
         return None
     import torch
 
-    others = {each: node[each] for each in node if each not in ("_target_", name)}
+    taken = inspect.signature(getattr(torch.optim, node._target_.rpartition(".")[2])).parameters
+    others = {each: node[each] for each in node if each in taken and each != name}
     errors = []
     for arguments in ({}, others):
         try:

@@ -14,7 +14,7 @@ from torch import nn
 from caltech.config import build, register, targets
 from caltech.errors import InputError
 from caltech.settings import CONF, options
-from caltech.training.groups import RULES, arguments_of
+from caltech.training.optimizers import RULES, arguments_of
 
 EXPERIMENTS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix(""))

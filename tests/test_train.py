@@ -15,7 +15,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.train import train
 from caltech.training.average import Last
 from caltech.training.epoch import Batches, Learner, evaluate
-from caltech.training.inputs import Images
+from caltech.training.features import Images
 from caltech.training.precision import Precision
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop
 

@@ -85,3 +85,13 @@ class _RefuseSurprises:
         if self.bytes_left < 0:
             raise tarfile.FilterError(f"it holds more than {MAX_BYTES} bytes")
         return tarfile.data_filter(member, path)
+
+
+def is_wanted(download: bool | str, is_own_place: bool) -> bool:
+    """What data.download= says of a place that has no images; InputError for another word."""
+    if download not in (True, False, "auto"):
+        raise InputError(
+            f"data.download={download} is not allowed: it is auto (only into the cache), true or "
+            "false."
+        )
+    return is_own_place if download == "auto" else bool(download)

@@ -284,14 +284,5 @@ def _caltech101_at(root: str, download: bool | str, reading: Reading) -> Path:
     images = caltech101_images(root)
     if not images.is_dir():
         is_own_place = Path(root).expanduser() == reading.cache / "datasets"
-        downloads.caltech101(images, _is_wanted(download, is_own_place))
+        downloads.caltech101(images, downloads.is_wanted(download, is_own_place))
     return images
-
-
-def _is_wanted(download: bool | str, is_own_place: bool) -> bool:
-    if download not in (True, False, "auto"):
-        raise InputError(
-            f"data.download={download} is not allowed: it is auto (only into the cache), true or "
-            "false."
-        )
-    return is_own_place if download == "auto" else bool(download)

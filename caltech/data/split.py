@@ -279,5 +279,5 @@ def _require_apart(lists: Mapping[str, Sequence[str]]) -> None:
 
 
 def _with_validation(rest: Tensor, test: Tensor) -> Parts:
-    is_validation = torch.arange(len(rest)) % 4 == 0
-    return {"train": rest[~is_validation], "validation": rest[is_validation], "test": test}
+    validates = torch.arange(len(rest)) % 4 == 0
+    return {"train": rest[~validates], "validation": rest[validates], "test": test}

@@ -18,10 +18,10 @@ from caltech import errors
 from caltech.config import build, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import without_passwords
+from caltech.flags import require_flags
 from caltech.overview import view
 from caltech.settings import CONF
 from caltech.tracking.address import is_server, sqlite_path
-from caltech.words import require_flags
 
 HELP = """\
 usage: caltech ui [port=5000] [tracking.uri=ADDRESS]

@@ -2,7 +2,8 @@
 
     command      python -m caltech.report: from runs to files, and where each row is from
     sources      what there is of a study: run directories, kept results, a store
-    rows         what a report is made of: runs, rows (a config with all its seeds), tables
+    trained      one tracked training: its numbers, curves and answers
+    rows         what tables are made of: rows, each a config with all its seeds
     arrange      which runs are one row, which rows one table, and the rows of conf/experiment
     statistics   intervals, paired tests, calibration
     conclusions  what a table says, in sentences

@@ -13,8 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from caltech.keys import ADDED, decisive, point_key
-from caltech.report.rows import FINISHED, Published, Row, Run, Table, flat
+from caltech.report.rows import Published, Row, Table
 from caltech.report.sources.options import GROUPS
+from caltech.report.trained import FINISHED, Run, flat
 from caltech.settings import CONF
 from caltech.tracking.description import PLACES, chosen, hyperparameters
 

@@ -19,11 +19,12 @@ from caltech.files import replacing
 from caltech.flags import require_flags
 from caltech.report import pictures, render
 from caltech.report.arrange import arrange, experiments
-from caltech.report.rows import Run, Table
+from caltech.report.rows import Table
 from caltech.report.sources.directories import read_config
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unused import printable
+from caltech.report.trained import Run
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, require_allowed
 

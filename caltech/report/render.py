@@ -18,9 +18,10 @@ from PIL import Image
 
 from caltech.report import conclusions
 from caltech.report.pictures import Picture
-from caltech.report.rows import FINISHED, MOST_ROWS_IN_PAIRS, Row, Run, Table
+from caltech.report.rows import Row, Table
 from caltech.report.sources.unused import Unused, printable
 from caltech.report.tables import STATISTICS, parameters, results
+from caltech.report.trained import FINISHED, MOST_ROWS_IN_PAIRS, Run
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset

@@ -3,7 +3,7 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,107 +11,13 @@ import numpy as np
 
 from caltech.metrics import collapsed
 from caltech.report import statistics
-
-FINISHED = "finished"
-PRUNED = "pruned"
-RUNNING = "running"
-INTERRUPTED = "interrupted"  # nobody computes it, and it goes on if its command is typed
-NO_LIBRARIES = ("device", "gpu", "threads", "python")  # of an environment
-# All pairs of more rows than these would be too many to read: the best is compared with each.
-MOST_ROWS_IN_PAIRS = 10
-MEAN_OVER_CLASSES = "test/accuracy_per_class"
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """Answers on the test images, each (n,): the image, its label, last and best epoch's class."""
-
-    indices: np.ndarray
-    labels: np.ndarray
-    last: np.ndarray
-    best: np.ndarray
-    confidences: np.ndarray  # probability of the last epoch's class, to four decimals
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """Whether the last epoch's answer is the label, (n,) bool."""
-        return self.last == self.labels
-
-    @cached_property
-    def calibration(self) -> statistics.Calibration:
-        return statistics.calibration(self.confidences, self.correct)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One tracked training: one seed of a row."""
-
-    key: str
-    point: str  # the key without the seed
-    status: str  # finished, pruned, running, failed, killed, interrupted
-    reason: str  # why it failed, if that is known
-    started: int  # ms since 1970
-    params: dict[str, str]
-    config: dict[str, Any]  # what decides the result, flat: optimizer.lr
-    metrics: dict[str, float]
-    history: dict[str, list[float]]  # by epoch
-    seconds: float | None
-    environment: dict[str, str]
-    code: dict[str, str]  # git and sha256
-    data: dict[str, Any]  # as Dataset.describe gives; the SHA-256 alone while there are no files
-    experiment: str | None
-    predictions: Predictions | None = field(default=None, repr=False, compare=False)
-    source: str = field(default="", repr=False, compare=False)  # in words, where it was read
-
-    @property
-    def seed(self) -> int:
-        return int(self.params["seed"])
-
-    @property
-    def split_seed(self) -> int | None:
-        """Of a split by chance."""
-        return self.config.get("split.seed")
-
-    @property
-    def split(self) -> str:
-        """All that is asked of it: runs of one have the same images for the same part."""
-        return str(sorted((k, v) for k, v in self.config.items() if k.startswith("split.")))
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs were told of."""
-        return len(self.history["val/accuracy"])
-
-    def images(self, part: str) -> int | None:
-        """Of the train, validation or test part."""
-        return self.data.get("images", {}).get(part)
-
-    def number(self, name: str) -> float | None:
-        """A final metric, the last epoch's value, or the seconds; None for what was not told."""
-        last = {name: values[-1] for name, values in self.history.items() if values}
-        return (last | {"seconds": self.seconds} | self.metrics).get(name)
-
-    @property
-    def state(self) -> str:
-        """What became of it, or how far it is."""
-        if self.status in (PRUNED, INTERRUPTED):
-            return f"{self.status} after epoch {self.epochs}"
-        if self.status == RUNNING:
-            return f"running, epoch {self.epochs} of {self.params['num_epochs']}"
-        return self.status
-
-    @property
-    def version(self) -> str:
-        """Of the code."""
-        return f"{self.code['git']} ({self.code['sha256'][:8]})"
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Of the libraries that it was made with; where it was made is a column of its own."""
-        return {k: v for k, v in self.environment.items() if k not in NO_LIBRARIES}
-
-    def class_name(self, number: int) -> str:
-        return self.data["classes"][number]
+from caltech.report.trained import (
+    FINISHED,
+    MEAN_OVER_CLASSES,
+    MOST_ROWS_IN_PAIRS,
+    Predictions,
+    Run,
+)
 
 
 @dataclass(frozen=True)
@@ -286,26 +192,3 @@ class Table:
             statistics.Pair(a.name, b.name, *test, p)
             for (a, b), test, p in zip(couples, tests, adjusted, strict=True)
         ]
-
-
-def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested keys joined by dots; lists are values, and so are mappings of nothing."""
-    leaves: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            leaves |= {f"{name}.{inner}": leaf for inner, leaf in flat(value).items()}
-        else:
-            leaves[name] = value
-    return leaves
-
-
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """What flat made of it, as it was."""
-    config: dict[str, Any] = {}
-    for name, value in leaves.items():
-        *groups, leaf = name.split(".")
-        place = config
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[leaf] = value
-    return config

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from caltech.metrics import COLLAPSED_SHARE
-from caltech.report.rows import MEAN_OVER_CLASSES, Row, Table
+from caltech.report.rows import Row, Table
+from caltech.report.trained import MEAN_OVER_CLASSES
 
 # The study's columns, in its order.
 HYPERPARAMETERS = ("lr", "momentum", "weight_decay", "num_epochs", "step_size", "gamma")

@@ -2,10 +2,9 @@
 
 fit        the epochs that are left, with a checkpoint after each; who is told of them
 epoch      one epoch of training, one pass of evaluation: sums over images
-inputs     where batches come from: crops of the pixels,
-features   or what a frozen part has made of them, computed once
+features   where batches come from: crops of the pixels, or what a frozen part made of them, once
 loss schedule average precision   the options of these groups
-optimizers any of torch.optim's and timm.optim's by its name, with what it takes
+optimizers any of torch.optim's and timm.optim's by its name; which weights learn at which rate
 device     where it computes, and the settings that make it fast there
 signals    SIGINT and SIGTERM, which wait for the end of a step
 

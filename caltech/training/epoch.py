@@ -24,8 +24,8 @@ from caltech.models.classifier import Classifier
 from caltech.runs.progress import Totals
 from caltech.training.average import Last
 from caltech.training.device import compiled, explaining_determinism, received, step_as_built
-from caltech.training.groups import optimizer_of
-from caltech.training.inputs import Inputs
+from caltech.training.features import Inputs
+from caltech.training.optimizers import optimizer_of
 from caltech.training.precision import Precision
 from caltech.training.schedule import require_steps
 

@@ -1,17 +1,39 @@
-"""Any optimizer of torch.optim or of timm.optim by its name, with what it takes."""
+"""Any optimizer of torch.optim or timm.optim by its name, and which weights learn at which rate."""
 
 import inspect
+import logging
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.optim import Optimizer
 
+from caltech.config import build
 from caltech.errors import InputError
+from caltech.keys import ADDED
+from caltech.models.blocks import blocks_of
+from caltech.models.classifier import Classifier
 from caltech.models.names import require_known
 from caltech.settings import CONF
+from caltech.training.device import fused
+
+log = logging.getLogger(__name__)
+
+# Keys of the group optimizer that are no arguments of what it calls: what they may be, an example.
+RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "backbone_lr": (lambda v: _is_number(v) and 0 < v < math.inf,
+        "it is a positive factor of the head's learning rate", "0.1"),
+    "layer_decay": (lambda v: _is_number(v) and 0 < v <= 1,
+        "it is a factor for each block that is further from the head, above 0 and at most 1",
+        "0.75"),
+    "norm_decay": (lambda v: isinstance(v, bool),
+        "it is true, or false for no weight decay of norms and biases", "false"),
+}  # fmt: skip
 
 
 def torch_optimizer(
@@ -94,3 +116,120 @@ def _require_step(create: Callable[..., Optimizer], name: str) -> None:
         raise InputError(
             f"The optimizer {name} cannot be stepped here: {said}. Type another optimizer.name."
         ) from error
+
+
+def optimizer_of(
+    option: DictConfig,
+    trainable: nn.Module,
+    depths: Callable[[], Mapping[str, int]],
+    device: torch.device,
+) -> Optimizer:
+    """The optimizer of what is not frozen, in groups of one rate and decay, the head's first.
+
+    A weight's rate is lr, times backbone_lr if it is below the head, times layer_decay once for
+    each block from its own to the last one. With norm_decay=false, tensors of one dimension (of
+    norms, biases) have no weight decay. All neutral is one group, as torch makes it.
+
+    Source: layer_decay is the rule of BEiT (Bao et al., ICLR 2022) as timm has it, with what
+    models/blocks.py finds as its layers.
+
+    Args:
+        depths: gives for each parameter the blocks from its own to the last; asked if that matters.
+
+    Raises:
+        InputError: a value is not allowed, or the optimizer does not fit its values.
+    """
+    rules = {name: option.get(name, ADDED[f"optimizer.{name}"][1]) for name in RULES}
+    for name, (allows, rule, example) in RULES.items():
+        if not allows(rules[name]):
+            raise InputError(
+                f"optimizer.{name}={rules[name]} is not allowed: {rule}. "
+                f"Type optimizer.{name}={example}."
+            )
+    arguments, groups = arguments_of(option), _grouped(trainable, depths, **rules)
+    parameters = [{"params": each} for each in groups.values()]
+    optimizer = build(arguments, parameters)
+    if fused(optimizer, arguments, device):
+        optimizer = build(arguments, parameters, fused=True)
+    for (is_below, depth, decays), group in zip(groups, optimizer.param_groups, strict=True):
+        group["lr"] *= rules["layer_decay"] ** depth * (rules["backbone_lr"] if is_below else 1)
+        if not decays:
+            group["weight_decay"] = 0.0
+        if len(groups) > 1:
+            group["name"] = _name(rules, is_below, depth, decays)
+    return optimizer
+
+
+def arguments_of(option: DictConfig) -> DictConfig:
+    """Of the group optimizer, what its target is called with."""
+    values = OmegaConf.to_container(option, resolve=True)
+    own = {name: value for name, value in values.items() if name not in RULES}
+    return OmegaConf.create({"optimizer": own}).optimizer  # by its name a plugin's is checked
+
+
+def depths(model: Classifier, size: int) -> dict[str, int]:
+    """For each parameter of a model, the blocks from its own to the last one: 0 for the last layer.
+
+    What is in no block (a transformer's tokens and positions) is as far as the first block.
+    """
+    blocks = blocks_of(model, size)
+    last = len(blocks) - 1
+    found = {name: last for name, _ in model.named_parameters()}
+    for number, block in enumerate(blocks):
+        for module in block.modules:
+            for name, _ in model.get_submodule(module).named_parameters():
+                found[f"{module}.{name}"] = last - number
+    return found
+
+
+def describe(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Of each group its name, tensors, weights, learning rate at the start and weight decay."""
+    return [
+        {
+            "name": group["name"],
+            "tensors": len(group["params"]),
+            "weights": sum(parameter.numel() for parameter in group["params"]),
+            "lr": group.get("initial_lr", group["lr"]),
+            "weight_decay": group.get("weight_decay", 0.0),
+        }
+        for group in optimizer.param_groups
+        if "name" in group
+    ]
+
+
+def log_groups(groups: list[dict[str, Any]]) -> None:
+    """A line each."""
+    for group in groups:
+        log.info(
+            "lr %.3g  weight decay %.3g  %s (%d tensors, %s weights)", group["lr"],
+            group["weight_decay"], group["name"], group["tensors"], f"{group['weights']:,}",
+        )  # fmt: skip
+
+
+def _grouped(
+    trainable: nn.Module,
+    depths: Callable[[], Mapping[str, int]],
+    backbone_lr: float,
+    layer_decay: float,
+    norm_decay: bool,
+) -> dict[tuple[bool, int, bool], list[nn.Parameter]]:
+    """By: is below the head, depth, decays. What the rules do not tell apart is one group."""
+    far = depths() if layer_decay != 1 else defaultdict(int)
+    groups = defaultdict(list)
+    for name, parameter in trainable.named_parameters():
+        if parameter.requires_grad:
+            is_below = backbone_lr != 1 and name.startswith("backbone.")
+            decays = norm_decay or parameter.ndim > 1
+            groups[is_below, far[name], decays].append(parameter)
+    return dict(sorted(groups.items(), key=lambda item: (*item[0][:2], not item[0][2])))
+
+
+def _name(rules: Mapping[str, Any], is_below: bool, depth: int, decays: bool) -> str:
+    words = [("backbone" if is_below else "head") if rules["backbone_lr"] != 1 else ""]
+    words += [f"{depth} blocks before the last" if rules["layer_decay"] != 1 else ""]
+    words += ["" if rules["norm_decay"] else "weights" if decays else "norms and biases"]
+    return ", ".join(filter(None, words))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ from caltech.models.classifier import Classifier
 from caltech.models.freeze import split_frozen
 from caltech.training.device import choose_device
 from caltech.training.epoch import Batches, Learner, learner_of
-from caltech.training.inputs import Images
+from caltech.training.features import Images
 
 
 def model_of(cfg: Any, num_classes: int, device: str | torch.device = "cpu") -> Classifier:

@@ -15,7 +15,7 @@ from caltech.train import train
 from caltech.training import features
 from caltech.training.device import be_deterministic, choose_device, use_tf32
 from caltech.training.epoch import Batches, Tally, learner_of, train_epoch
-from caltech.training.inputs import Images
+from caltech.training.features import Images
 from tests.bench import plain
 from tests.bench.product import model_of
 from tests.observers import TINY, Doing, assert_equal, outcome, terminate

@@ -18,7 +18,7 @@ from caltech.files import sealed_json, write_json, write_sealed_json
 from caltech.keys import decisive, point_key
 from caltech.metrics import EPOCH_METRICS
 from caltech.report import arrange, command, pictures, render, rows
-from caltech.report.rows import Predictions, Run
+from caltech.report.trained import Predictions, Run
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF

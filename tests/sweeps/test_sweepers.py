@@ -124,6 +124,7 @@ def test_a_sweep_of_no_job_is_refused(typed, said):
 
 
 SEARCH = OmegaConf.load(CONF / "hydra" / "sweeper" / "optuna.yaml")
+SEARCH.n_jobs = 1  # else the root's workers
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from caltech.config import build
 from caltech.keys import decisive
 from caltech.tracking.description import describe, hyperparameters
-from caltech.training.groups import arguments_of
+from caltech.training.optimizers import arguments_of
 
 ROOT = "lr=0.3 momentum=0.5 weight_decay=0.01 step_size=3 gamma=0.5"
 STEP, BETAS = "schedule.step_size=3 schedule.gamma=0.5", "optimizer.betas=[0.5,0.9]"

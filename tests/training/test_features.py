@@ -18,7 +18,7 @@ from caltech.files import read_sealed_json, write_sealed_json
 from caltech.runs.checkpoint import read_weights
 from caltech.train import train
 from caltech.training import features
-from caltech.training.inputs import Features
+from caltech.training.features import Features
 from caltech.training.precision import Precision
 
 TINY = ["model=timm", "model.name=test_resnet", "model.weights=null"]

@@ -11,7 +11,7 @@ from caltech.config import build
 from caltech.errors import InputError
 from caltech.models.freeze import split_frozen
 from caltech.train import train
-from caltech.training.groups import arguments_of, depths, describe, optimizer_of
+from caltech.training.optimizers import arguments_of, depths, describe, optimizer_of
 from tests.observers import TINY
 
 CPU = torch.device("cpu")

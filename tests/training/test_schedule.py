@@ -9,7 +9,7 @@ from torch import nn
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.settings import CONF
-from caltech.training.groups import arguments_of
+from caltech.training.optimizers import arguments_of
 
 
 def rates(configure, *overrides: str) -> list[float]:

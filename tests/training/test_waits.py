@@ -15,7 +15,7 @@ from caltech.runs.progress import Totals
 from caltech.training import epoch, inputs
 from caltech.training.average import MovingAverage
 from caltech.training.epoch import UNREAD_ELSEWHERE, Batches, Tally, evaluate, train_epoch
-from caltech.training.inputs import Features, Images
+from caltech.training.features import Features, Images
 from caltech.training.precision import Precision
 from tests.training.conftest import learner
 

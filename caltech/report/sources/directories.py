@@ -17,10 +17,11 @@ from caltech.errors import DamagedError
 from caltech.files import read_sealed_json
 from caltech.keys import decisive, point_key, run_key
 from caltech.metrics import EPOCH_METRICS, METRICS, final
-from caltech.report.rows import FINISHED, INTERRUPTED, RUNNING, Predictions, Published, Run, flat
+from caltech.report.rows import Published
 from caltech.report.sources.options import options_of
 from caltech.report.sources.proof import answered, fits, run_of
 from caltech.report.sources.unused import UNREADABLE, Unused, entries
+from caltech.report.trained import FINISHED, INTERRUPTED, RUNNING, Predictions, Run, flat
 from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.tracking.description import ENVIRONMENT, hyperparameters

@@ -17,9 +17,9 @@ import numpy as np
 
 from caltech.errors import DamagedError
 from caltech.files import replacing
-from caltech.report.rows import FINISHED, PRUNED, Predictions, Run
 from caltech.report.sources.proof import answered, run_of
 from caltech.report.sources.unused import UNREADABLE, Unused, entries
+from caltech.report.trained import FINISHED, PRUNED, Predictions, Run
 
 HEAD = "index,label,last,best,confidence"
 ANSWERS, WHOLE = "answers sha256", "sha256"  # the last keys of a JSON file

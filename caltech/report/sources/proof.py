@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from caltech.errors import DamagedError
 from caltech.keys import ADDED, LISTS_WITHIN, decisive, former_key, point_key, run_key
 from caltech.metrics import EPOCH_METRICS
-from caltech.report.rows import (
+from caltech.report.trained import (
     FINISHED,
     INTERRUPTED,
     PRUNED,

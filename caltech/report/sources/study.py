@@ -13,11 +13,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from caltech.errors import InputError
-from caltech.report.rows import FINISHED, Published, Run
+from caltech.report.rows import Published
 from caltech.report.sources.directories import found
 from caltech.report.sources.kept import kept
 from caltech.report.sources.tracked import tracked
 from caltech.report.sources.unused import Unused
+from caltech.report.trained import FINISHED, Run
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from caltech.errors import InputError
 from caltech.files import read_sealed_json, without_passwords
 from caltech.keys import decisive
 from caltech.metrics import EPOCH_METRICS, METRICS
-from caltech.report.rows import FINISHED, Run, flat
 from caltech.report.sources.directories import answers, environment, in_turn, read_config
 from caltech.report.sources.proof import answered, run_of
 from caltech.report.sources.unused import UNREADABLE, Unused, printable
+from caltech.report.trained import FINISHED, Run, flat
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.tracking.description import ENVIRONMENT
 

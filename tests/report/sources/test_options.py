@@ -5,8 +5,8 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from caltech.report.rows import nested
 from caltech.report.sources.options import options_of
+from caltech.report.trained import nested
 from tests.conftest import REPOSITORY
 from tests.report.conftest import described
 
