@@ -38,7 +38,7 @@ def main() -> None:
     with errors.shown_as_messages():
         register()
         require_flags(sys.argv[1:], parser)
-        arguments = parser.parse_args()
+        arguments = parser.parse_intermixed_args()
         own = [f"hydra.searchpath=[{arguments.config_dir}]"] if arguments.config_dir else []
         with initialize_config_dir(config_dir=str(CONF)):
             cfg = compose("train", [*own, *arguments.overrides])
