@@ -85,7 +85,8 @@ def elsewhere(word: Word, cutoff: float) -> str:
         for close in difflib.get_close_matches(name, option, n=1, cutoff=cutoff):
             needs = option[close] in (None, "???")
             typed = f"{group}={path.stem} {shell(f'{group}.{close}={word.value}')}"
-            found.setdefault(needs, typed)
+            if group != "optimizer" or path.stem not in ("torch", "timm"):  # these need a name, too
+                found[needs] = typed
     return found.get(True) or found.get(False) or ""
 
 

@@ -32,7 +32,7 @@ def test_a_folder_says_what_it_is_and_stays_small():
         names = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
         assert len(names) <= 10, folder
         assert all(name in body[0].value.value for name in names), folder
-    assert max(len(path.read_text().splitlines()) for path in MODULES) <= 280
+    assert max(len(path.read_text().splitlines()) for path in MODULES) <= 290
 
 
 def test_every_relative_link_leads_somewhere():

@@ -18,7 +18,7 @@ from caltech.files import sealed_json, write_json, write_sealed_json
 from caltech.keys import decisive, point_key
 from caltech.metrics import EPOCH_METRICS
 from caltech.report import arrange, command, pictures, render, rows
-from caltech.report.trained import Predictions, Run
+from caltech.report.trained import Predictions, Run, flat
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF
@@ -78,7 +78,7 @@ def made_up(*overrides: str, accuracy=0.5, given=None, status="finished", **chan
         "reason": "",
         "started": 1,
         "params": {name: str(value) for name, value in description.params.items()},
-        "config": rows.flat(decisive(cfg)),
+        "config": flat(decisive(cfg)),
         "metrics": measured if is_finished else {},
         "history": history,
         "seconds": 75.0,

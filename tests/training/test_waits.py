@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from caltech.data import augment
 from caltech.data.dataset import Dataset
 from caltech.runs.progress import Totals
-from caltech.training import epoch, inputs
+from caltech.training import epoch, features
 from caltech.training.average import MovingAverage
 from caltech.training.epoch import UNREAD_ELSEWHERE, Batches, Tally, evaluate, train_epoch
 from caltech.training.features import Features, Images
@@ -63,7 +63,7 @@ def far(monkeypatch):
         self._unread = []
         return Totals(self.steps, self.images)
 
-    for module in (augment, inputs, epoch):
+    for module in (augment, features, epoch):
         monkeypatch.setattr(module, "sent", sent)
     monkeypatch.setattr(epoch, "received", received)
     monkeypatch.setattr(Tally, "totals", totals)
