@@ -16,6 +16,7 @@ from pathlib import Path
 import joblib
 import pytest
 
+from tests.forks import TINY as DIGITS
 from tests.forks import Ended
 from tests.observers import TINY
 
@@ -206,7 +207,7 @@ def test_a_dry_run_tells_and_does_nothing(command, tmp_path):
 )  # fmt: skip
 def test_a_dry_run_is_refused_for_what_the_run_is(forks, tmp_path, words, told):
     """All that training looks at before work, and nothing is fetched."""
-    own = [*TINY, f"output={tmp_path}", "dry_run=true", f"tracking.uri=sqlite:///{tmp_path}/x.db"]
+    own = [*DIGITS, f"output={tmp_path}", "dry_run=true", f"tracking.uri=sqlite:///{tmp_path}/x.db"]
     typed = {word.partition("=")[0] for word in words.split()}
     own = [word for word in own if word.partition("=")[0] not in typed]
     (ended,) = forks.run([*own, *words.split()], environment={"TORCH_HOME": str(tmp_path)})
