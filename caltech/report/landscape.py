@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from caltech.report.rows import Table
+from caltech.report.statistics import Interval
 
 INK, BLUE, GREY = "#222222", "#1f5a94", "#b9b9b9"
 
@@ -18,19 +19,26 @@ def sweep(table: Table) -> Figure | None:
     """Best validation accuracy over the keys that differ: a line, a heat map, or parallel axes."""
     rows = table.finished
     axes = {key: _numbers([row.params[key] for row in rows]) for key in table.columns}
-    varied = [key for key, numbers in axes.items() if len(set(numbers)) > 1]
+    words = [tuple(row.params[key] for key in table.columns if not axes[key]) for row in rows]
+    varied = [key for key, n in axes.items() if len(set(n)) > 1 and not _follows(n, words)]
     if not varied or len(rows) < 3:
         return None
     accuracy = np.array([row.score for row in rows])
     if len(varied) == 1:
         others = [key for key in table.columns if key != varied[0]]
         kinds = [", ".join(f"{key}={row.params[key]}" for key in others) for row in rows]
-        return _lines(varied[0], axes[varied[0]], accuracy, kinds)
+        intervals = [row.interval("val/best_accuracy") for row in rows]
+        return _lines(varied[0], axes[varied[0]], accuracy, kinds, intervals)
     x, y = (axes[key] for key in varied[:2])
     if len(varied) == 2 and len(set(zip(x, y, strict=True))) >= len(set(x)) * len(set(y)) / 2:
         return _heat_map(varied, x, y, accuracy)
     keys = [key for key in table.columns if key in varied or len(varied) < 6]
     return _parallel({key: [row.params[key] for row in rows] for key in keys}, accuracy)
+
+
+def _follows(numbers: Sequence[float], words: Sequence[tuple[str, ...]]) -> bool:
+    """Whether other keys, which are no numbers, tell a key's number: then it is no axis."""
+    return len({*words}) > 1 and len({*zip(words, numbers, strict=True)}) == len({*words})
 
 
 def short(name: str, length: int) -> str:
@@ -39,11 +47,15 @@ def short(name: str, length: int) -> str:
 
 
 def _lines(
-    key: str, numbers: Sequence[float], accuracy: np.ndarray, kinds: Sequence[str]
+    key: str,
+    numbers: Sequence[float],
+    accuracy: np.ndarray,
+    kinds: Sequence[str],
+    intervals: Sequence[Interval | None],
 ) -> Figure:
     """One line a kind: what differs in more than the key is no course of one thing.
 
-    Of many kinds the best are named.
+    Of many kinds the best are named. Thin bars are the accuracies' intervals.
     """
     best = {kind: value for value, kind in sorted(zip(accuracy, kinds, strict=True))}
     names = sorted(best, key=lambda kind: -best[kind])
@@ -60,6 +72,9 @@ def _lines(
         colour = colours.get(name, GREY if named else BLUE)
         label = short(name, 60) if name in named else None
         axes.plot(x[order], y[order], "o-", color=colour, lw=1.2, ms=4, label=label)
+        for place, interval in zip(x, (intervals[n] for n in np.flatnonzero(own)), strict=True):
+            if interval is not None:
+                axes.vlines(place, interval.low, interval.high, color=colour, lw=0.8)
     if _is_wide(numbers):
         axes.set_xscale("log")
         steps = (1.0, 2.0, 5.0) if max(numbers) < 200 * min(numbers) else (1.0,)

@@ -53,6 +53,16 @@ def test_a_line_is_of_one_kind_and_a_log_axis_has_numbers():
     assert {"0.001", "0.01", "0.1"} <= set(shown) and not any("$" in text for text in shown)
 
 
+def test_a_number_that_other_keys_tell_is_no_axis():
+    """Depth with two kinds of weights, each with a rate of its own: two lines over the depth."""
+    table = sweep(depth=(0, 1, 2), scratch=("false", "true"))
+    rates = {"false": "0.1", "true": "1"}
+    told = [replace(r, params=r.params | {"rate": rates[r.params["scratch"]]}) for r in table.rows]
+    table = replace(table, rows=tuple(told), columns=("depth", "scratch", "rate"))
+    (axes,) = landscape.sweep(table).axes
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0, 1, 2]] * 2
+
+
 def test_pictures_are_of_what_there_is():
     """No confusions of a run that is always right, and no answers of one that has none."""
     run = made_up("num_epochs=2")
