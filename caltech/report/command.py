@@ -17,7 +17,7 @@ from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
 from caltech.flags import require_flags
-from caltech.report import pictures, render
+from caltech.report import conclusions, pictures, render
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import Table
 from caltech.report.sources.asked import Asked, listed
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def report(cfg: DictConfig) -> str:
-    """Write a study's report into its folder and return what a terminal shows of it.
+def report(cfg: DictConfig, is_brief: bool = False) -> str:
+    """Write a study's report into its folder, and return its text, or what is most important of it.
 
     Raises:
         InputError: there is neither a run nor an experiment of this study, the store does not
@@ -62,7 +62,8 @@ def report(cfg: DictConfig) -> str:
             f"The report of {asked.folder} cannot be written: {error.strerror} ({error.filename}). "
             "Type output= with a folder that is yours, to which the study was copied."
         ) from error
-    return f"{text}\n{whence(tables)}".rstrip("\n")
+    shown = f"{conclusions.brief(asked.name, tables)}\n" if is_brief else text
+    return f"{shown}\n{whence(tables)}".rstrip("\n")
 
 
 def _nothing(cfg: DictConfig, study: str, folder: Path, found: Found) -> InputError:
@@ -156,7 +157,7 @@ def compose_and_report(cfg: DictConfig) -> None:
     """What Hydra calls."""
     errors.composed()
     with errors.told_once(is_single=True):
-        text = report(cfg)
+        text = report(cfg, is_brief=sys.stdout.isatty())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # all is written: `| head` may have read enough
     print(text)
     folder = Asked.of(cfg).folder
