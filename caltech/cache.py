@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import AcquireReturnProxy, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ from caltech.errors import DamagedError
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 10.0  # between two lines of progress where there is no bar
+WAIT_SECONDS = 1.0  # for another process, before that is told
 
 
 class _Progress:
@@ -134,7 +136,7 @@ class CachedArray:
 
     def _complete(self) -> bool:
         """Compute the blocks that are damaged or missing; whether there were any."""
-        with files.acquire(self.path.with_suffix(".lock")):  # which makes the folder, too
+        with self._alone():
             note = self._note()
             blocks = list(note["blocks"])
             for first in range(sum(rows for rows, _ in blocks), self.rows, self.block_rows):
@@ -146,6 +148,19 @@ class CachedArray:
                     self._replace(damaged)
                 self._compute(blocks, todo, note["row_bytes"])
         return bool(todo)
+
+    def _alone(self) -> AcquireReturnProxy:
+        """Its lock, once no other process has it; meanwhile the log says how far that one is."""
+        lock, seconds = self.path.with_suffix(".lock"), WAIT_SECONDS
+        while True:
+            try:
+                return files.acquire(lock, timeout=seconds)  # which makes the folder, too
+            except Timeout:
+                done, seconds = sum(rows for rows, _ in self._note()["blocks"]), TELL_SECONDS
+                log.info(
+                    "%s: another process computes them, and this one waits: %d of %d images",
+                    self.path.parent.name, done, self.rows,
+                )  # fmt: skip
 
     def _compute(self, blocks: list[tuple], todo: Sequence[int], row_bytes: int) -> None:
         """Write one block after the other, and note each once it is written."""

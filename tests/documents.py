@@ -1,12 +1,25 @@
-"""conf/README.md, made from conf/ and the table of root keys: `python -m tests.documents`."""
+"""What of the documents is made: `python -m tests.documents`.
 
+conf/README.md from conf/ and the table of root keys; README's picture from the course's table.csv.
+"""
+
+import csv
+import io
 import re
 from pathlib import Path
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from caltech.report.landscape import BLUE, INK
+from caltech.report.pictures import STYLE
 from caltech.settings import CONF, ROOT, kind
 from tests.conftest import REPOSITORY
 
 PLACE = REPOSITORY / "conf" / "README.md"
+COURSE = REPOSITORY / "multirun" / "course"
+PICTURE = COURSE / "accuracy.svg"
+PAPER = "#ffffff"  # also where a page is dark
 HEAD = """\
 # Every group, option and key
 
@@ -69,5 +82,56 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def shown() -> list[dict[str, str]]:
+    """The rows of the picture: all of the course's but those on images of another size."""
+    rows = csv.DictReader((COURSE / "table.csv").read_text("utf-8").splitlines())
+    return [row for row in rows if "crop=" not in row["Model"]]
+
+
+def name_of(row: dict[str, str]) -> str:
+    """Without its precision, which no reader of the picture asks for."""
+    name = re.sub(r"(, )?precision=bf16|ours", "", row["Model"])
+    return name.replace("()", "").strip()
+
+
+def picture() -> str:
+    """Test accuracy of the course's rows with 95 % intervals, beside the published numbers: SVG."""
+    own = {"svg.fonttype": "none", "svg.hashsalt": "caltech", "font.family": "serif"}
+    with mpl.rc_context(fname=STYLE), mpl.rc_context(own):
+        axes = Figure((7.2, 5), facecolor=PAPER).subplots()
+        place, places, names, title = 0, [], [], ""
+        for row in shown():
+            if row["Table"] != title:
+                title = row["Table"]
+                axes.text(1, place, title, style="italic", va="center", fontsize=9)
+                place += 1
+            _mark(axes, place, row)
+            places.append(place)
+            names.append(name_of(row))
+            place += 1
+        axes.set_yticks(places, names)
+        axes.set(xlim=(0, 100), ylim=(place - 0.4, -0.6), xlabel="test accuracy, %")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", lw=0.3)
+        handles, labels = axes.get_legend_handles_labels()
+        once = dict(zip(labels, handles, strict=True))
+        axes.legend(once.values(), once.keys(), loc="upper right")
+        written = io.StringIO()
+        axes.figure.savefig(written, format="svg", metadata={"Date": None})
+    return re.sub(r"[ \t]+$", "", written.getvalue(), flags=re.M)
+
+
+def _mark(axes, place: float, row: dict[str, str]) -> None:
+    """Ours with its interval, and a circle for the published number."""
+    ours, low, high, published = (
+        100 * float(row[f"TESTING ACC{what}"] or "nan")
+        for what in ("", " low", " high", " published")
+    )
+    axes.plot([low, high], [place, place], color=BLUE, lw=2)
+    axes.plot(ours, place, "o", color=BLUE, ms=4, label="ours, 95 % interval")
+    axes.plot(published, place, "o", mfc="none", mec=INK, ms=6, label="published")
+
+
 if __name__ == "__main__":
     PLACE.write_text(reference())
+    PICTURE.write_text(picture())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from caltech import cache as cache_module
 from caltech import files
 from caltech.cache import CachedArray
 from caltech.data import pixels
@@ -253,6 +254,19 @@ def test_what_is_discarded_is_computed_again(tmp_path):
     array.discard()
     assert [path.name for path in tmp_path.iterdir()] == ["x.lock"]
     assert array.ensure()
+
+
+def test_who_waits_for_another_process_says_so_and_how_far_that_is(tmp_path, monkeypatch):
+    array = counting(tmp_path / "x.bin")
+    monkeypatch.setattr(cache_module, "WAIT_SECONDS", 0.01)
+    held, told = files.acquire(tmp_path / "x.lock"), []
+    monkeypatch.setattr(
+        cache_module.log,
+        "info",
+        lambda *said: (told.append(said[0] % said[1:]), held.lock.release()),
+    )
+    assert array.ensure()
+    assert "another process computes them, and this one waits: 0 of 10 images" in told[0]
 
 
 def test_no_room_is_told_before_any_work(tmp_path):

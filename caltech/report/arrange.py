@@ -68,15 +68,15 @@ def _experiment(name: str) -> Published | None:
     )
 
 
-def arrange(runs: Iterable[Run], experiments: Sequence[Published], study: str) -> list[Table]:
-    """The tables that the study or a run claims, in their order, and one for all other runs.
+def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str) -> list[Table]:
+    """The tables that a study or a run claims, in their order, and one for all other runs.
 
     An experiment with another model, or with other values, is a further row below the study's and
     is not compared with its numbers. Precision is how a row is computed and not what it is: in
     another one it is named so, and compared, and stands where the study's own row was not run.
     """
-    rows = {each.experiment: [_experiment_row(each, study)] for each in experiments}
-    claimed = {each.table for each in experiments if each.study == study}
+    rows = {each.experiment: [_experiment_row(each, studies)] for each in experiments}
+    claimed = {each.table for each in experiments if each.study in studies}
     points, rest = defaultdict(list), []
     for run in runs:
         points[run.point].append(run)
@@ -90,7 +90,7 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], study: str) -
         claimed.add(experiment.table)
         group = rows[experiment.experiment]
         if same:  # a row may have runs already, by code that had fewer keys
-            group[0] = _experiment_row(experiment, study, _one_per_seed((*group[0].runs, *seeds)))
+            group[0] = _experiment_row(experiment, studies, _one_per_seed((*group[0].runs, *seeds)))
             continue
         changed = _changes(seeds[0], experiment)
         name = f"{experiment.name} ({_in_words(changed)})"
@@ -131,11 +131,13 @@ def _is_of(run: Run, experiment: Published) -> bool:
     )
 
 
-def _experiment_row(experiment: Published, study: str, runs: tuple[Run, ...] = ()) -> Row:
+def _experiment_row(
+    experiment: Published, studies: Sequence[str], runs: tuple[Run, ...] = ()
+) -> Row:
     """The row of the study itself, with the command that runs it."""
     command = f"python -m caltech.train experiment={experiment.experiment}"
-    if study != experiment.study:
-        command += f" study={quoted(study)}"
+    if experiment.study not in studies:
+        command += f" study={quoted(studies[0])}"
     return Row(experiment.name, runs, experiment.params, experiment, command)
 
 

@@ -17,16 +17,17 @@ from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
 from caltech.flags import require_flags
-from caltech.report import pictures, render
+from caltech.report import conclusions, pictures, render
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import Table
+from caltech.report.sources.asked import Asked, listed
 from caltech.report.sources.directories import read_config
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unused import printable
 from caltech.report.trained import Run
 from caltech.runs.directory import RunDirectory
-from caltech.settings import CONF, require_allowed
+from caltech.settings import CONF
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -34,51 +35,57 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def report(cfg: DictConfig) -> str:
-    """Write a study's report into its folder and return what a terminal shows of it.
+def report(cfg: DictConfig, is_brief: bool = False) -> str:
+    """Write a study's report into its folder, and return its text, or what is most important of it.
 
     Raises:
         InputError: there is neither a run nor an experiment of this study, the store does not
             answer and there is nothing else, or the report cannot be written.
     """
-    require_allowed("study", cfg.study)
-    folder = Path(cfg.output) / cfg.study
-    published = experiments(cfg.order)
-    found = gather(cfg.tracking, folder, cfg.study, published)
-    tables = arrange(found.runs, published, cfg.study)
-    if not tables:
-        raise _nothing(cfg, folder, found)
-    contents, text = drawn_up(cfg, tables, found)
+    asked, published = Asked.of(cfg), experiments(cfg.order)
+    found = {}
+    for study in asked.studies:
+        folder = asked.output / study
+        found[study] = gather(cfg.tracking, folder, study, published)
+        is_published = any(each.study == study for each in published)
+        if not found[study].runs and (asked.is_joined or not is_published):
+            raise _nothing(cfg, study, folder, found[study])
+    everything = Found(asked.joined(found), [], [u for each in found.values() for u in each.unused])
+    tables = arrange(everything.runs, published, *asked.studies)
+    contents, text = drawn_up(cfg, asked, tables, everything)
     try:
-        write(folder, contents, found)
+        for study, of_study in found.items():
+            keep(asked.output / study / "kept", of_study.runs, of_study.kept)
+        write(asked.folder, contents)
     except OSError as error:
         raise InputError(
-            f"The report of {folder} cannot be written: {error.strerror} ({error.filename}). "
+            f"The report of {asked.folder} cannot be written: {error.strerror} ({error.filename}). "
             "Type output= with a folder that is yours, to which the study was copied."
         ) from error
-    return f"{text}\n{whence(tables)}".rstrip("\n")
+    shown = f"{conclusions.brief(asked.name, tables)}\n" if is_brief else text
+    return f"{shown}\n{whence(tables)}".rstrip("\n")
 
 
-def _nothing(cfg: DictConfig, folder: Path, found: Found) -> InputError:
+def _nothing(cfg: DictConfig, study: str, folder: Path, found: Found) -> InputError:
     store = cfg.tracking.get("uri", "a tracking store (tracking=none)")
     studies = ", ".join(sorted(path.name for path in Path(cfg.output).glob("*/")))
     wrong = " ".join(map(str, found.unused[:3]))
     return InputError(
-        f"study={cfg.study} has no run in {folder}, {folder / 'kept'} or {store}. "
+        f"study={study} has no run in {folder}, {folder / 'kept'} or {store}. "
         f"{wrong}{' ' * bool(wrong)}Studies in {cfg.output} are: {studies or 'none'}."
     )
 
 
 def drawn_up(
-    cfg: DictConfig, tables: Sequence[Table], found: Found
+    cfg: DictConfig, asked: Asked, tables: Sequence[Table], found: Found
 ) -> tuple[dict[str, bytes], str]:
     """The report's files by name, pictures too, and its text."""
     sheets = [render.Sheet(table, found.runs) for table in tables]
     drawn = {table.title: pictures.draw(table) for table in tables}
-    text, page = render.text_and_page(cfg.study, sheets, found.runs, drawn, found.unused)
+    text, page = render.text_and_page(asked.name, sheets, found.runs, drawn, found.unused)
     try:
-        data = reachable(cfg, Path(cfg.output) / cfg.study, tables)
-        gallery = render.gallery(cfg.study, tables, data)
+        folders = [asked.output / study for study in asked.studies]
+        gallery = render.gallery(asked.name, tables, reachable(cfg, folders, tables))
     except (CaltechError, OSError) as error:  # of the images and their cache, which are extra
         log.warning("There is no gallery: %s", error)
         gallery = None
@@ -90,9 +97,8 @@ def drawn_up(
     return contents, text
 
 
-def write(folder: Path, contents: Mapping[str, bytes], found: Found) -> None:
-    """Into the study's folder: what is kept of its runs, and the report's files."""
-    keep(folder / "kept", found.runs, found.kept)
+def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """The report's files, and no pictures of an earlier one."""
     for old in folder.glob("pictures/[0-9]*-*.png"):
         old.unlink()
     for name, content in contents.items():
@@ -114,7 +120,9 @@ def whence(tables: Sequence[Table]) -> str:
     return "\n".join(f"From {printable(s)}: {'; '.join(rows)}." for s, rows in places.items())
 
 
-def reachable(cfg: DictConfig, folder: Path, tables: Sequence[Table]) -> dict[str, "Dataset"]:
+def reachable(
+    cfg: DictConfig, folders: Sequence[Path], tables: Sequence[Table]
+) -> dict[str, "Dataset"]:
     """By digest, the data of the tables' best rows that are on this machine.
 
     As the runs' own directories say, or else conf/report.yaml. Nothing is downloaded, and no image
@@ -123,7 +131,7 @@ def reachable(cfg: DictConfig, folder: Path, tables: Sequence[Table]) -> dict[st
     plugins.load(())  # those of the environment
     datasets: dict[str, Dataset] = {}
     for run in (table.best.first for table in tables if table.finished):
-        for option in _data_options(cfg, folder, run):
+        for option in _data_options(cfg, folders, run):
             if run.data["sha256"] not in datasets:
                 sparing = {"download": False, "cache_pixels": False}
                 given = {name: value for name, value in sparing.items() if name in option}
@@ -133,10 +141,10 @@ def reachable(cfg: DictConfig, folder: Path, tables: Sequence[Table]) -> dict[st
     return datasets
 
 
-def _data_options(cfg: DictConfig, folder: Path, run: Run) -> Iterator[DictConfig]:
+def _data_options(cfg: DictConfig, folders: Sequence[Path], run: Run) -> Iterator[DictConfig]:
     """Where a run's data may be."""
-    path = RunDirectory(folder / run.key).config
-    if path.is_file():
+    configs = (RunDirectory(folder / run.key).config for folder in folders)
+    for path in (path for path in configs if path.is_file()):
         option = OmegaConf.create(read_config(path).get("data") or {})
         if run.data["name"] in (option.get("_target_", "").rpartition(".")[2], option.get("name")):
             yield option
@@ -149,10 +157,10 @@ def compose_and_report(cfg: DictConfig) -> None:
     """What Hydra calls."""
     errors.composed()
     with errors.told_once(is_single=True):
-        text = report(cfg)
+        text = report(cfg, is_brief=sys.stdout.isatty())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # all is written: `| head` may have read enough
     print(text)
-    folder = Path(cfg.output) / cfg.study
+    folder = Asked.of(cfg).folder
     for name in ("table.md", "table.csv", "report.html", "gallery.html", "pictures", "kept"):
         if (folder / name).exists():
             print(folder / name)
@@ -162,5 +170,6 @@ def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
     with errors.shown_as_messages():
         register()
+        sys.argv[1:] = map(listed, sys.argv[1:])
         require_flags(sys.argv[1:])
         compose_and_report()

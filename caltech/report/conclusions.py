@@ -1,13 +1,16 @@
 """What a table says, in sentences: what a reader wants to know before any number."""
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 
 from caltech.report.rows import Row, Table
+from caltech.report.sources.unused import printable
 from caltech.report.tables import Cell
 
 LEVEL = 0.05  # of the paired tests, after Holm's adjustment
 MOST_NAMES = 6  # in a sentence
+WIDTH, MOST_ROWS = 80, 12  # on a terminal
 VERDICTS = {
     "agrees": "Agrees with the published test accuracy",
     "better": "Better than the published",
@@ -32,6 +35,30 @@ def of(table: Table) -> list[str]:
         if not row.finished:
             open_rows[row.status.partition(" ")[0] if row.runs else "not run"].append(row.name)
     return told + [f"{what.capitalize()}: {_named(names)}." for what, names in open_rows.items()]
+
+
+def brief(study: str, tables: Sequence[Table]) -> str:
+    """For a terminal: of each table its sentences, and the best rows' accuracies; all is in files.
+
+    Accuracies are of the best epoch in validation.
+    """
+    lines = [printable(f"Study {study}")]
+    for table in tables:
+        lines += ["", printable(table.title)]
+        for sentence in of(table):
+            lines += textwrap.wrap(printable(sentence), WIDTH, initial_indent="- ",
+                subsequent_indent="  ", break_on_hyphens=False)  # fmt: skip
+        rows = sorted(table.finished, key=lambda row: -row.score)
+        if rows:
+            lines.append(f"  {'validation':>15}  {'test':>15}  row")
+        for row in rows[:MOST_ROWS]:
+            numbers = (_percent(row, f"{part}/best_accuracy") for part in ("val", "test"))
+            first = "  " + "".join(f"{number:>15}  " for number in numbers)
+            own = textwrap.wrap(printable(row.name), WIDTH - len(first)) or [""]
+            lines.append(first + ("\n" + " " * len(first)).join(own))
+        if rest := len(rows) - MOST_ROWS:
+            lines += [f"  and {rest} more rows"] * (rest > 0)
+    return "\n".join(lines)
 
 
 def _best(table: Table) -> list[str]:
@@ -79,6 +106,8 @@ def _verdicts(table: Table) -> list[str]:
 
 
 def _percent(row: Row, metric: str) -> str:
+    if row.mean(metric) is None:
+        return ""
     deviation = row.deviation(metric)
     spread = "" if deviation is None else f" ± {100 * deviation:.2f}"
     return f"{100 * row.mean(metric):.2f}{spread}\N{NO-BREAK SPACE}%"

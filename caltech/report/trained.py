@@ -59,6 +59,7 @@ class Run:
     experiment: str | None
     predictions: Predictions | None = field(default=None, repr=False, compare=False)
     source: str = field(default="", repr=False, compare=False)  # in words, where it was read
+    place: str = field(default="", repr=False, compare=False)  # of its study, seen from the page
 
     @property
     def seed(self) -> int:

@@ -18,6 +18,7 @@ from caltech.files import sealed_json, write_json, write_sealed_json
 from caltech.keys import decisive, point_key
 from caltech.metrics import EPOCH_METRICS
 from caltech.report import arrange, command, pictures, render, rows
+from caltech.report.sources.asked import Asked
 from caltech.report.trained import Predictions, Run, flat
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory
@@ -126,12 +127,12 @@ def make(compared, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "experiments", lambda order: compared)
     monkeypatch.setattr(pictures, "draw", lambda table: [])  # takes seconds
 
-    def made(study: str, *overrides: str) -> tuple[Path, str]:
+    def made(study: str | list[str], *overrides: str) -> tuple[Path, str]:
         own = [f"output={tmp_path}", f"cache={tmp_path}", f"data.caltech101.root={tmp_path}"]
         with initialize_config_dir(config_dir=str(CONF)):
             cfg = compose("report", [*own, *overrides])
         cfg.study = study
-        return tmp_path / study, command.report(cfg)
+        return Asked.of(cfg).folder, command.report(cfg)
 
     return made
 

@@ -15,13 +15,12 @@ import pytest
 
 from caltech.errors import CaltechError, InputError
 from caltech.report import command
-from caltech.report.sources import options
+from caltech.report.sources import asked, options
 from caltech.report.sources.directories import found
 from caltech.report.sources.kept import keep, kept
-from caltech.report.sources.study import Found
 from caltech.train import train
 from tests.conftest import REPOSITORY
-from tests.report.conftest import accuracies, described, made_up, trained
+from tests.report.conftest import accuracies, described, made_up, table, trained
 
 TINY = ("model=timm", "model.name=test_resnet", "model.weights=null", "data.resize=40")
 
@@ -67,6 +66,40 @@ def test_a_study_that_is_not_there(make, tmp_path):
         make("nowhere", "tracking=none")
     with pytest.raises(InputError, match="names a directory"):
         make("..", "tracking=none")
+
+
+def test_two_studies_are_one_report_whose_rows_say_which_they_are_from(make, tmp_path):
+    first, both = trained(tmp_path / "one", "lr=1"), trained(tmp_path / "two", "lr=2")
+    trained(tmp_path / "one", "lr=2")
+    folder, text = make(["one", "two"], "tracking=none")
+    assert folder.name == "one+two" and text.startswith("# Study one+two\n")
+    told = {row["lr"]: row["from"] for row in table(text, "Runs")}
+    assert told == {"1e0": "one", "2e0": "one and two"}  # the same key is the same run
+    page = (folder / "report.html").read_text()
+    assert f'href="../one/kept/{first.name}.json"' in page
+    assert (tmp_path / "one" / "kept" / f"{both.name}.json").is_file()
+    with pytest.raises(InputError, match="study=three has no run"):
+        make(["one", "three"], "tracking=none")
+
+
+def test_sweeps_of_a_study_are_one_report_and_other_runs_are_not_in_it(make, tmp_path):
+    runs = [trained(tmp_path / "one", f"lr={n}") for n in (1, 2, 3)]
+    for name, run in zip(("20261125T10Z-a", "20261126T10Z-b"), runs, strict=False):
+        (tmp_path / "one" / "sweeps" / name).mkdir(parents=True)
+        (tmp_path / "one" / "sweeps" / name / f"{run.name}-0.json").touch()
+    folder, text = make("one", "tracking=none", "sweeps=[20261125,20261126]")
+    assert folder.name == "one+20261125T10Z-a+20261126T10Z-b"
+    assert [row["from"] for row in table(text, "Runs")] == folder.name.split("+")[1:]
+    with pytest.raises(InputError, match=r"sweeps=1999 is no sweep of one .*20261126T10Z-b\."):
+        make("one", "tracking=none", "sweeps=1999")
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [("study=a,b", "study=[a,b]"), ("study='a,b'", "study='a,b'"), ("order=a,b", "order=a,b")],
+)
+def test_a_list_of_studies_is_typed_with_commas(typed, taken):
+    assert asked.listed(typed) == taken
 
 
 @pytest.mark.slow
@@ -124,7 +157,7 @@ def test_what_another_user_may_not_read_is_named_and_not_write_is_an_error():
             runs, unused = found(folder, ())
             unused += kept(folder / "kept")[1]
             with pytest.raises((OSError, CaltechError)):
-                command.write(folder, {"table.md": b""}, Found(runs, [], []))
+                command.write(folder, {"table.md": b""})
         finally:
             os.seteuid(0)
         assert [run.params["lr"] for run in runs] == ["3.0"]

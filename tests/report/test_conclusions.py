@@ -38,3 +38,12 @@ def test_what_does_not_count_is_said():
 def test_a_long_list_of_names_is_cut():
     made = [rows.Row(str(number), (), {}) for number in range(9)]
     assert conclusions.of(table(*made))[-1] == "Not run: 0; 1; 2; 3; 4; 5; and 3 more."
+
+
+def test_on_a_terminal_it_is_a_page_of_80_columns_and_the_best_come_first():
+    made = [row(f"{'long ' * 20}{n}", 0.5 + n / 100, accuracy=0.9) for n in range(14)]
+    lines = conclusions.brief("mine", [table(*made)]).splitlines()
+    assert max(map(len, lines)) <= 80 and lines[0] == "Study mine"
+    told = [line for line in lines if line.lstrip()[:2].isdigit()]
+    assert told[0].split()[0] == "63.00" and len(told) == 12
+    assert lines[-1] == "  and 2 more rows"

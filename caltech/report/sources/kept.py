@@ -111,7 +111,7 @@ def _says(before: Run | None, run: Run) -> bool:
 
 def _json(run: Run, answers: str | None) -> str:
     told = asdict(replace(run, predictions=None))
-    del told["source"]
+    del told["source"], told["place"]
     digests = {ANSWERS: None if answers is None else _sha256(answers)}
     plain = {name: value for name, value in told.items() if name != "predictions"}
     digests[WHOLE] = _digest(plain, digests[ANSWERS])

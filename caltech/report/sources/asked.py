@@ -1,0 +1,128 @@
+"""What a report is of: a study, or several studies or sweeps side by side."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from caltech.errors import InputError
+from caltech.report.sources.study import Found, combine
+from caltech.report.trained import Run
+from caltech.settings import names_a_folder, require_allowed
+
+RECORD = re.compile(r"(.+)-\d+\.json")  # of a job, in its sweep's folder; the key comes first
+FROM = "from"  # the column that tells rows of several studies or sweeps apart
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Studies of one folder, and the sweeps that runs are taken from; without these, all runs."""
+
+    output: Path
+    studies: tuple[str, ...]
+    sweeps: Mapping[str, frozenset[str]]  # by its name, the keys of a sweep's jobs
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> "Asked":
+        """As typed.
+
+        Raises:
+            InputError: a study's name is none, or there is no such sweep.
+        """
+        output, studies = Path(cfg.output), _names(cfg.study)
+        for study in studies:
+            require_allowed("study", study)
+        if not studies:
+            raise InputError("study=[] names no study. Type study=course.")
+        asked = cls(output, studies, _sweeps(output, studies, _names(cfg.sweeps)))
+        if not names_a_folder(asked.name):
+            raise InputError(
+                f"{len(studies) + len(asked.sweeps)} studies and sweeps are too many for the name "
+                "of their report's folder. Type fewer in study= and sweeps=."
+            )
+        return asked
+
+    @property
+    def name(self) -> str:
+        """Of the report, and of its folder: a study's own, or all names joined by +."""
+        return "+".join([*self.studies, *self.sweeps])
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.name
+
+    @property
+    def is_joined(self) -> bool:
+        return len(self.studies) + len(self.sweeps) > 1
+
+    def joined(self, found: Mapping[str, Found]) -> list[Run]:
+        """One run a key, told where it is from: its study, or of named sweeps those that it is of.
+
+        Args:
+            found: by study. A run of two studies is one run, since its key says all of it.
+        """
+        if not self.is_joined:
+            return found[self.studies[0]].runs
+        own = [
+            replace(run, place=f"../{study}/")
+            for study, of_study in found.items()
+            for run in of_study.runs
+        ]
+        origins = self._origins(found)
+        runs = [
+            replace(run, params=run.params | {FROM: " and ".join(origins[run.point])})
+            for run in combine(own, [], [])
+            if run.point in origins
+        ]
+        if not any(FROM in run.params for run in runs):
+            raise InputError(f"{self.name} has no run. Type other names in study= or sweeps=.")
+        return runs
+
+    def _origins(self, found: Mapping[str, Found]) -> dict[str, list[str]]:
+        """By point, in the order that was typed: a row has all its seeds, which are one point."""
+        origins = defaultdict(list)
+        if not self.sweeps:
+            for study, of_study in found.items():
+                for point in dict.fromkeys(run.point for run in of_study.runs):
+                    origins[point].append(study)
+        runs = [run for of_study in found.values() for run in of_study.runs]
+        for sweep, keys in self.sweeps.items():
+            for point in dict.fromkeys(run.point for run in runs if run.key in keys):
+                origins[point].append(sweep)
+        return origins
+
+
+def listed(word: str) -> str:
+    """`study=one,two` as Hydra takes a list; quoted or bracketed it is left as it is."""
+    name, _, value = word.partition("=")
+    is_list = name in ("study", "sweeps") and "," in value and not set(value) & set("[]{}'\"\\")
+    return f"{name}=[{value}]" if is_list else word
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    values: Iterable[Any] = value if isinstance(value, list | tuple | ListConfig) else [value]
+    return tuple(dict.fromkeys(str(each) for each in values if each is not None))
+
+
+def _sweeps(
+    output: Path, studies: Sequence[str], names: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """The newest sweep of each name, of which the beginning is enough."""
+    folders = [path for study in studies for path in (output / study / "sweeps").glob("*/")]
+    folders.sort(key=lambda path: path.name)  # they begin with their time
+    found = {}
+    for name in names:
+        begun = [path for path in folders if path.name.startswith(name)]
+        if not begun:
+            known = ", ".join(path.name for path in folders[-5:]) or "none"
+            raise InputError(
+                f"sweeps={name} is no sweep of {' or '.join(studies)} in {output}. "
+                f"The newest there are: {known}."
+            )
+        records = (RECORD.fullmatch(path.name) for path in begun[-1].glob("*-*.json"))
+        found[begun[-1].name] = frozenset(record[1] for record in records if record)
+    return found
