@@ -23,6 +23,10 @@ class DivergedError(CaltechError):
     """Training left the finite numbers."""
 
 
+class OutOfMemoryError(CaltechError):
+    """A step does not fit into memory: names a micro_batch that was found to fit."""
+
+
 class DiskError(CaltechError):
     """Something cannot be written for lack of room: names the file and how much it needs."""
 

@@ -9,6 +9,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -42,6 +43,9 @@ ADDED = {
     "optimizer.backbone_lr": ("1", 1.0),
     "optimizer.layer_decay": ("1", 1.0),
     "optimizer.norm_decay": ("true", True),
+    "micro_batch": ("null", None),
+    "clip_norm": ("null", None),
+    "patience": ("null", None),
 }
 # Where files lie does not decide a result; what is in them is compared by digest (provenance.py).
 # The split, to which a data set refers, counts by itself.
@@ -109,6 +113,8 @@ def _normalised(typed: Mapping[str, Any]) -> dict[str, Any]:
         for within in LISTS_WITHIN.get(name, ()):
             if value.get(within) is not None:
                 values[name][within] = _content(value[within])
+    if (values.get("micro_batch") or 0) >= values.get("batch_size", math.inf):
+        values["micro_batch"] = None  # the whole batch
     return _without_added(values)
 
 

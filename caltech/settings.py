@@ -81,6 +81,12 @@ ROOT = {
     "step_size": RootKey(None, int, lambda v: v >= 1, "it is a number of epochs", "15"),
     "gamma": RootKey(None, float, lambda v: 0 < v < math.inf, "it must be positive", "0.1"),
     "batch_size": RootKey(True, int, lambda v: v >= 1, "a batch has images", "256"),
+    "micro_batch": RootKey(True, int | None, lambda v: v is None or v >= 1,
+        "it is how many images of a batch are computed at a time", "32"),
+    "clip_norm": RootKey(True, float | None, lambda v: v is None or 0 < v < math.inf,
+        "it is the norm that all gradients together have at most, positive and finite", "1.0"),
+    "patience": RootKey(True, int | None, lambda v: v is None or v >= 1,
+        "it is how many epochs may pass without a higher validation accuracy", "5"),
     "seed": RootKey(True, int, lambda v: 0 <= v < 2**32, "it must be from 0 to 4294967295", "0"),
     "start": RootKey(True, str | None,
         lambda v: v is None or re.fullmatch("[0-9a-f]{10}", v) is not None,
@@ -93,6 +99,7 @@ ROOT = {
     "compile": RootKey(False, bool),
     "features": RootKey(False, str, *_one_of("auto", "off")),
     "rerun": RootKey(False, bool),
+    "keep_checkpoint": RootKey(False, bool),
     "dry_run": RootKey(False, bool),
     "seeds": RootKey(False, int | None, lambda v: v is None or v >= 1,
         "it is how many seeds", "5"),
@@ -113,6 +120,7 @@ ROOT = {
 KINDS = {
     int: "a whole number", float: "a number", bool: "true or false", str: "a text",
     int | None: "a whole number or null", str | None: "a text or null",
+    float | None: "a number or null",
     dict[str, Any] | None: "of the form {name:value}, or null", list[str]: "a list, [one,two]",
 }  # fmt: skip
 Settings = dataclasses.make_dataclass(

@@ -21,12 +21,11 @@ from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import require_flags
-from caltech.models.classifier import Classifier, require_batch_of_one, require_fit
-from caltech.models.freeze import frozen_digest, frozen_names, split_frozen
-from caltech.runs import checkpoint, ending, provenance
+from caltech.models.classifier import Classifier, require_fit, require_no_single
+from caltech.models.freeze import frozen_digest, split_frozen
+from caltech.runs import checkpoint, ending, extension, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
-from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
 from caltech.settings import CONF, require_whole, validate
 from caltech.sweeps import jobs, lists, search, seeds, sweepers
@@ -37,9 +36,10 @@ from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, optimizers, signals
 from caltech.training.device import be_deterministic, choose_device
-from caltech.training.epoch import Batches, Learner, evaluate, learner_of
+from caltech.training.epoch import Batches, Learner
 from caltech.training.features import Images
-from caltech.training.fit import NOBODY, Observer, fit
+from caltech.training.fit import NOBODY, Observer, fit, learner_of, rates_differ, test_once
+from caltech.training.loss import require_parts
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,7 @@ def train(
         goes_on = result is None or (result.status == PRUNED and not observer.prunes)
         if goes_on:
             checkpoint.require_own(directory.checkpoint, cfg.key)  # before anybody is told
+            extension.begin(cfg, directory, made_from, partial(rates_differ, cfg, learner))
         provenance.record(directory, cfg, made_from, goes_on)
         told = description.describe(cfg, choices or {}, overrides, folder, made_from)
         description.record(told, goes_on)
@@ -102,9 +103,11 @@ def train(
                 else:
                     inputs = Images(data, augment, device)
                 labels = data.labels.to(device)
-                batches = Batches(inputs=inputs, labels=labels, size=cfg.batch_size)
+                batches = Batches(
+                    inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch
+                )
                 result = compute(cfg, learner, batches, data, model, directory, [watch, observer])
-                result.write(directory)
+                result.write(directory, cfg.keep_checkpoint)
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
@@ -131,8 +134,7 @@ def prepared(
     if cfg.start is not None:
         begin_from(cfg.start, Path(cfg.output), model, data)
     build(cfg.freeze, model, size=data.crop)
-    if 1 in (cfg.batch_size, len(data.train) % cfg.batch_size):
-        require_batch_of_one(model, data.crop, cfg.batch_size)
+    require_no_single(model, data.crop, len(data.train), cfg.batch_size, cfg.micro_batch)
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
     is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
@@ -142,6 +144,8 @@ def prepared(
     )
     learner = learner_of(cfg, network, trainable, depths, device)
     plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
+    if cfg.micro_batch is not None:
+        require_parts(learner.loss, cfg.loss._target_, len(data.classes))
     return data, augment, model, frozen if is_cached else None, learner
 
 
@@ -153,7 +157,8 @@ def unseen(cfg: DictConfig) -> str | None:
     try:
         with fetching.forbidden():
             plugins.load(cfg.plugins)
-            prepared(cfg, choose_device(cfg.device, cfg.gpu_share, cfg.workers))
+            *_, learner = prepared(cfg, choose_device(cfg.device, cfg.gpu_share, cfg.workers))
+            extension.found(cfg, partial(rates_differ, cfg, learner))
     except fetching.NotHereError as error:
         return str(error)
     return None
@@ -174,40 +179,13 @@ def compute(
     if frozen_digest(model) != frozen_before:
         raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
     tested = None
-    if len(progress.history) == cfg.num_epochs:
+    if progress.is_over(cfg.num_epochs, cfg.patience):
         tested = test_once(learner, batches, data, model, progress, directory)
     write_json(directory.data, data.describe())
     write_json(directory.timing, {"seconds": progress.seconds})
     write_sealed_json(directory.history, progress.told | {"ended": int(1000 * time.time())})
-    return Result.of(cfg.key, progress, tested, data.majority_accuracy)
-
-
-def test_once(
-    learner: Learner,
-    batches: Batches,
-    data: Dataset,
-    model: Classifier,
-    progress: Progress,
-    directory: RunDirectory,
-) -> dict[str, dict[str, float]]:
-    """Test once with the last and once with the best epoch's weights, and keep both models.
-
-    The study does not say which of the two it used; its tables are compared with the last.
-    """
-    with learner.average.applied():
-        states = {"last": checkpoint.copy_of(learner.trainable), "best": progress.best_state}
-    epochs = {"last": len(progress.history), "best": progress.best_epoch}
-    measured, tested, frozen = {}, None, frozen_names(model)
-    for name, state in states.items():
-        if epochs[name] != tested:  # the best epoch may be the last
-            learner.trainable.load_state_dict(state)
-            evaluation = evaluate(learner, batches, data.test, f"test ({name})")
-            tested = epochs[name]
-        directory.require_held()
-        checkpoint.save_weights(directory.weights(name), model, frozen)
-        evaluation.save(directory.predictions(name), data.test)
-        measured[name] = evaluation.measures("test")
-    return measured
+    stopped = progress.stopped(cfg.num_epochs, cfg.patience) if tested else None
+    return Result.of(cfg.key, progress, tested, data.majority_accuracy, stopped)
 
 
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=hydra_targets())

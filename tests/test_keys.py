@@ -50,7 +50,8 @@ def test_golden_keys_are_of_every_experiment():
     "overrides",
     ["lr=0.2", "seed=1", "freeze=none", "augment=flip", "data.crop=60", "schedule=cosine",
      "loss.label_smoothing=0.1", "average=ema", "model=timm model.name=resnet18", "step_size=3",
-     "start=a01cfb9040", "data.train_files=a data.test_files=b", "+optimizer.nesterov=true"],
+     "start=a01cfb9040", "micro_batch=32", "clip_norm=1", "patience=5",
+     "data.train_files=a data.test_files=b", "+optimizer.nesterov=true"],
 )  # fmt: skip
 def test_what_decides_the_result_changes_the_key(default, overrides):
     assert key(*overrides.split()) != default.key
@@ -60,7 +61,8 @@ def test_what_decides_the_result_changes_the_key(default, overrides):
     "override",
     ["study=other", "features=off", "data.root=/elsewhere", "data.download=false", "rerun=true",
      "pruner=median", "device=cpu", "cache=/a", "output=/b", "seeds=3", "checkpoint_minutes=1",
-     "tracking=none", "dry_run=true", "storage=sqlite:///a.db"],
+     "tracking=none", "dry_run=true", "keep_checkpoint=true", "micro_batch=256", "micro_batch=999",
+     "storage=sqlite:///a.db"],
 )  # fmt: skip
 def test_what_does_not_decide_it_does_not(default, override):
     assert key(override) == default.key
@@ -85,6 +87,7 @@ def test_values_that_nothing_uses_do_not_count():
         "optimizer=adam momentum=0 | optimizer=adam optimizer.betas=[0,0.999]",
         "schedule=cosine schedule.warmup_epochs=2 | schedule=cosine schedule.warmup_epochs=2.0",
         "+optimizer.dampening=0 | +optimizer.dampening=0.0",
+        "clip_norm=1 | clip_norm=1.0",
     ],
 )
 def test_equal_numbers_are_one_key(one_and_another):

@@ -28,7 +28,8 @@ def test_every_example_of_the_table_is_allowed(configure):
         "weight_decay=-1", "weight_decay=inf", "num_epochs=0", "step_size=0", "gamma=0",
         "gamma=nan", "batch_size=0", "seed=-1", "seed=4294967296", "seeds=0", "device=gpu",
         "features=on", "study=a/b", "study=..", "start=best", "checkpoint_minutes=0",
-        "checkpoint_minutes=nan",
+        "checkpoint_minutes=nan", "micro_batch=0", "clip_norm=0", "clip_norm=-1", "clip_norm=nan",
+        "clip_norm=inf", "patience=0",
     ],
 )  # fmt: skip
 def test_values_out_of_range(configure, override):

@@ -81,14 +81,32 @@ def require_fit(model: Classifier, size: int, num_classes: int) -> None:
         )
 
 
-def require_batch_of_one(model: Classifier, size: int, batch_size: int) -> None:
-    """Raise InputError if the model cannot be trained on a single image, as BatchNorm may not."""
+def require_no_single(
+    model: Classifier, size: int, images: int, batch_size: int, micro_batch: int | None
+) -> None:
+    """Raise InputError if one image is computed alone and the model cannot be trained on one.
+
+    BatchNorm may not. `images` is how many there are in training.
+    """
+    if 1 not in _at_a_time(images, batch_size, micro_batch):
+        return
     one = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             copy.deepcopy(model).cpu().train()(one)
     except ValueError as error:
+        typed = {"batch_size": batch_size, "micro_batch": micro_batch}
+        name = "batch_size" if 1 in _at_a_time(images, batch_size, None) else "micro_batch"
+        larger = (typed | {name: typed[name] + more} for more in range(1, images + 1))
+        right = (each[name] for each in larger if 1 not in _at_a_time(images, **each))
         raise InputError(
-            f"batch_size={batch_size} gives the model a batch of one image, and it cannot be "
-            f"trained on one: {error}. Type batch_size={batch_size + 1}."
+            f"{name}={typed[name]} gives the model a batch of one image, and it cannot be "
+            f"trained on one: {error}. Type {name}={next(right, typed[name] + 1)}."
         ) from error
+
+
+def _at_a_time(images: int, batch_size: int, micro_batch: int | None) -> set[int]:
+    """How many images an epoch computes at a time: whole batches or their parts, and rests."""
+    part = micro_batch or batch_size
+    batches = {min(batch_size, images), images % batch_size}
+    return {n for batch in batches for n in (min(part, batch), batch % part)} - {0}

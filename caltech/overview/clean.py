@@ -22,7 +22,7 @@ from caltech.runs.directory import WEIGHTS, RunDirectory
 
 DAYS = 30
 KINDS = {
-    "checkpoints": "of finished runs, which need none",
+    "checkpoints": "of finished runs; more num_epochs go on there",
     "reruns": "weights that rerun=true set aside",
     "leftovers": "temporary files of killed processes",
     "caches": f"not read for {DAYS} days; made again if needed",

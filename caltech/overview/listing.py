@@ -22,6 +22,7 @@ class Listed:
     study: str
     key: str
     status: str  # finished, pruned, running, interrupted, failed or damaged
+    stopped: str  # after which epoch and why, if that was before the last
     words: tuple[str, ...]  # that decide it, as typed
     validation: float | None
     test: float | None
@@ -61,11 +62,12 @@ def size_of(count: float) -> str:
 
 
 def _read(directory: RunDirectory) -> Listed:
-    status, best, epochs = INTERRUPTED, {}, 0
+    status, stopped, best, epochs = INTERRUPTED, "", {}, 0
     try:
         if directory.result.is_file():
             result = read_sealed_json(directory.result, {"status": str, "best": dict, "last": dict})
             status, best, epochs = result["status"], result["best"], result["last"]["epoch"]
+            stopped = str(result.get("stopped") or "")
         else:
             status = RUNNING if directory.is_held() else _ended(directory)
             history = _history(directory)
@@ -79,6 +81,7 @@ def _read(directory: RunDirectory) -> Listed:
         study=directory.path.parent.name,
         key=directory.path.name,
         status=status,
+        stopped=stopped,
         words=words,
         validation=best.get("val/accuracy"),
         test=best.get("test/accuracy"),

@@ -54,7 +54,8 @@ def table(study: str, runs: Sequence[Listed]) -> str:
         numbers = "".join(f"{_share(value):>7}  " for value in (run.validation, run.test))
         first = f"{_plain(run.key)[:10]:10}  {_plain(run.status)[:11]:11}  {numbers}"
         first += f"{size_of(run.bytes):>8}  "
-        own = textwrap.wrap(_plain(" ".join(words[run.directory])), WIDTH - len(first))
+        told = [*words[run.directory], *([f"(stopped {run.stopped})"] if run.stopped else [])]
+        own = textwrap.wrap(_plain(" ".join(told)), WIDTH - len(first))
         lines.append((first + ("\n" + " " * len(first)).join(own)).rstrip())
     return "\n".join(lines)
 

@@ -95,8 +95,21 @@ class Run:
         if self.status in (PRUNED, INTERRUPTED):
             return f"{self.status} after epoch {self.epochs}"
         if self.status == RUNNING:
-            return f"running, epoch {self.epochs} of {self.params['num_epochs']}"
+            return f"running, epoch {self.epochs} of {self.asked}"
         return self.status
+
+    @property
+    def stopped(self) -> str:
+        """After which epoch and by what it was finished before its last; empty if it was not."""
+        patience = self.config.get("patience")
+        if self.status != FINISHED or patience is None or self.epochs == self.asked:
+            return ""
+        return f"after epoch {self.epochs} of {self.asked} (patience={patience})"
+
+    @property
+    def asked(self) -> int:
+        """How many epochs it was to have."""
+        return int(self.params["num_epochs"])
 
     @property
     def version(self) -> str:

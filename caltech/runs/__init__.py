@@ -9,6 +9,7 @@ result      what it came to
 ending      the last lines of a command: where its run is, and what to type next
 manifest    which files belong to the result
 find        a finished run by its key, its directory, or the best in validation; a start from one
+extension   a run of more epochs goes on from one of fewer
 
 It may import data and models, and what stands below them. A run is a function of its config
 (keys.py), so:
@@ -26,7 +27,10 @@ It may import data and models, and what stands below them. A run is a function o
   another run is refused before any work.
 - The versions of all that decides bits are recorded; others are warned of.
 - A run keeps its last two checkpoints until it is finished: two at rest, never three while one is
-  written. A finished one has none.
+  written. A finished one has none, or its last with `keep_checkpoint=true`.
+- `num_epochs=40` after a finished run of 30 goes on from its checkpoint, bitwise as 40 at once, if
+  the schedule gives the same rates (both are walked) and nothing else depends on num_epochs, or
+  begins at its start and says why. The run of 30 stays as it is.
 - What training did not change is kept once: frozen.safetensors in each run's directory, one place
   on the disk for all runs of a study (hard links), so that a directory that is moved or copied
   alone is whole. last and best hold what was trained and note its checksum. Files of earlier code

@@ -41,7 +41,24 @@ def save(path: Path, key: str, parts: Mapping[str, Stateful], progress: Mapping[
         DiskError: there is no room for it; the checkpoint before is still there.
     """
     states = {name: part.state_dict() for name, part in parts.items()}
-    saved = {"key": key, "states": states, "progress": progress}
+    _write(path, {"key": key, "states": states, "progress": progress})
+
+
+def adopt(other: Path, its_key: str, path: Path, key: str) -> dict[str, Any]:
+    """Write the checkpoint of another run as one of this run; its progress, as load gives it.
+
+    Raises:
+        DamagedError: it is not what was written there.
+        InputError: it is of a third run.
+        DiskError: as save.
+    """
+    saved = _read(other)
+    _require_key(other, saved, its_key)
+    _write(path, saved | {"key": key})
+    return saved["progress"]
+
+
+def _write(path: Path, saved: Mapping[str, Any]) -> None:
     with replacing(path, sum(t.nbytes for t in _tensors(saved))) as partial:
         if path.is_file():
             previous_of(path).unlink(missing_ok=True)

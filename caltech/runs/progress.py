@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
+
+# Steps whose numbers may be unread. A CPU has them at once, and no diverged one is gone on from.
+UNREAD, UNREAD_ELSEWHERE = {"cpu": 0}, 50
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,43 @@ class Totals:
         )
 
 
+class Tally:
+    """The totals of an epoch that goes on; its steps' numbers stay on the device until asked for.
+
+    A GPU is told what to do faster than it does it, and whoever reads a number waits until it has
+    done everything. They are added in Python, so they are the same bits however seldom read.
+
+    Args:
+        totals: of the steps that were made before.
+        error: what to raise when the loss of a step is not finite, with the totals up to it.
+    """
+
+    def __init__(self, totals: Totals, error: Callable[[Totals], Exception]) -> None:
+        self.known = totals  # without the steps that are unread
+        self.steps, self.images = totals.steps, totals.images  # with them
+        self._error = error
+        self._unread: list[tuple[Tensor, Tensor, int]] = []
+
+    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        """One more step: its mean loss and its hits, both () on the device; raises as totals."""
+        self.steps, self.images = self.steps + 1, self.images + images
+        self._unread.append((loss.detach(), correct, images))
+        if len(self._unread) > UNREAD.get(loss.device.type, UNREAD_ELSEWHERE):
+            self.totals()
+
+    def totals(self) -> Totals:
+        """Of all steps so far; raises the error given for the first that is not finite."""
+        unread, self._unread = self._unread, []
+        if unread:
+            losses, hits, images = zip(*unread, strict=True)
+            numbers = torch.stack([*losses, *hits]).tolist()
+            for step in zip(numbers, map(int, numbers[len(losses) :]), images, strict=False):
+                self.known = self.known.plus(*step)
+                if not math.isfinite(self.known.last_loss):
+                    raise self._error(self.known)
+        return self.known
+
+
 @dataclass(frozen=True)
 class Inside:
     """A place inside an epoch: its totals, and the states of torch's random generators."""
@@ -40,7 +81,7 @@ class Inside:
 
 @dataclass
 class Progress:
-    """Of one run. A pruned run's history is shorter than the epochs that were asked for."""
+    """Of one run. Pruned, or stopped by patience, it has fewer epochs than were asked for."""
 
     # Metrics of each whole epoch, and when it "ended" in ms since 1970, which is no result.
     history: list[dict[str, float]] = field(default_factory=list)
@@ -58,6 +99,24 @@ class Progress:
             totals = Totals(**progress.inside["totals"])
             progress.inside = Inside(totals, progress.inside["generators"])
         return progress
+
+    def stopped(self, num_epochs: int, patience: int | None) -> str | None:
+        """When and why it ends before its last epoch; None if it does not.
+
+        Args:
+            patience: epochs without a higher validation accuracy after which it ends.
+        """
+        epoch = len(self.history)
+        if patience is None or epoch >= num_epochs or epoch - self.best_epoch < patience:
+            return None
+        return (
+            f"after epoch {epoch} of {num_epochs}: no higher validation accuracy than that of "
+            f"epoch {self.best_epoch} (patience={patience})"
+        )
+
+    def is_over(self, num_epochs: int, patience: int | None) -> bool:
+        """Whether nothing is left to train."""
+        return len(self.history) >= num_epochs or self.stopped(num_epochs, patience) is not None
 
     @property
     def told(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Result:
     last: Mapping[str, float]
     best: Mapping[str, float]
     majority_accuracy: float | None = None  # test accuracy of always the most frequent class
+    stopped: str | None = None  # after which epoch and why, if it was finished before its last
 
     @classmethod
     def of(
@@ -35,6 +36,7 @@ class Result:
         progress: Progress,
         tested: Mapping[str, Mapping[str, float]] | None,
         majority_accuracy: float | None = None,
+        stopped: str | None = None,
     ) -> "Result":
         """Of a run's epochs and, unless it was pruned, the test of their weights by name."""
         epochs = {"last": len(progress.history), "best": progress.best_epoch}
@@ -44,7 +46,8 @@ class Result:
             for timed in TIMED & set(measured[name]):  # all else is equal when a run is repeated
                 del measured[name][timed]
         status = PRUNED if tested is None else FINISHED
-        return cls(key, status, **measured, majority_accuracy=majority_accuracy if tested else None)
+        majority = majority_accuracy if tested else None
+        return cls(key, status, **measured, majority_accuracy=majority, stopped=stopped)
 
     @classmethod
     def read(cls, directory: RunDirectory, pruned_too: bool) -> "Result | None":
@@ -66,8 +69,11 @@ class Result:
             return None
         return None if result.status == PRUNED and not pruned_too else result
 
-    def write(self, directory: RunDirectory) -> None:
+    def write(self, directory: RunDirectory, keeps_checkpoint: bool = False) -> None:
         """The run has ended: it needs no checkpoint any more. A pruned one may go on from its last.
+
+        Args:
+            keeps_checkpoint: the last one stays, for a run of more epochs to go on from.
 
         Raises:
             HeldError: another process goes on with the run; nothing is written.
@@ -76,10 +82,12 @@ class Result:
         told = {"key": self.key, "status": self.status, "last": self.last, "best": self.best}
         if self.majority_accuracy is not None:
             told[MAJORITY] = self.majority_accuracy
+        if self.stopped is not None:
+            told["stopped"] = self.stopped
         content = sealed_json(told)
         manifest.write(directory, self.key, content)
         write_bytes(directory.result, content)
-        for path in directory.checkpoints[self.status == PRUNED :]:
+        for path in directory.checkpoints[keeps_checkpoint or self.status == PRUNED :]:
             path.unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
@@ -92,6 +100,7 @@ class Result:
             is_whole = is_whole and all(_is_number(metrics.get(n)) for n in (*measured, *tested))
         if self.status == FINISHED:
             is_whole = is_whole and _is_number(self.majority_accuracy)
+        is_whole = is_whole and isinstance(self.stopped, str | None)
         if not is_whole:
             raise TypeError("it has not what the result of a run has.")
 
@@ -106,6 +115,8 @@ class Result:
             told = self.last["epoch"], self.objective
             log.info("pruned after epoch %d: best validation accuracy %.4f", *told)
             return
+        if self.stopped is not None:
+            log.info("stopped %s", self.stopped)
         for name, measured in (("last", self.last), ("best", self.best)):
             log.info(
                 "%s (epoch %d): validation accuracy %.4f, test accuracy %.4f", name,

@@ -192,7 +192,10 @@ def _go_on(store: Store, told: Told) -> None:
 
 def _finish(store: Store, directory: RunDirectory, contents: Contents, told: Told) -> None:
     _log(store, told, [contents.last_point])
-    store.tag(told.run_id, {"status": contents.result.status})  # MLflow knows no pruned ones
+    tags = {"status": contents.result.status}  # MLflow knows no pruned ones
+    if contents.result.stopped:
+        tags["stopped"] = contents.result.stopped
+    store.tag(told.run_id, tags)
     with _patience():
         for path in directory.artifacts():
             store.keep(told.run_id, path)

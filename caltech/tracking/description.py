@@ -33,6 +33,9 @@ PLACES = {
     "schedule.step_size": "step_size",
     "schedule.gamma": "gamma",
     "batch_size": "batch_size",
+    "micro_batch": "micro_batch",
+    "clip_norm": "clip_norm",
+    "patience": "patience",
     "seed": "seed",
 }
 
@@ -215,7 +218,8 @@ def _name(cfg: DictConfig, params: Mapping, groups: Mapping, overrides: Sequence
     lr = params.get("lr")
     said = [] if lr is None else [f"lr={lr:g}" if isinstance(lr, float) else f"lr={lr}"]
     unsaid = {"lr", "optimizer.lr", "model", "freeze"}
-    unsaid |= {name for name in PLACES.values() if params.get(name) != cfg[name]}  # without effect
+    # What has no effect.
+    unsaid |= {name for name in PLACES.values() if params.get(name) != cfg.get(name)}
     indifferent = {name for name, key in ROOT.items() if key.decides is False}
     for override in overrides:
         key = override.lstrip("+").split("=")[0]

@@ -20,6 +20,11 @@ how a training goes on is an Observer (fit.py), and may end it.
   `features=off` computes it in every epoch; the results are the same up to rounding.
 - A step waits for no GPU: its sums stay there and are read every 50 steps, before a checkpoint and
   at the end of an epoch; an evaluation is read once. A divergence still names its own step.
+- `micro_batch` computes a batch in parts and sums their gradients. The batch is drawn as a whole;
+  each part's loss has its weight in it. The step is that of the whole batch up to rounding, if no
+  layer sees the batch (BatchNorm) or draws (dropout). A step that does not fit into memory is one
+  error, with a micro_batch that was tried.
+- `patience` ends a run whose validation accuracy no longer rises. It is finished, and tested.
 - precision=fp32 is IEEE on every device; TF32 is precision=tf32. A GPU gives the same bits each
   time with deterministic=true, a CPU always. compile=true gives the same up to rounding.
 - A run whose frozen parameters or buffers changed by a bit is an error.

@@ -2,26 +2,31 @@
 
 import ctypes
 import functools
+import gc
 import getpass
 import logging
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from caltech.errors import InputError
+from caltech.errors import InputError, OutOfMemoryError
 
 log = logging.getLogger(__name__)
 
+Found = TypeVar("Found")
+# How torch says it on a CPU (on Linux, on Windows), on CUDA, by cuBLAS.
+OUT_OF_MEMORY = "allocate memory|not enough memory|out of memory|OutOfMemory|alloc_failed"
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -101,6 +106,47 @@ def explaining_determinism() -> Iterator[None]:
             f"deterministic=true is not possible with this model on a GPU: {str(error).split()[0]} "
             "has no deterministic form. Type deterministic=false, or device=cpu."
         ) from error
+
+
+def within_memory(call: Callable[[int], Found], images: int, what: str) -> Found:
+    """What `call` gives for so many images at a time, if there is memory for it.
+
+    Raises:
+        OutOfMemoryError: there is none; names the largest half, quarter, ... for which there is,
+            found by calling it for these.
+    """
+    try:
+        return call(images)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+    # Not before here: an error holds on to all that was there when it was raised.
+    fitting = images // 2
+    while fitting and not _fits(call, fitting):
+        fitting //= 2
+    advice = (
+        f"{fitting} fit, as was tried. Type micro_batch={fitting}: the batch_size stays, and the "
+        "gradients of its parts are summed."
+        if fitting
+        else "One does not fit, either. Type a smaller model=, or freeze= with more of it frozen."
+    )
+    raise OutOfMemoryError(f"{what}: {images} images at a time do not fit into memory. {advice}")
+
+
+def _fits(call: Callable[[int], Any], images: int) -> bool:
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing, where CUDA is not used
+    try:
+        call(images)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) or _is_of_memory(error):
+            return False  # BatchNorm cannot be trained on a single image
+        raise
+    return True
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or bool(re.search(OUT_OF_MEMORY, str(error), re.I))
 
 
 def fused(optimizer: Optimizer, arguments: Any, device: torch.device) -> bool:

@@ -2,36 +2,32 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from caltech.config import build
 from caltech.data.augment import sent
 from caltech.errors import DivergedError
 from caltech.files import replacing
 from caltech.models.classifier import Classifier
-from caltech.runs.progress import Totals
+from caltech.runs.progress import Tally, Totals
 from caltech.training.average import Last
-from caltech.training.device import compiled, explaining_determinism, received, step_as_built
+from caltech.training.device import explaining_determinism, received, within_memory
 from caltech.training.features import Inputs
-from caltech.training.optimizers import optimizer_of
+from caltech.training.loss import weight_of
 from caltech.training.precision import Precision
-from caltech.training.schedule import require_steps
 
 FROM_ITS_START = Totals()
-# Steps whose numbers may be unread. A CPU has them at once, and no diverged one is gone on from.
-UNREAD, UNREAD_ELSEWHERE = {"cpu": 0}, 50
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,7 @@ class Learner:
     average: Last  # or one that takes its place
     scaler: torch.amp.GradScaler
     precision: Precision
+    clip_norm: float | None = None  # of all gradients together; None leaves them as they are
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -97,68 +94,7 @@ class Batches:
     inputs: Inputs
     labels: Tensor  # of all images, on the network's device
     size: int
-
-
-class Tally:
-    """The totals of an epoch that goes on; its steps' numbers stay on the device until asked for.
-
-    A GPU is told what to do faster than it does it, and whoever reads a number waits until it has
-    done everything. They are added in Python, so they are the same bits however seldom read.
-
-    Args:
-        totals: of the steps that were made before.
-        error: what to raise when the loss of a step is not finite, with the totals up to it.
-    """
-
-    def __init__(self, totals: Totals, error: Callable[[Totals], Exception]) -> None:
-        self.known = totals  # without the steps that are unread
-        self.steps, self.images = totals.steps, totals.images  # with them
-        self._error = error
-        self._unread: list[tuple[Tensor, Tensor, int]] = []
-
-    def add(self, loss: Tensor, correct: Tensor, images: int) -> None:
-        """One more step: its mean loss and its hits, both () on the device; raises as totals."""
-        self.steps, self.images = self.steps + 1, self.images + images
-        self._unread.append((loss.detach(), correct, images))
-        if len(self._unread) > UNREAD.get(loss.device.type, UNREAD_ELSEWHERE):
-            self.totals()
-
-    def totals(self) -> Totals:
-        """Of all steps so far; raises the error given for the first that is not finite."""
-        unread, self._unread = self._unread, []
-        if unread:
-            losses, hits, images = zip(*unread, strict=True)
-            numbers = torch.stack([*losses, *hits]).tolist()
-            for step in zip(numbers, map(int, numbers[len(losses) :]), images, strict=False):
-                self.known = self.known.plus(*step)
-                if not math.isfinite(self.known.last_loss):
-                    raise self._error(self.known)
-        return self.known
-
-
-def learner_of(
-    cfg: DictConfig,
-    network: nn.Module,
-    trainable: Classifier,
-    depths: Callable[[], Mapping[str, int]],
-    device: torch.device,
-) -> Learner:
-    """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
-    optimizer = optimizer_of(cfg.optimizer, trainable, depths, device)
-    optimizer.register_load_state_dict_pre_hook(step_as_built)
-    require_steps(partial(build, cfg.schedule), cfg.num_epochs)
-    precision = build(cfg.precision)
-    precision.prepare(device)
-    return Learner(
-        network=compiled(network, device) if cfg.compile else network,
-        trainable=trainable,
-        loss=build(cfg.loss),
-        optimizer=optimizer,
-        schedule=build(cfg.schedule, optimizer),
-        average=build(cfg.average, trainable),
-        scaler=precision.scaler(device),
-        precision=precision,
-    )
+    part: int | None = None  # of these, so many are computed at a time; None is all
 
 
 def train_epoch(
@@ -179,6 +115,7 @@ def train_epoch(
     Raises:
         DivergedError: the loss is not a finite number; names epoch and step. On a GPU it is found
             out some steps later, always before anything is kept.
+        OutOfMemoryError: a step does not fit into memory; names a micro_batch with which it does.
     """
     learner.network.train()
     start, made_before = time.perf_counter(), totals.images
@@ -187,16 +124,9 @@ def train_epoch(
     with _bar(len(order), f"epoch {epoch}", made_before) as bar, explaining_determinism():
         for first in range(made_before, len(order), batches.size):
             indices = order[first : first + batches.size]
-            batch, labels = batches.inputs.training(indices), batches.labels[indices]
-            with learner.precision.autocast(labels.device):
-                logits = learner.network(batch)
-                loss = learner.loss(logits, labels)
-            tally.add(loss, (logits.argmax(1) == labels).sum(dtype=torch.float32), len(indices))
-            learner.optimizer.zero_grad()
-            learner.scaler.scale(loss).backward()
-            learner.scaler.step(learner.optimizer)
-            learner.scaler.update()
-            learner.average.update()
+            at_a_time = min(batches.part or batches.size, len(indices))
+            called = partial(step, learner, batches, indices)
+            tally.add(*within_memory(called, at_a_time, f"epoch {epoch}"), len(indices))
             for call in after_step:
                 call(tally)
             bar.set_postfix_str(_shown(tally.known), False)
@@ -210,6 +140,38 @@ def train_epoch(
     }
 
 
+def step(
+    learner: Learner, batches: Batches, indices: Tensor, at_a_time: int
+) -> tuple[Tensor, Tensor]:
+    """One step on the images at `indices` (n,): its mean loss and its hits, both () on the device.
+
+    A batch is drawn as a whole and computed in parts, whose gradients are summed: up to rounding
+    those of the whole, unless a layer depends on what else is computed with an image (BatchNorm)
+    or draws by itself (dropout). Nothing is read from the device.
+
+    Raises:
+        RuntimeError, MemoryError: it does not fit into memory.
+    """
+    learner.optimizer.zero_grad()
+    batch, labels = batches.inputs.training(indices), batches.labels[indices]
+    whole, losses, hits = weight_of(learner.loss, labels), [], []
+    for part, expected in zip(batch.split(at_a_time), labels.split(at_a_time), strict=True):
+        with learner.precision.autocast(labels.device):
+            logits = learner.network(part)
+            loss = learner.loss(logits, expected) * (weight_of(learner.loss, expected) / whole)
+        learner.scaler.scale(loss).backward()
+        losses.append(loss.detach())
+        hits.append((logits.argmax(1) == expected).sum(dtype=torch.float32))
+    if learner.clip_norm is not None:
+        learner.scaler.unscale_(learner.optimizer)
+        groups = learner.optimizer.param_groups
+        clip_grad_norm_([each for group in groups for each in group["params"]], learner.clip_norm)
+    learner.scaler.step(learner.optimizer)
+    learner.scaler.update()
+    learner.average.update()
+    return reduce(torch.add, losses), reduce(torch.add, hits)
+
+
 @torch.inference_mode()
 def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> Evaluation:
     """Loss and answers on the images at `indices` (n,), in that order.
@@ -218,17 +180,16 @@ def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> 
 
     Raises:
         DivergedError: the loss is not a finite number.
+        OutOfMemoryError: as train_epoch.
     """
     learner.network.eval()
+    size = batches.part or batches.size
     device = batches.labels.device
     indices = sent(indices, device)
     labels, losses, answers = batches.labels[indices], [], []
     with _bar(len(indices), name) as bar:
-        for part, expected in zip(
-            indices.split(batches.size), labels.split(batches.size), strict=True
-        ):
-            with learner.precision.autocast(device):
-                views = [learner.network(view) for view in batches.inputs.evaluation(part)]
+        for part, expected in zip(indices.split(size), labels.split(size), strict=True):
+            views = within_memory(partial(_views, learner, batches, part), len(part), name)
             logits = torch.stack(views).float().mean(0)
             losses.append(F.cross_entropy(logits, expected, reduction="sum"))
             answers.append(logits.softmax(1).max(1))
@@ -246,12 +207,13 @@ def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> 
     return Evaluation(loss_sum / len(indices), *kept)
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """All randomness of an epoch is a function of the run's seed and the epoch's number.
-
-    So between epochs a run needs no generator's state to go on exactly as it would have.
-    """
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+def _views(learner: Learner, batches: Batches, indices: Tensor, at_a_time: int) -> list[Tensor]:
+    """Logits (n, classes) of the images at `indices` (n,) in each of their views."""
+    with learner.precision.autocast(indices.device):
+        return [
+            torch.cat([learner.network(part) for part in view.split(at_a_time)])
+            for view in batches.inputs.evaluation(indices)
+        ]
 
 
 def _diverged(optimizer: torch.optim.Optimizer, epoch: int, totals: Totals) -> DivergedError:

@@ -1,22 +1,31 @@
-"""The epochs of a run: from where it stopped to where it ends, with a checkpoint after each."""
+"""The epochs of a run: from where it stopped to where it ends, with a checkpoint after each, and
+its test."""
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
+from caltech.config import build
 from caltech.data.dataset import Dataset
 from caltech.files import write_sealed_json
+from caltech.models.classifier import Classifier
+from caltech.models.freeze import frozen_names
 from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
-from caltech.runs.progress import Inside, Progress, Totals
+from caltech.runs.progress import Inside, Progress, Tally, Totals
 from caltech.training import signals
-from caltech.training.epoch import Batches, Learner, Tally, epoch_seed, evaluate, train_epoch
+from caltech.training.device import compiled, step_as_built
+from caltech.training.epoch import Batches, Learner, evaluate, train_epoch
+from caltech.training.optimizers import optimizer_of
+from caltech.training.schedule import first_difference, require_steps
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +51,40 @@ class Observer:
 NOBODY = Observer()
 
 
+def learner_of(
+    cfg: DictConfig,
+    network: nn.Module,
+    trainable: Classifier,
+    depths: Callable[[], Mapping[str, int]],
+    device: torch.device,
+) -> Learner:
+    """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
+    optimizer = optimizer_of(cfg.optimizer, trainable, depths, device)
+    optimizer.register_load_state_dict_pre_hook(step_as_built)
+    require_steps(partial(build, cfg.schedule), cfg.num_epochs)
+    precision = build(cfg.precision)
+    precision.prepare(device)
+    return Learner(
+        network=compiled(network, device) if cfg.compile else network,
+        trainable=trainable,
+        loss=build(cfg.loss),
+        optimizer=optimizer,
+        schedule=build(cfg.schedule, optimizer),
+        average=build(cfg.average, trainable),
+        scaler=precision.scaler(device),
+        precision=precision,
+        clip_norm=cfg.clip_norm,
+    )
+
+
+def rates_differ(
+    cfg: DictConfig, learner: Learner, shorter: DictConfig, epochs: int
+) -> tuple[int, float, float] | None:
+    """Where a run would have other rates if it went on after the epochs of a shorter one."""
+    schedules = (partial(build, each.schedule) for each in (shorter, cfg))
+    return first_difference(*schedules, learner.optimizer.param_groups, epochs, cfg.num_epochs)
+
+
 def fit(
     cfg: DictConfig,
     learner: Learner,
@@ -53,9 +96,10 @@ def fit(
     """Train the epochs that are left, with a checkpoint after each; return the run's progress."""
     progress = restore(cfg.key, directory, learner)
     history = progress.history
-    for epoch in range(len(history) + 1, cfg.num_epochs + 1):
+    while not progress.is_over(cfg.num_epochs, cfg.patience):
         if tell(observers, history):  # before an epoch, so that a resumed run asks again
             return progress
+        epoch = len(history) + 1
         start = time.perf_counter()
         metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
         with signals.deferred() as noted:
@@ -79,6 +123,34 @@ def fit(
             log_epoch(metrics, cfg.num_epochs)
     tell(observers, history)
     return progress
+
+
+def test_once(
+    learner: Learner,
+    batches: Batches,
+    data: Dataset,
+    model: Classifier,
+    progress: Progress,
+    directory: RunDirectory,
+) -> dict[str, dict[str, float]]:
+    """Test once with the last and once with the best epoch's weights, and keep both models.
+
+    The study does not say which of the two it used; its tables are compared with the last.
+    """
+    with learner.average.applied():
+        states = {"last": checkpoint.copy_of(learner.trainable), "best": progress.best_state}
+    epochs = {"last": len(progress.history), "best": progress.best_epoch}
+    measured, tested, frozen = {}, None, frozen_names(model)
+    for name, state in states.items():
+        if epochs[name] != tested:  # the best epoch may be the last
+            learner.trainable.load_state_dict(state)
+            evaluation = evaluate(learner, batches, data.test, f"test ({name})")
+            tested = epochs[name]
+        directory.require_held()
+        checkpoint.save_weights(directory.weights(name), model, frozen)
+        evaluation.save(directory.predictions(name), data.test)
+        measured[name] = evaluation.measures("test")
+    return measured
 
 
 def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) -> bool:
@@ -119,6 +191,14 @@ def begin_epoch(
         return order, Totals()
     checkpoint.set_generator_states(inside.generators)
     return order, inside.totals
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """All randomness of an epoch is a function of the run's seed and the epoch's number.
+
+    So between epochs a run needs no generator's state to go on exactly as it would have.
+    """
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
 def keeper(

@@ -9,8 +9,9 @@ from caltech.data.dataset import Dataset
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import split_frozen
 from caltech.training.device import choose_device
-from caltech.training.epoch import Batches, Learner, learner_of
+from caltech.training.epoch import Batches, Learner
 from caltech.training.features import Images
+from caltech.training.fit import learner_of
 
 
 def model_of(cfg: Any, num_classes: int, device: str | torch.device = "cpu") -> Classifier:

@@ -90,6 +90,7 @@ def measure() -> dict[str, int]:
 
 def reads_of_this_code(network: Any, batches: Any, learner: Any, train_epoch: Any, evaluate: Any):
     """By the two functions that read, which the tests on `meta` show to be the only ones."""
+    from caltech.runs import progress
     from caltech.training import epoch
 
     reads = dict.fromkeys(("training", "evaluation"), 0)
@@ -103,7 +104,7 @@ def reads_of_this_code(network: Any, batches: Any, learner: Any, train_epoch: An
         reads["evaluation"] += 1
         return received(*values)
 
-    epoch.UNREAD, epoch.Tally.totals, epoch.received = {}, counted_totals, counted_received
+    progress.UNREAD, epoch.Tally.totals, epoch.received = {}, counted_totals, counted_received
     case = learner(network)
     train_epoch(case, batches, torch.arange(IMAGES), 1)
     evaluate(case, batches, torch.arange(IMAGES), "validation")

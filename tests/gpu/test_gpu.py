@@ -11,11 +11,13 @@ from caltech.errors import DivergedError
 from caltech.inference.predictor import Predictor
 from caltech.models.freeze import split_frozen
 from caltech.runs.directory import RunDirectory
+from caltech.runs.progress import Tally
 from caltech.train import train
 from caltech.training import features
 from caltech.training.device import be_deterministic, choose_device, use_tf32
-from caltech.training.epoch import Batches, Tally, learner_of, train_epoch
+from caltech.training.epoch import Batches, train_epoch
 from caltech.training.features import Images
+from caltech.training.fit import learner_of
 from tests.bench import plain
 from tests.bench.product import model_of
 from tests.observers import TINY, Doing, assert_equal, outcome, terminate

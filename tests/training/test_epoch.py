@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from caltech.errors import DivergedError
-from caltech.training.epoch import Evaluation, epoch_seed, evaluate, train_epoch
+from caltech.training.epoch import Evaluation, evaluate, train_epoch
+from caltech.training.fit import epoch_seed
 from caltech.training.loss import cross_entropy
 from caltech.training.precision import Precision
 from tests.training.conftest import Rows, learner

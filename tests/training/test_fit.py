@@ -16,6 +16,8 @@ RUNS = {
     "bf16": ["freeze=head", "augment=flip_crop", "precision=bf16"],
     "cached": ["freeze=backbone", "augment=flip"],
     "averaged": ["freeze=none", "average=ema"],
+    "parts": ["freeze=none", "augment=flip_crop", "micro_batch=3", "clip_norm=0.1", "average=ema"],
+    "patient": ["freeze=backbone", "augment=flip", "lr=1e-12", "num_epochs=9", "patience=1"],
     "until": ["freeze=until", "freeze.at=layer3.0", "augment=flip", "average=ema"],
 }
 STOPS = {

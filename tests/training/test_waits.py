@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_leaves
 
 from caltech.data import augment
 from caltech.data.dataset import Dataset
-from caltech.runs.progress import Totals
+from caltech.runs.progress import UNREAD_ELSEWHERE, Tally, Totals
 from caltech.training import epoch, features
 from caltech.training.average import MovingAverage
-from caltech.training.epoch import UNREAD_ELSEWHERE, Batches, Tally, evaluate, train_epoch
+from caltech.training.epoch import Batches, evaluate, train_epoch
 from caltech.training.features import Features, Images
 from caltech.training.precision import Precision
 from tests.training.conftest import learner
@@ -100,6 +100,18 @@ def test_an_epoch_reads_its_sums_at_its_end_and_evaluation_reads_once(far, kind,
     assert crossed["received"] == [4]
 
 
+def test_parts_and_clipped_gradients_wait_for_nothing(far):
+    learning, crossed = far
+    learning = dataclasses.replace(learning, clip_norm=1.0)
+    weighted = torch.nn.CrossEntropyLoss(torch.ones(4, device=META))
+    learning = dataclasses.replace(learning, loss=weighted)
+    batches = dataclasses.replace(fed("images", "flip_both"), part=2)
+    train_epoch(learning, batches, torch.arange(60), 1)
+    assert crossed["totals"] == [15]
+    evaluate(learning, batches, torch.arange(60), "validation")
+    assert crossed["received"] == [4]
+
+
 def test_sums_are_read_every_so_many_steps_and_when_asked_for(far):
     learning, crossed = far
     batches = dataclasses.replace(fed("features", "none"), size=2)
@@ -112,7 +124,7 @@ def test_totals_are_the_same_bits_however_seldom_they_are_read(monkeypatch):
     losses, hits = torch.rand(20), torch.randint(5, (20,)).float()
     found = []
     for unread in (0, 6, 50):
-        monkeypatch.setattr("caltech.training.epoch.UNREAD", {"cpu": unread})
+        monkeypatch.setattr("caltech.runs.progress.UNREAD", {"cpu": unread})
         tally = Tally(Totals(), AssertionError)
         for loss, correct in zip(losses, hits, strict=True):
             tally.add(loss, correct, 7)
@@ -123,7 +135,7 @@ def test_totals_are_the_same_bits_however_seldom_they_are_read(monkeypatch):
 
 @pytest.mark.parametrize("unread", [0, 50])
 def test_a_divergence_names_its_own_step_however_late_it_is_read(monkeypatch, unread):
-    monkeypatch.setattr("caltech.training.epoch.UNREAD", {"cpu": unread})
+    monkeypatch.setattr("caltech.runs.progress.UNREAD", {"cpu": unread})
 
     def told(totals):
         return ArithmeticError(totals.steps)

@@ -189,12 +189,19 @@ def _require_epochs(run: Run) -> None:
     counts = {name: len(run.history[name]) for name in EPOCH_METRICS}
     if len(set(counts.values())) != 1:
         raise DamagedError(f"its history has other epochs for other metrics: {counts}")
-    asked = int(run.params["num_epochs"])
-    if run.epochs > asked or (run.status == FINISHED and run.epochs < asked):
-        raise DamagedError(f"its history has {run.epochs} epochs and not {asked}")
+    is_short = run.status == FINISHED and run.epochs < run.asked and not _has_waited(run)
+    if run.epochs > run.asked or is_short:
+        raise DamagedError(f"its history has {run.epochs} epochs and not {run.asked}")
     shares = itertools.chain(run.history["train/accuracy"], run.history["val/accuracy"])
     if not all(0 <= share <= 1 for share in shares):
         raise DamagedError("an accuracy of its history is not from 0 to 1")
+
+
+def _has_waited(run: Run) -> bool:
+    """Whether it was to end here, by its patience."""
+    patience, by_epoch = run.config.get("patience"), run.history["val/accuracy"]
+    waited = len(by_epoch) - 1 - by_epoch.index(max(by_epoch)) if by_epoch else 0
+    return patience is not None and waited == patience
 
 
 def _require_measured(run: Run) -> None:
