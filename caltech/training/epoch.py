@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from caltech.config import build
 from caltech.data.augment import sent
+from caltech.data.augmentation.mix import Unmixed, classes_of
 from caltech.errors import DivergedError
 from caltech.files import replacing
 from caltech.models.classifier import Classifier
@@ -30,6 +31,7 @@ from caltech.training.precision import Precision
 from caltech.training.schedule import require_steps
 
 FROM_ITS_START = Totals()
+UNMIXED = Unmixed(0)
 # Steps whose numbers may be unread. A CPU has them at once, and no diverged one is gone on from.
 UNREAD, UNREAD_ELSEWHERE = {"cpu": 0}, 50
 
@@ -76,12 +78,13 @@ class Learner:
 
     network: nn.Module  # the model, or its trained stages if the others' outputs are cached
     trainable: Classifier  # its trained stages
-    loss: nn.Module  # of logits and labels, to train with
+    loss: nn.Module  # of logits and targets, to train with
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler
     average: Last  # or one that takes its place
     scaler: torch.amp.GradScaler
     precision: Precision
+    mix: Unmixed = UNMIXED  # or one that takes its place
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -142,6 +145,7 @@ def learner_of(
     trainable: Classifier,
     depths: Callable[[], Mapping[str, int]],
     device: torch.device,
+    mix: Unmixed = UNMIXED,
 ) -> Learner:
     """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
     optimizer = optimizer_of(cfg.optimizer, trainable, depths, device)
@@ -158,6 +162,7 @@ def learner_of(
         average=build(cfg.average, trainable),
         scaler=precision.scaler(device),
         precision=precision,
+        mix=mix,
     )
 
 
@@ -170,6 +175,8 @@ def train_epoch(
     after_step: Iterable[Callable[[Tally], None]] = (),
 ) -> dict[str, float]:
     """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
+
+    The accuracy of mixed images is how often the answer is the label of the larger share.
 
     Args:
         epoch: counted from 1, for messages.
@@ -187,11 +194,13 @@ def train_epoch(
     with _bar(len(order), f"epoch {epoch}", made_before) as bar, explaining_determinism():
         for first in range(made_before, len(order), batches.size):
             indices = order[first : first + batches.size]
-            batch, labels = batches.inputs.training(indices), batches.labels[indices]
+            labels = batches.labels[indices]
+            batch, targets = learner.mix(batches.inputs.training(indices), labels)
             with learner.precision.autocast(labels.device):
                 logits = learner.network(batch)
-                loss = learner.loss(logits, labels)
-            tally.add(loss, (logits.argmax(1) == labels).sum(dtype=torch.float32), len(indices))
+                loss = learner.loss(logits, targets)
+            is_hit = logits.argmax(1) == classes_of(targets)
+            tally.add(loss, is_hit.sum(dtype=torch.float32), len(indices))
             learner.optimizer.zero_grad()
             learner.scaler.scale(loss).backward()
             learner.scaler.step(learner.optimizer)

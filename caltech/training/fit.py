@@ -63,6 +63,7 @@ def fit(
             order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
             after_step = [*(observer.step for observer in observers), keep]
             metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
+            learner.average.end_epoch()
             # A signal waits for the validation, too: a trained epoch is worth more than seconds.
             with learner.average.applied():
                 validated = evaluate(learner, batches, data.validation, "validation")
