@@ -39,6 +39,7 @@ MOVED = {old: new for new, old in BORN.items()}
 ADDED = {
     "average": ("none", {"_target_": "caltech.average.Last"}),
     "split": ("own", {"_target_": "caltech.data.split.Own"}),
+    "mix": ("none", {"_target_": "caltech.data.augmentation.mix.Unmixed"}),
     "split.train_on_validation": ("false", False),
     "optimizer.backbone_lr": ("1", 1.0),
     "optimizer.layer_decay": ("1", 1.0),

@@ -29,11 +29,13 @@ WANTED = {
     "model": (("stage_names", "weights", "from_scratch"),
         "what caltech.models.classifier.cut gives"),
     "augment": (("__call__", "test"), "a callable with the names of its views at the test"),
+    "mix": (("__call__", "mixes"), "a caltech.data.augmentation.mix.Unmixed"),
     "loss": (("__call__",), "a callable of logits and labels"),
     "optimizer": (("param_groups", "step", "zero_grad", "state_dict"), "a torch.optim.Optimizer"),
     "schedule": (("step", "get_last_lr", "state_dict"),
         "a scheduler of torch.optim.lr_scheduler"),
-    "average": (("update", "applied", "state_dict"), "a caltech.training.average.Last"),
+    "average": (("update", "end_epoch", "applied", "state_dict"),
+        "a caltech.training.average.Last"),
     "precision": (("autocast", "scaler", "prepare"), "a caltech.training.precision.Precision"),
 }  # fmt: skip
 

@@ -64,6 +64,7 @@ ROOT = {
     "model": RootKey(True),
     "freeze": RootKey(True),
     "augment": RootKey(True),
+    "mix": RootKey(True),
     "loss": RootKey(True),
     "optimizer": RootKey(True),
     "schedule": RootKey(True),

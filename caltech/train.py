@@ -17,7 +17,6 @@ from torch import nn
 
 from caltech import errors, fetching, plugins
 from caltech.config import build, hydra_targets, register, targets_of
-from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import require_flags
@@ -34,12 +33,10 @@ from caltech.sweeps.processes import one_process
 from caltech.sweeps.study import trials
 from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
-from caltech.training import features, optimizers, signals
+from caltech.training import features, loss, optimizers, signals
 from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner
-from caltech.training.features import Images
 from caltech.training.fit import NOBODY, Observer, fit, learner_of, rates_differ, test_once
-from caltech.training.loss import require_parts
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +93,9 @@ def train(
                 optimizers.log_groups(described)
                 write_json(directory.groups, described)
             with tracker.watch(directory, is_needed) as watch:
-                if frozen is not None:
-                    cache = Path(cfg.cache).expanduser()
-                    parts = data, augment, learner.precision, device, cache
-                    inputs = features.extract(frozen, *parts)
-                else:
-                    inputs = Images(data, augment, device)
+                fed = data, augment, learner.precision, device
+                cache = Path(cfg.cache).expanduser()
+                inputs = features.inputs_of(frozen, *fed, cfg.features, cache)
                 labels = data.labels.to(device)
                 batches = Batches(
                     inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch
@@ -122,7 +116,7 @@ def prepared(
     """What a run is computed with, once all that it may be refused for has been looked at.
 
     Returns:
-        Data, augmentation, model, what of that is frozen and can be computed once, what learns.
+        Data, augmentation, model, what of that is frozen and computed apart, what learns.
     """
     be_deterministic(cfg.deterministic, device)
     torch.manual_seed(cfg.seed)
@@ -137,16 +131,17 @@ def prepared(
     require_no_single(model, data.crop, len(data.train), cfg.batch_size, cfg.micro_batch)
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
-    is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
-    network, depths = (
-        trainable if is_cached else model,
-        partial(optimizers.depths, model, data.crop),
-    )
-    learner = learner_of(cfg, network, trainable, depths, device)
+    mix = build(cfg.mix, num_classes=len(data.classes))
+    is_apart = features.are_apart(frozen, augment, mix, cfg.features)
+    network = trainable if is_apart else model
+    depths = partial(optimizers.depths, model, data.crop)
+    learner = learner_of(cfg, network, trainable, depths, device, mix)
     plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
     if cfg.micro_batch is not None:
-        require_parts(learner.loss, cfg.loss._target_, len(data.classes))
-    return data, augment, model, frozen if is_cached else None, learner
+        loss.require_parts(learner.loss, cfg.loss._target_, len(data.classes))
+    counts = data.labels[data.train].bincount(minlength=len(data.classes)).to(device)
+    loss.prepare(learner.loss, counts, mix, cfg.loss._target_)
+    return data, augment, model, frozen if is_apart else None, learner
 
 
 def unseen(cfg: DictConfig) -> str | None:

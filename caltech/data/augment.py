@@ -94,6 +94,14 @@ def center_crop(pixels: Tensor, indices: Tensor, size: int) -> Tensor:
     return _crop(pixels, indices, _centre(pixels, indices, size), plain, size)
 
 
+def held(pixels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels as a tensor and where the images are in it; those not kept are decoded now."""
+    if isinstance(pixels, Decoded):
+        pixels = pixels.at(indices.tolist())
+        indices = torch.arange(len(pixels), device=pixels.device)
+    return pixels, indices
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """To the device, without waiting for it: a GPU copies from pinned memory in its own time."""
     if device.type != "cuda":
@@ -119,9 +127,7 @@ def _centre(pixels: Tensor, indices: Tensor, size: int) -> Tensor:
 
 def _crop(pixels: Tensor, indices: Tensor, corners: Tensor, mirrored: Tensor, size: int) -> Tensor:
     """Crops (n, 3, size, size) at `corners` (2, n), tops and lefts, `mirrored` (n,) or not."""
-    if isinstance(pixels, Decoded):
-        pixels = pixels.at(indices.tolist())
-        indices = torch.arange(len(pixels), device=pixels.device)
+    pixels, indices = held(pixels, indices)
     of_device = _slices if pixels.device.type == "cpu" else _gathered
     return of_device(pixels, indices, corners, mirrored, size)
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from caltech.data.augment import sent
+from caltech.data.augmentation.mix import Unmixed, classes_of
 from caltech.errors import DivergedError
 from caltech.files import replacing
 from caltech.models.classifier import Classifier
@@ -28,6 +29,7 @@ from caltech.training.loss import weight_of
 from caltech.training.precision import Precision
 
 FROM_ITS_START = Totals()
+UNMIXED = Unmixed(0)
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,14 @@ class Learner:
 
     network: nn.Module  # the model, or its trained stages if the others' outputs are cached
     trainable: Classifier  # its trained stages
-    loss: nn.Module  # of logits and labels, to train with
+    loss: nn.Module  # of logits and targets, to train with
     optimizer: torch.optim.Optimizer
     schedule: LRScheduler
     average: Last  # or one that takes its place
     scaler: torch.amp.GradScaler
     precision: Precision
     clip_norm: float | None = None  # of all gradients together; None leaves them as they are
+    mix: Unmixed = UNMIXED  # or one that takes its place
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -106,6 +109,8 @@ def train_epoch(
     after_step: Iterable[Callable[[Tally], None]] = (),
 ) -> dict[str, float]:
     """Train on the images at `order` (n,) a batch at a time; the last batch may be smaller.
+
+    The accuracy of mixed images is how often the answer is the label of the larger share.
 
     Args:
         epoch: counted from 1, for messages.
@@ -153,15 +158,15 @@ def step(
         RuntimeError, MemoryError: it does not fit into memory.
     """
     learner.optimizer.zero_grad()
-    batch, labels = batches.inputs.training(indices), batches.labels[indices]
-    whole, losses, hits = weight_of(learner.loss, labels), [], []
-    for part, expected in zip(batch.split(at_a_time), labels.split(at_a_time), strict=True):
-        with learner.precision.autocast(labels.device):
+    batch, targets = learner.mix(batches.inputs.training(indices), batches.labels[indices])
+    whole, losses, hits = weight_of(learner.loss, targets), [], []
+    for part, expected in zip(batch.split(at_a_time), targets.split(at_a_time), strict=True):
+        with learner.precision.autocast(targets.device):
             logits = learner.network(part)
             loss = learner.loss(logits, expected) * (weight_of(learner.loss, expected) / whole)
         learner.scaler.scale(loss).backward()
         losses.append(loss.detach())
-        hits.append((logits.argmax(1) == expected).sum(dtype=torch.float32))
+        hits.append((logits.argmax(1) == classes_of(expected)).sum(dtype=torch.float32))
     if learner.clip_norm is not None:
         learner.scaler.unscale_(learner.optimizer)
         groups = learner.optimizer.param_groups

@@ -1,4 +1,4 @@
-"""Where batches come from: crops of the pixels, or what a frozen part has made of them, once.
+"""Where batches come from: crops of the pixels, or what a frozen part makes of them, once or anew.
 
 With the leading stages frozen (no gradient, eval mode) and finitely many views of each image, the
 trained part's input for an image and view never changes: not between epochs, and not between the
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from caltech import files, versions
 from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop, sent
+from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
+from caltech.errors import InputError
 from caltech.models.freeze import digest
 from caltech.training.device import each
 from caltech.training.precision import Precision
@@ -75,6 +77,73 @@ class Features:
     def evaluation(self, indices: Tensor) -> list[Tensor]:
         """Their features in each view whose logits are averaged."""
         return [self.views[name].index_select(0, indices) for name in self.augment.test]
+
+
+class Outputs:
+    """The same computed for every batch: of any augmentation, and equal up to rounding."""
+
+    def __init__(self, frozen: nn.Module, images: Images, precision: Precision) -> None:
+        self.frozen = frozen.eval()
+        self.images = images
+        self.precision = precision
+
+    def training(self, indices: Tensor) -> Tensor:
+        """Of the frozen part, for the augmented images at `indices` (n,)."""
+        return self._of(self.images.training(indices))
+
+    def evaluation(self, indices: Tensor) -> list[Tensor]:
+        """Of the frozen part, in each view whose logits are averaged."""
+        return [self._of(view) for view in self.images.evaluation(indices)]
+
+    @torch.no_grad()
+    def _of(self, images: Tensor) -> Tensor:
+        with self.precision.autocast(images.device):
+            return self.frozen(images)
+
+
+def are_apart(frozen: nn.Sequential, augment: Callable, mix: Unmixed, option: str) -> bool:
+    """Whether the trained part is fed with a frozen part's outputs, and not with images.
+
+    It is where they are computed once, and also where they are not, if what the trained part is
+    given is mixed: a run is the same with and without a cache.
+
+    Args:
+        frozen: the leading stages that are; none if it is empty.
+        option: `features` as typed.
+
+    Raises:
+        InputError: they are computed once, and the mix is of images.
+    """
+    if len(frozen) == 0 or not _are_kept(augment, option):
+        return len(frozen) > 0 and mix.mixes == "inputs"
+    if mix.mixes == "images":
+        raise InputError(
+            "This mix is of images, and the frozen part's outputs are computed once, of whole "
+            "ones. Type mix=mixup, which mixes these outputs; features=off, which computes them in "
+            "every epoch, of mixed images; or freeze=none."
+        )
+    return True
+
+
+def inputs_of(
+    frozen: nn.Module | None,
+    data: Dataset,
+    augment: Callable,
+    precision: Precision,
+    device: torch.device,
+    option: str,
+    cache: Path,
+) -> Inputs:
+    """What a run's batches come from; `frozen` is None where are_apart says no."""
+    if frozen is None:
+        return Images(data, augment, device)
+    if _are_kept(augment, option):
+        return extract(frozen, data, augment, precision, device, cache)
+    return Outputs(frozen, Images(data, augment, device), precision)
+
+
+def _are_kept(augment: Callable, option: str) -> bool:
+    return isinstance(augment, Views) and option == "auto"
 
 
 # Of a process's last job. The next has most often the same, and need not verify and send them.

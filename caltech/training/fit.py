@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from caltech.config import build
+from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
 from caltech.files import write_sealed_json
 from caltech.models.classifier import Classifier
@@ -23,7 +24,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Inside, Progress, Tally, Totals
 from caltech.training import signals
 from caltech.training.device import compiled, step_as_built
-from caltech.training.epoch import Batches, Learner, evaluate, train_epoch
+from caltech.training.epoch import UNMIXED, Batches, Learner, evaluate, train_epoch
 from caltech.training.optimizers import optimizer_of
 from caltech.training.schedule import first_difference, require_steps
 
@@ -57,6 +58,7 @@ def learner_of(
     trainable: Classifier,
     depths: Callable[[], Mapping[str, int]],
     device: torch.device,
+    mix: Unmixed = UNMIXED,
 ) -> Learner:
     """What learns: optimizer, schedule, average and precision on the stages that are not frozen."""
     optimizer = optimizer_of(cfg.optimizer, trainable, depths, device)
@@ -74,6 +76,7 @@ def learner_of(
         scaler=precision.scaler(device),
         precision=precision,
         clip_norm=cfg.clip_norm,
+        mix=mix,
     )
 
 
@@ -107,6 +110,7 @@ def fit(
             order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
             after_step = [*(observer.step for observer in observers), keep]
             metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
+            learner.average.end_epoch()
             # A signal waits for the validation, too: a trained epoch is worth more than seconds.
             with learner.average.applied():
                 validated = evaluate(learner, batches, data.validation, "validation")

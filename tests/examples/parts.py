@@ -15,17 +15,17 @@ from caltech.data.split import Split
 from caltech.models.classifier import Classifier, cut
 
 
-class Focal(nn.Module):
-    """A loss (Lin et al., ICCV 2017): images that are nearly right count less."""
+class Poly(nn.Module):
+    """A loss (Leng et al., ICLR 2022): cross-entropy, and a multiple of what a label lacks to 1."""
 
-    def __init__(self, focus: float) -> None:
+    def __init__(self, epsilon: float) -> None:
         super().__init__()
-        self.focus = focus
+        self.epsilon = epsilon
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Of logits (n, classes) and labels (n,): their mean."""
         known = logits.log_softmax(1).gather(1, labels[:, None])
-        return -((1 - known.exp()) ** self.focus * known).mean()
+        return (self.epsilon * (1 - known.exp()) - known).mean()
 
 
 def small_network(num_classes: int, channels: int, load: bool = True, size: int | None = None):

@@ -26,7 +26,7 @@ def run(compose_in, tmp_path):
 
 @pytest.mark.parametrize(
     "typed",
-    ["loss=focal", "optimizer=sign lr=0.01", "schedule=halving", "augment=darker",
+    ["loss=poly", "optimizer=sign lr=0.01", "schedule=halving", "augment=darker",
      "experiment=mine", "split=fraction"],
 )  # fmt: skip
 def test_each_part_of_one_s_own_trains(run, typed):
@@ -40,5 +40,5 @@ def test_the_document_shows_every_example_as_it_is():
     shown = (HERE / "README.md").read_text()
     for path in (HERE / "conf").glob("*/*.yaml"):
         assert path.read_text() in shown and str(path.relative_to(HERE)) in shown
-    for name in ("Focal", "small_network", "SignDescent", "halving", "stripes", "Darker"):
+    for name in ("Poly", "small_network", "SignDescent", "halving", "stripes", "Darker"):
         assert inspect.getsource(getattr(parts, name)) in shown
