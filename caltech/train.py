@@ -22,11 +22,10 @@ from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import require_flags
 from caltech.models.classifier import Classifier, require_batch_of_one, require_fit
-from caltech.models.freeze import frozen_digest, frozen_names, split_frozen
-from caltech.runs import checkpoint, ending, provenance
+from caltech.models.freeze import frozen_digest, split_frozen
+from caltech.runs import checkpoint, ending, logits, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
-from caltech.runs.progress import Progress
 from caltech.runs.result import PRUNED, Result, state_of
 from caltech.settings import CONF, require_whole, validate
 from caltech.sweeps import jobs, lists, search, seeds, sweepers
@@ -37,9 +36,9 @@ from caltech.tracking import description
 from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, optimizers, signals
 from caltech.training.device import be_deterministic, choose_device
-from caltech.training.epoch import Batches, Learner, evaluate, learner_of
+from caltech.training.epoch import Batches, Learner, learner_of
 from caltech.training.features import Images
-from caltech.training.fit import NOBODY, Observer, fit
+from caltech.training.fit import NOBODY, Observer, add_logits, fit, test_once
 
 log = logging.getLogger(__name__)
 
@@ -95,18 +94,14 @@ def train(
                 optimizers.log_groups(described)
                 write_json(directory.groups, described)
             with tracker.watch(directory, is_needed) as watch:
-                if frozen is not None:
-                    cache = Path(cfg.cache).expanduser()
-                    parts = data, augment, learner.precision, device, cache
-                    inputs = features.extract(frozen, *parts)
-                else:
-                    inputs = Images(data, augment, device)
-                labels = data.labels.to(device)
-                batches = Batches(inputs=inputs, labels=labels, size=cfg.batch_size)
+                batches = fed(cfg, learner, data, augment, frozen, device)
                 result = compute(cfg, learner, batches, data, model, directory, [watch, observer])
                 result.write(directory)
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
+            if cfg.logits == "keep" and result.status != PRUNED and not logits.are_there(directory):
+                batches = fed(cfg, learner, data, augment, frozen, device)
+                add_logits(learner, batches, data, model, directory)
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     ending.warn_if_collapsed(directory, data.classes)
@@ -159,6 +154,23 @@ def unseen(cfg: DictConfig) -> str | None:
     return None
 
 
+def fed(
+    cfg: DictConfig,
+    learner: Learner,
+    data: Dataset,
+    augment: Any,
+    frozen: nn.Module | None,
+    device: torch.device,
+) -> Batches:
+    """What the learner is fed with: images, or what the frozen part makes of them, once."""
+    if frozen is None:
+        inputs = Images(data, augment, device)
+    else:
+        cache = Path(cfg.cache).expanduser()
+        inputs = features.extract(frozen, data, augment, learner.precision, device, cache)
+    return Batches(inputs=inputs, labels=data.labels.to(device), size=cfg.batch_size)
+
+
 def compute(
     cfg: DictConfig,
     learner: Learner,
@@ -175,39 +187,12 @@ def compute(
         raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
     tested = None
     if len(progress.history) == cfg.num_epochs:
-        tested = test_once(learner, batches, data, model, progress, directory)
+        asked = partial(logits.are_wanted, cfg.logits, data, is_sweep=sweep() is not None)
+        tested = test_once(learner, batches, data, model, progress, directory, asked)
     write_json(directory.data, data.describe())
     write_json(directory.timing, {"seconds": progress.seconds})
     write_sealed_json(directory.history, progress.told | {"ended": int(1000 * time.time())})
     return Result.of(cfg.key, progress, tested, data.majority_accuracy)
-
-
-def test_once(
-    learner: Learner,
-    batches: Batches,
-    data: Dataset,
-    model: Classifier,
-    progress: Progress,
-    directory: RunDirectory,
-) -> dict[str, dict[str, float]]:
-    """Test once with the last and once with the best epoch's weights, and keep both models.
-
-    The study does not say which of the two it used; its tables are compared with the last.
-    """
-    with learner.average.applied():
-        states = {"last": checkpoint.copy_of(learner.trainable), "best": progress.best_state}
-    epochs = {"last": len(progress.history), "best": progress.best_epoch}
-    measured, tested, frozen = {}, None, frozen_names(model)
-    for name, state in states.items():
-        if epochs[name] != tested:  # the best epoch may be the last
-            learner.trainable.load_state_dict(state)
-            evaluation = evaluate(learner, batches, data.test, f"test ({name})")
-            tested = epochs[name]
-        directory.require_held()
-        checkpoint.save_weights(directory.weights(name), model, frozen)
-        evaluation.save(directory.predictions(name), data.test)
-        measured[name] = evaluation.measures("test")
-    return measured
 
 
 @hydra.main(config_path=str(CONF), config_name="train", execution_whitelist=hydra_targets())
