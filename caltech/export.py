@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caltech.inference import command_line
+from caltech.inference.ensemble import Ensemble
 from caltech.inference.formats import FORMATS, export
 
-USAGE = "python -m caltech.export [run=KEY|best] format=safetensors|onnx|mlflow to=FOLDER"
+USAGE = (
+    "python -m caltech.export [run=KEY[,KEY...]|best] format=safetensors|onnx|mlflow to=FOLDER "
+    "[--calibrated]"
+)
 DESCRIPTION = """\
 Write a trained run's model to a new folder, in one of three formats.
 
@@ -15,6 +19,11 @@ Write a trained run's model to a new folder, in one of three formats.
                class names and sizes are in its metadata
   mlflow       a pyfunc model for `mlflow models serve -m FOLDER --env-manager local`:
                image files' bytes to classes
+
+run=KEY,KEY,KEY exports an ensemble, the mean of the runs' probabilities, as one model: safetensors
+is a folder with one for each member, and onnx needs members that see images of one size.
+--calibrated exports probabilities of logits / T, and config.yaml, ensemble.json or ONNX's metadata
+say so.
 
 The files written are then read again, and their probabilities on images of the run's own test part
 compared with the run's model and with the answers stored when it was tested. The largest difference
@@ -35,7 +44,9 @@ def main(words: Sequence[str]) -> int:
         "run has precision=amp, 5e-2 if bf16)")  # fmt: skip
     given = parser.read(words)
     predictor = command_line.load(given)
-    usual = ONNX_TOLERANCES[predictor.precision.name] if given.format == "onnx" else TOLERANCE
+    members = predictor.members if isinstance(predictor, Ensemble) else (predictor,)
+    in_onnx = max(ONNX_TOLERANCES[member.precision.name] for member in members)
+    usual = in_onnx if given.format == "onnx" else TOLERANCE
     tolerance = usual if given.tolerance is None else given.tolerance
     print(f"{given.to}: {export(predictor, given.format, given.to.expanduser(), tolerance)}")
     return 0

@@ -9,16 +9,22 @@ from typing import Any
 
 from tqdm import tqdm
 
+from caltech.errors import InputError
 from caltech.inference import command_line, explain
+from caltech.inference.ensemble import Ensemble
 from caltech.inference.image_files import absent, answers, expand
 
-USAGE = "python -m caltech.predict IMAGE... [run=KEY|best] [--json] [--explain [to=FOLDER]]"
+USAGE = (
+    "python -m caltech.predict IMAGE... [run=KEY[,KEY...]|best] [--calibrated] [--json] "
+    "[--explain [to=FOLDER]]"
+)
 DESCRIPTION = """\
 Print the five most probable classes of each image.
 
   python -m caltech.predict cat.jpg
   python -m caltech.predict photos/ 'more/*.png' run=4394282114 --json
   python -m caltech.predict cat.jpg --explain to=explained
+  python -m caltech.predict cat.jpg run=4394282114,5c8936a007,9ff56dd866 --calibrated
 
 An IMAGE is a file, a folder (all images in it and below) or a glob, quoted or not. Images are
 prepared as the run's test images were: RGB, short side resized, centre crop; the logits of
@@ -51,6 +57,11 @@ def main(words: Sequence[str]) -> int:
         return _end(document, given.json)
     overlays = explain.names(images, given.to) if given.explain else {}
     predictor = command_line.load(given)
+    if given.explain and isinstance(predictor, Ensemble):
+        raise InputError(
+            "--explain shows where one network looks, and this is an ensemble. Type run= with one "
+            f"of {', '.join(member.cfg.key for member in predictor.members)}."
+        )
     document["run"] = predictor.summary()
     for answer in answers(predictor, images):
         if answer.top is None:

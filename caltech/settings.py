@@ -99,6 +99,7 @@ ROOT = {
     "deterministic": RootKey(False, bool),
     "compile": RootKey(False, bool),
     "features": RootKey(False, str, *_one_of("auto", "off")),
+    "logits": RootKey(False, str, *_one_of("auto", "keep", "none")),
     "rerun": RootKey(False, bool),
     "keep_checkpoint": RootKey(False, bool),
     "dry_run": RootKey(False, bool),

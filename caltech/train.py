@@ -22,7 +22,7 @@ from caltech.files import write_json, write_sealed_json
 from caltech.flags import require_flags
 from caltech.models.classifier import Classifier, require_fit, require_no_single
 from caltech.models.freeze import frozen_digest, split_frozen
-from caltech.runs import checkpoint, ending, extension, provenance
+from caltech.runs import checkpoint, ending, extension, logits, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
 from caltech.runs.result import PRUNED, Result, state_of
@@ -36,7 +36,8 @@ from caltech.tracking.tracker import refusal_recorded
 from caltech.training import features, loss, optimizers, signals
 from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner
-from caltech.training.fit import NOBODY, Observer, fit, learner_of, rates_differ, test_once
+from caltech.training.fit import NOBODY, Observer, fit, learner_of, rates_differ
+from caltech.training.testing import add_logits, test_once
 
 log = logging.getLogger(__name__)
 
@@ -93,17 +94,14 @@ def train(
                 optimizers.log_groups(described)
                 write_json(directory.groups, described)
             with tracker.watch(directory, is_needed) as watch:
-                fed = data, augment, learner.precision, device
-                cache = Path(cfg.cache).expanduser()
-                inputs = features.inputs_of(frozen, *fed, cfg.features, cache)
-                labels = data.labels.to(device)
-                batches = Batches(
-                    inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch
-                )
+                batches = fed(cfg, learner, data, augment, frozen, device)
                 result = compute(cfg, learner, batches, data, model, directory, [watch, observer])
                 result.write(directory, cfg.keep_checkpoint)
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
+            if cfg.logits == "keep" and result.status != PRUNED and not logits.are_there(directory):
+                batches = fed(cfg, learner, data, augment, frozen, device)
+                add_logits(learner, batches, data, model, directory)
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     ending.warn_if_collapsed(directory, data.classes)
@@ -159,6 +157,22 @@ def unseen(cfg: DictConfig) -> str | None:
     return None
 
 
+def fed(
+    cfg: DictConfig,
+    learner: Learner,
+    data: Dataset,
+    augment: Any,
+    frozen: nn.Module | None,
+    device: torch.device,
+) -> Batches:
+    """What the learner is fed with: images, or what the frozen part makes of them, once."""
+    cache = Path(cfg.cache).expanduser()
+    parts = data, augment, learner.precision, device
+    inputs = features.inputs_of(frozen, *parts, cfg.features, cache)
+    labels = data.labels.to(device)
+    return Batches(inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch)
+
+
 def compute(
     cfg: DictConfig,
     learner: Learner,
@@ -175,7 +189,8 @@ def compute(
         raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
     tested = None
     if progress.is_over(cfg.num_epochs, cfg.patience):
-        tested = test_once(learner, batches, data, model, progress, directory)
+        asked = partial(logits.are_wanted, cfg.logits, data, is_sweep=sweep() is not None)
+        tested = test_once(learner, batches, data, model, progress, directory, asked)
     write_json(directory.data, data.describe())
     write_json(directory.timing, {"seconds": progress.seconds})
     write_sealed_json(directory.history, progress.told | {"ended": int(1000 * time.time())})

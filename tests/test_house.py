@@ -30,7 +30,7 @@ def test_a_folder_says_what_it_is_and_stays_small():
         body = ast.parse((folder / "__init__.py").read_text()).body
         assert len(body) == 1 and isinstance(body[0].value.value, str), folder
         names = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
-        assert len(names) <= 10, folder
+        assert len(names) <= 12, folder
         assert all(name in body[0].value.value for name in names), folder
     assert max(len(path.read_text().splitlines()) for path in MODULES) <= 290
 

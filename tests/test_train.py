@@ -36,9 +36,9 @@ def test_result_of_a_run(configure):
     correct = (predictions["predictions"] == predictions["labels"]).mean()
     assert correct == pytest.approx(result["last"]["test/accuracy"])
     assert sorted(path.name for path in Path(cfg.directory).iterdir()) == [
-        "best.safetensors", "config.yaml", "data.json", "description.json",
-        "frozen.safetensors", "history.json", "identity.json", "last.safetensors", "manifest.json",
-        "predictions_best.npz",
+        "best.safetensors", "calibration.json", "config.yaml", "data.json", "description.json",
+        "frozen.safetensors", "history.json", "identity.json", "images.csv", "last.safetensors",
+        "logits_best.npz", "logits_last.npz", "manifest.json", "predictions_best.npz",
         "predictions_last.npz", "provenance.json", "result.json", "run.lock", "timing.json",
     ]  # fmt: skip
 

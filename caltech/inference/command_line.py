@@ -11,6 +11,10 @@ from typing import NoReturn
 
 from caltech import errors, plugins
 from caltech.config import project_root
+from caltech.errors import InputError
+from caltech.inference.ensemble import NAME as EXPORTED
+from caltech.inference.ensemble import Ensemble
+from caltech.inference.ensemble import load as load_folder
 from caltech.inference.predictor import Predictor
 from caltech.runs.directory import WEIGHTS
 from caltech.runs.find import find
@@ -30,11 +34,15 @@ class Parser(argparse.ArgumentParser):
         add = self.add_argument_group("which run").add_argument
         add("--run", metavar="KEY", default="best",
             help="a run's key or directory; best (the default) is the finished run of highest "
-            "validation accuracy")  # fmt: skip
+            "validation accuracy; several with commas are an ensemble, whose probabilities are "
+            "the mean of theirs")  # fmt: skip
         add("--study", metavar="NAME", help="only runs of this study")
         add("--data", metavar="NAME", help="with run=best, only runs on this data set")
         add("--weights", choices=WEIGHTS, default="best",
             help="of the epoch of best validation accuracy (the default) or the last")  # fmt: skip
+        add("--calibrated", action="store_true",
+            help="divide logits by the temperature that fits the validation images (Guo et al., "
+            "2017): as sure as the run is right")  # fmt: skip
         add("--output", metavar="FOLDER", default=f"{project_root()}/multirun",
             help="where the studies are (default: %(default)s)")  # fmt: skip
         add("--plugins", metavar="MODULES", default="",
@@ -67,18 +75,56 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}. Type --help to see what is possible.\n")
 
 
-def load(given: argparse.Namespace) -> Predictor:
-    """The run that the command line names; says on stderr which one it is."""
+def load(given: argparse.Namespace) -> Predictor | Ensemble:
+    """The run or the runs that the command line names; says on stderr which."""
     plugins.load(list(filter(None, given.plugins.strip("[]").split(","))))
-    directory = find(given.run, given.study, given.data, Path(given.output).expanduser())
-    predictor = Predictor.load(directory, given.weights, given.device)
-    told = predictor.summary()
-    print(
-        f"run {told['key']} of study {told['study']}, {predictor.weights} weights: epoch "
-        f"{told['epoch']}, validation accuracy {told['val/accuracy']:.4f}",
-        file=sys.stderr,
-    )
+    names, output = names_of(given.run), Path(given.output).expanduser()
+    folders = [
+        Path(name) if (Path(name) / EXPORTED).is_file()
+        else find(name, given.study, given.data, output).path
+        for name in names
+    ]  # fmt: skip
+    if len(folders) == 1:
+        predictor = load_folder(folders[0], given.weights, given.device, given.calibrated)
+    else:
+        members = [load_folder(folder, given.weights, given.device) for folder in folders]
+        for name, member in zip(names, members, strict=True):
+            if isinstance(member, Ensemble):
+                raise InputError(f"run={name} is an ensemble, which is no member of another one.")
+        predictor = Ensemble.of(members, given.calibrated)
+    _tell(predictor)
     return predictor
+
+
+def names_of(run: str) -> list[str]:
+    """What run=KEY,KEY names; a folder may have commas in its name.
+
+    Raises:
+        InputError: there is nothing between two commas.
+    """
+    names = [run] if Path(run).is_dir() else [name.strip() for name in run.strip("[]").split(",")]
+    if not all(names):
+        known = ",".join(filter(None, names)) or "best"
+        raise InputError(f"run={run} has a comma with no run beside it. Type run={known}.")
+    return names
+
+
+def _tell(predictor: Predictor | Ensemble) -> None:
+    members = predictor.members if isinstance(predictor, Ensemble) else (predictor,)
+    for told in (member.summary() for member in members):
+        print(
+            f"run {told['key']} of study {told['study']}, {told['weights']} weights: epoch "
+            f"{told['epoch']}, validation accuracy {told['val/accuracy']:.4f}",
+            file=sys.stderr,
+        )
+    if isinstance(predictor, Ensemble):
+        print(f"ensemble of {len(members)}: the mean of their probabilities", file=sys.stderr)
+    if predictor.fitted_on is not None:
+        print(
+            f"calibrated: temperature {predictor.temperature:.3f}, fitted to {predictor.fitted_on} "
+            "validation images",
+            file=sys.stderr,
+        )
 
 
 def start(command: Callable[[Sequence[str]], int]) -> NoReturn:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from caltech.data.folders import IMAGE_SUFFIXES, is_hidden
 from caltech.inference import explain
+from caltech.inference.ensemble import Ensemble
 from caltech.inference.predictor import Predictor
 
 FOLDER_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -49,7 +50,7 @@ def absent(images: Sequence[Path]) -> list[Answer]:
     return [Answer(image, reason=reason) for image, reason in reasons.items() if reason]
 
 
-def answers(predictor: Predictor, images: Sequence[Path]) -> Iterator[Answer]:
+def answers(predictor: Predictor | Ensemble, images: Sequence[Path]) -> Iterator[Answer]:
     """Answer image files in their order, a batch at a time; a bar shows progress on a terminal."""
     size = predictor.batch_size
     bar = tqdm(total=len(images), unit="image", disable=None, leave=False)
@@ -57,11 +58,11 @@ def answers(predictor: Predictor, images: Sequence[Path]) -> Iterator[Answer]:
         for first in range(0, len(images), size):
             batch = images[first : first + size]
             read = list(pool.map(partial(_read, predictor), batch))
-            good = [image for image in read if isinstance(image, Tensor)]
-            found = iter(predictor.probabilities(torch.stack(good)) if good else ())
+            good = [image for image in read if not isinstance(image, str)]
+            found = iter(predictor.probabilities(predictor.stack(good)) if good else ())
             for path, image in zip(batch, read, strict=True):
                 bar.update()
-                if isinstance(image, Tensor):
+                if not isinstance(image, str):
                     yield Answer(path, predictor.rank(next(found), TOP))
                 else:
                     yield Answer(path, reason=image)
@@ -104,8 +105,8 @@ def _absence(path: Path) -> str | None:
     return None
 
 
-def _read(predictor: Predictor, path: Path) -> Tensor | str:
-    """Decoded pixels (resize, resize, 3) uint8 of one file, or why it cannot be read."""
+def _read(predictor: Predictor | Ensemble, path: Path) -> Tensor | tuple[Tensor, ...] | str:
+    """Decoded pixels of one file, as the predictor reads them, or why it cannot be read."""
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -17,7 +17,7 @@ from caltech.data.augment import VIEWS, center_crop
 from caltech.data.dataset import Dataset
 from caltech.errors import InputError
 from caltech.models.until import round_as_trained
-from caltech.runs import checkpoint, manifest, provenance
+from caltech.runs import checkpoint, logits, manifest, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.training.device import choose_device
@@ -31,16 +31,21 @@ class AveragedViews(nn.Module):
     Args:
         model: gives logits.
         views: names of the views (augment.VIEWS) whose logits are averaged.
+        temperature: that logits are divided by (caltech.calibration).
     """
 
-    def __init__(self, model: nn.Module, views: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, views: Sequence[str], temperature: float = 1.0) -> None:
         super().__init__()
         self.model = model
         self.views = tuple(views)
+        self.temperature = temperature
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = [self.model(VIEWS[name](images)) for name in self.views]
-        return torch.stack(logits).float().mean(0).softmax(1)
+        logits = torch.stack([self.model(VIEWS[name](images)) for name in self.views])
+        logits = logits.float().mean(0)
+        if self.temperature != 1:  # from the largest one, so that none becomes equal to it
+            logits = (logits - logits.amax(1, keepdim=True)) / self.temperature
+        return logits.softmax(1)
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,25 @@ class Predictor:
     classes: tuple[str, ...]
     precision: Precision
     device: torch.device
+    fitted_on: int | None = None  # validation images, if it is calibrated
 
     @classmethod
-    def load(cls, directory: RunDirectory, weights: str, device: str) -> "Predictor":
+    def load(
+        cls, directory: RunDirectory, weights: str, device: str, calibrated: bool = False
+    ) -> "Predictor":
         """Rebuild a finished run's model from the directory alone: no data, no download.
 
         Only config.targets can be called by the directory's config, and safetensors hold nothing
         but numbers.
 
+        Args:
+            calibrated: whether logits are divided by the temperature that fits the validation
+                images; an export that was calibrated is so in any case.
+
         Raises:
-            InputError: the run is not finished, its files do not fit each other, or it is of a time
-                when class names were not kept and its data set is not here.
+            InputError: the run is not finished, its files do not fit each other, it has no
+                temperature, or it is of a time when class names were not kept and its data set is
+                not here.
             DamagedError: a file is not what the run wrote.
         """
         result, path = Result.read(directory, pruned_too=False), directory.weights(weights)
@@ -79,6 +92,9 @@ class Predictor:
         manifest.verify(directory, files)
         plugins.load(())  # those of the environment: the directory's config names none
         cfg = manifest.read_config(directory.config)
+        temperature, fitted_on = cfg.get("temperature", 1.0), cfg.get("fitted_on")
+        if calibrated and fitted_on is None:
+            temperature, fitted_on = logits.temperature_of(directory, weights)
         kept = provenance.read(directory)
         # Runs of the first versions did not keep them.
         classes = kept["classes"] if "classes" in kept else own_data(directory, cfg).classes
@@ -93,7 +109,7 @@ class Predictor:
                 f"have changed it since; {directory.provenance} says what the run was made with."
             ) from error
         round_as_trained(model, cfg.get("freeze", {}), size)
-        network = AveragedViews(model, build(cfg.augment).test).eval()
+        network = AveragedViews(model, build(cfg.augment).test, temperature).eval()
         network.to(where, memory_format=torch.channels_last)
         return cls(
             directory=directory,
@@ -104,7 +120,13 @@ class Predictor:
             classes=tuple(classes),
             precision=build(cfg.precision),
             device=where,
+            fitted_on=fitted_on,
         )
+
+    @property
+    def temperature(self) -> float:
+        """That logits are divided by."""
+        return self.network.temperature
 
     @property
     def resize(self) -> int:
@@ -125,6 +147,11 @@ class Predictor:
         """Pixels (resize, resize, 3) uint8 of an image file; a broken one raises many types."""
         return torch.from_numpy(pixels.decode(file, self.resize, self.upright).copy())
 
+    @staticmethod
+    def stack(images: Sequence[Tensor]) -> Tensor:
+        """Of what `read` gave of several images, what `probabilities` takes."""
+        return torch.stack(list(images))
+
     def crop(self, pixels: Tensor) -> Tensor:
         """Centre crops (n, 3, crop, crop) of decoded pixels (n, resize, resize, 3), both uint8."""
         return center_crop(pixels, torch.arange(len(pixels)), self.cfg.data.crop)
@@ -138,12 +165,11 @@ class Predictor:
 
     def rank(self, probabilities: Tensor, count: int) -> list[dict[str, Any]]:
         """The `count` most probable classes of (classes,) probabilities, in falling order."""
-        values, indices = probabilities.topk(min(count, len(self.classes)))
-        pairs = zip(indices.tolist(), values.tolist(), strict=True)
-        return [{"class": self.classes[index], "probability": value} for index, value in pairs]
+        return ranked(self.classes, probabilities, count)
 
     def summary(self) -> dict[str, Any]:
         """Which run it is, and how good it was."""
+        calibrated = {} if self.fitted_on is None else {"temperature": self.temperature}
         return {
             "key": self.cfg.key,
             "study": self.cfg.study,
@@ -151,7 +177,14 @@ class Predictor:
             "weights": self.weights,
             "epoch": self.measured["epoch"],
             "val/accuracy": self.measured["val/accuracy"],
-        }
+        } | calibrated
+
+
+def ranked(classes: Sequence[str], probabilities: Tensor, count: int) -> list[dict[str, Any]]:
+    """The `count` most probable classes of (classes,) probabilities, in falling order."""
+    values, indices = probabilities.topk(min(count, len(classes)))
+    pairs = zip(indices.tolist(), values.tolist(), strict=True)
+    return [{"class": classes[index], "probability": value} for index, value in pairs]
 
 
 def own_data(directory: RunDirectory, cfg: DictConfig) -> Dataset:

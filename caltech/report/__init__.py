@@ -5,7 +5,7 @@
     trained      one tracked training: its numbers, curves and answers
     rows         what tables are made of: rows, each a config with all its seeds
     arrange      which runs are one row, which rows one table, and the rows of conf/experiment
-    statistics   intervals, paired tests, calibration
+    statistics   intervals and paired tests
     conclusions  what a table says, in sentences
     tables       the list of columns; to add one to all forms is to add it there
     render       Markdown, CSV, page and gallery, from templates/, where words are, too

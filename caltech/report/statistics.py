@@ -1,4 +1,4 @@
-"""What a number of a table can be trusted for: intervals, paired tests, calibration."""
+"""What a number of a table can be trusted for: intervals and paired tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from functools import cache, partial
 
 import numpy as np
 from scipy import stats
+
+from caltech.calibration import means
 
 LEVEL = 0.95
 # Of verdicts: approximations and whole numbers of images then leave no case above 5 % false ones.
@@ -35,16 +37,6 @@ class Pair:
     only_second: int
     p_value: float
     p_adjusted: float  # for all pairs of the table (Holm, 1979)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Answers in bins of their probability: what was promised, and what was true."""
-
-    error: float  # expected calibration error: mean distance, weighted by the bins' answers
-    confidence: np.ndarray  # (bins,) mean, NaN in empty bins
-    accuracy: np.ndarray  # (bins,)
-    count: np.ndarray  # (bins,)
 
 
 def wilson(accuracy: float, count: int, level: float = LEVEL) -> Interval:
@@ -153,25 +145,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def calibration(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> Calibration:
-    """Expected calibration error (Guo et al., 2017) with bins of equal width, closed above."""
-    which = np.clip(np.ceil(confidences * bins).astype(int) - 1, 0, bins - 1)
-    confidence, count = _means(which, confidences, bins)
-    accuracy, _ = _means(which, correct, bins)
-    error = np.nansum(np.abs(confidence - accuracy) * count) / len(confidences)
-    return Calibration(float(error), confidence, accuracy, count)
-
-
 def per_class(labels: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Share of right answers and number of images of each class (classes,); NaN without images."""
-    return _means(labels, correct, int(labels.max()) + 1)
-
-
-def _means(groups: np.ndarray, values: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each of `total` groups the mean, NaN of none, and the number of values."""
-    count = np.bincount(groups, minlength=total)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(groups, values, total) / count, count
+    return means(labels, correct, int(labels.max()) + 1)
 
 
 def confused(

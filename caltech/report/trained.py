@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from caltech.report import statistics
+from caltech.calibration import Calibration, calibration
 
 FINISHED = "finished"
 PRUNED = "pruned"
@@ -35,8 +35,8 @@ class Predictions:
         return self.last == self.labels
 
     @cached_property
-    def calibration(self) -> statistics.Calibration:
-        return statistics.calibration(self.confidences, self.correct)
+    def calibration(self) -> Calibration:
+        return calibration(self.confidences, self.correct)
 
 
 @dataclass(frozen=True)

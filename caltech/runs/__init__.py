@@ -7,6 +7,7 @@ checkpoint  states and weights on disk: whole, or the version before, or found o
 provenance  the data, weights, code and machine behind a result, which the config does not tell
 result      what it came to
 ending      the last lines of a command: where its run is, and what to type next
+logits      what it gave for validation and test images, and its temperature
 manifest    which files belong to the result
 find        a finished run by its key, its directory, or the best in validation; a start from one
 extension   a run of more epochs goes on from one of fewer

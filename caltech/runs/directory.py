@@ -46,6 +46,8 @@ class RunDirectory:
         self.provenance = self.path / "provenance.json"
         self.data = self.path / "data.json"
         self.timing = self.path / "timing.json"
+        self.calibration = self.path / "calibration.json"  # temperatures
+        self.images = self.path / "images.csv"  # files of validation and test, by index
         self.groups = self.path / "groups.json"  # of parameters, if there are several
         self.result = self.path / "result.json"
         self.checkpoint = self.path / "checkpoint.pt"
@@ -84,9 +86,14 @@ class RunDirectory:
         """Its answers on the test images."""
         return self.path / f"predictions_{name}.npz"
 
+    def logits(self, name: str) -> Path:
+        """What it gave for the validation and the test images, if that was kept."""
+        return self.path / f"logits_{name}.npz"
+
     def artifacts(self) -> list[Path]:
         """What the tracker keeps; a report needs nothing else. A pruned run has fewer files."""
         files = [self.config, self.provenance, self.data, self.timing, self.groups]
+        files.append(self.calibration)
         files += [*map(self.predictions, WEIGHTS), *self.model("best")]
         return [path for path in files if path.is_file()]
 

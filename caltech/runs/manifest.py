@@ -23,10 +23,24 @@ def write(directory: RunDirectory, key: str, result: bytes) -> None:
     """Of all files of a run that has ended, and of the result that is about to be written."""
     files = [directory.config, directory.provenance, directory.data, directory.timing]
     files += [directory.history, directory.frozen, *map(directory.weights, WEIGHTS)]
-    files += map(directory.predictions, WEIGHTS)
+    files += [*map(directory.predictions, WEIGHTS), *map(directory.logits, WEIGHTS)]
+    files += [directory.calibration, directory.images]
     sums = {path.name: _sha256(path) for path in files if path.is_file()}
     sums[directory.result.name] = hashlib.sha256(result).hexdigest()
     write_sealed_json(directory.manifest, {"key": key, "files": sums})
+
+
+def renew(directory: RunDirectory) -> None:
+    """After files were added to a run that has ended; a run of earlier code has no manifest.
+
+    Raises:
+        DamagedError: a file that was there is not what the run wrote.
+    """
+    if directory.manifest.is_file():
+        kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})
+        added = {*map(directory.logits, WEIGHTS), directory.calibration, directory.images}
+        verify(directory, kept["files"].keys() - {path.name for path in added})
+        write(directory, kept["key"], directory.result.read_bytes())
 
 
 def verify(directory: RunDirectory, names: Iterable[str | Path]) -> None:

@@ -1,6 +1,7 @@
 """How weights change.
 
 fit        the epochs that are left, with a checkpoint after each; who is told of them
+testing    the test of a run that is over, its logits and both models on the disk
 epoch      one epoch of training, one pass of evaluation: sums over images
 features   where batches come from: crops of the pixels, or what a frozen part made of them, once
 loss schedule average precision   the options of these groups

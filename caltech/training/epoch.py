@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from caltech.calibration import Scores
 from caltech.data.augment import sent
 from caltech.data.augmentation.mix import Unmixed, classes_of
 from caltech.errors import DivergedError
@@ -40,6 +41,7 @@ class Evaluation:
     labels: Tensor
     predictions: Tensor
     confidences: Tensor
+    logits: Tensor | None = None  # (n, classes) float32, if they were asked for
 
     @property
     def accuracy(self) -> float:
@@ -66,6 +68,10 @@ class Evaluation:
         arrays |= {"predictions": self.predictions, "confidences": self.confidences}
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **{name: tensor.numpy() for name, tensor in arrays.items()})
+
+    def scores(self, indices: Tensor) -> Scores:
+        """The logits, with the images' indices and labels."""
+        return Scores(indices.numpy(), self.labels.numpy(), self.logits.numpy())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,10 +184,13 @@ def step(
 
 
 @torch.inference_mode()
-def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> Evaluation:
+def evaluate(
+    learner: Learner, batches: Batches, indices: Tensor, name: str, with_logits: bool = False
+) -> Evaluation:
     """Loss and answers on the images at `indices` (n,), in that order.
 
-    Logits are the average over the views that the inputs give of each image.
+    Logits are the average over the views that the inputs give of each image. They are not kept
+    unless they are asked for: of many classes and images they take more than a GPU has.
 
     Raises:
         DivergedError: the loss is not a finite number.
@@ -191,13 +200,14 @@ def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> 
     size = batches.part or batches.size
     device = batches.labels.device
     indices = sent(indices, device)
-    labels, losses, answers = batches.labels[indices], [], []
+    labels, losses, answers, given = batches.labels[indices], [], [], []
     with _bar(len(indices), name) as bar:
         for part, expected in zip(indices.split(size), labels.split(size), strict=True):
             views = within_memory(partial(_views, learner, batches, part), len(part), name)
             logits = torch.stack(views).float().mean(0)
             losses.append(F.cross_entropy(logits, expected, reduction="sum"))
             answers.append(logits.softmax(1).max(1))
+            given += [logits.cpu()] if with_logits else []
             bar.update(len(part))
     confidences, predictions = map(torch.cat, zip(*answers, strict=True))
     losses, *kept = received(torch.stack(losses), labels, predictions, confidences)
@@ -209,7 +219,7 @@ def evaluate(learner: Learner, batches: Batches, indices: Tensor, name: str) -> 
             f"The loss on the {name} images is {loss_sum}: the weights are beyond finite numbers. "
             "Try a smaller learning rate, or precision=fp32."
         )
-    return Evaluation(loss_sum / len(indices), *kept)
+    return Evaluation(loss_sum / len(indices), *kept, torch.cat(given) if given else None)
 
 
 def _views(learner: Learner, batches: Batches, indices: Tensor, at_a_time: int) -> list[Tensor]:

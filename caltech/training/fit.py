@@ -1,5 +1,4 @@
-"""The epochs of a run: from where it stopped to where it ends, with a checkpoint after each, and
-its test."""
+"""The epochs of a run: from where it stopped to where it ends, with a checkpoint after each."""
 
 import logging
 import time
@@ -18,7 +17,6 @@ from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
 from caltech.files import write_sealed_json
 from caltech.models.classifier import Classifier
-from caltech.models.freeze import frozen_names
 from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Inside, Progress, Tally, Totals
@@ -127,34 +125,6 @@ def fit(
             log_epoch(metrics, cfg.num_epochs)
     tell(observers, history)
     return progress
-
-
-def test_once(
-    learner: Learner,
-    batches: Batches,
-    data: Dataset,
-    model: Classifier,
-    progress: Progress,
-    directory: RunDirectory,
-) -> dict[str, dict[str, float]]:
-    """Test once with the last and once with the best epoch's weights, and keep both models.
-
-    The study does not say which of the two it used; its tables are compared with the last.
-    """
-    with learner.average.applied():
-        states = {"last": checkpoint.copy_of(learner.trainable), "best": progress.best_state}
-    epochs = {"last": len(progress.history), "best": progress.best_epoch}
-    measured, tested, frozen = {}, None, frozen_names(model)
-    for name, state in states.items():
-        if epochs[name] != tested:  # the best epoch may be the last
-            learner.trainable.load_state_dict(state)
-            evaluation = evaluate(learner, batches, data.test, f"test ({name})")
-            tested = epochs[name]
-        directory.require_held()
-        checkpoint.save_weights(directory.weights(name), model, frozen)
-        evaluation.save(directory.predictions(name), data.test)
-        measured[name] = evaluation.measures("test")
-    return measured
 
 
 def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) -> bool:

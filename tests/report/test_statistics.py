@@ -52,15 +52,6 @@ def test_holm_s_adjustment():
     assert statistics.holm([]) == []
 
 
-def test_calibration():
-    """Two bins: 0.9 promised and 0.5 kept, 0.3 promised and 0.3 kept, as many answers in each."""
-    confidences = np.array([0.9] * 10 + [0.3] * 10)
-    correct = np.array([True] * 5 + [False] * 5 + [True] * 3 + [False] * 7)
-    result = statistics.calibration(confidences, correct)
-    assert result.error == pytest.approx(0.2) and result.count.sum() == 20
-    assert statistics.calibration(np.ones(4), np.ones(4, bool)).error == 0
-
-
 def test_a_collapsed_run_is_known_by_its_answers():
     labels = np.array([0] * 30 + [1] * 70)
     assert collapsed(labels, np.full(100, 1)) == 1

@@ -1,0 +1,139 @@
+"""Whether an export answers as its run: on which images it is asked, and how much they differ."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from caltech.errors import CaltechError, DamagedError, DiskError, InputError
+from caltech.inference.ensemble import Ensemble, scaled
+from caltech.inference.ensemble import stored as answers_of
+from caltech.inference.predictor import Predictor, own_data
+from caltech.runs import manifest
+from caltech.runs.directory import RunDirectory
+
+IMAGES = 64  # compared, spread evenly over the test part
+ANSWERS = ("indices", "labels", "predictions", "confidences")  # as the test stores them
+NOISE_IMAGES = 17  # where there is no test part: a batch on a CPU, and one more
+
+
+def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images of the run's test part and its stored answers; noise and none without its data.
+
+    Returns:
+        Pixels (n, resize, resize, 3) uint8; predictions and confidences (n,), or nothing.
+
+    Raises:
+        DamagedError: the answers are not what the run wrote.
+    """
+    path = predictor.directory.predictions(predictor.weights)
+    stored = stored_answers(predictor.directory, path) if path.is_file() else None
+    try:
+        data = own_data(predictor.directory, predictor.cfg) if stored else None
+    except (InputError, DiskError):
+        data = None
+    if data is None:
+        shape = (NOISE_IMAGES, predictor.resize, predictor.resize, 3)
+        random = torch.Generator().manual_seed(0)
+        return torch.randint(256, shape, dtype=torch.uint8, generator=random), {}
+    count = len(stored["indices"])
+    limits = {"indices": len(data.labels), "predictions": len(predictor.classes)}
+    if not all(0 <= stored[n].min() <= stored[n].max() < most for n, most in limits.items()):
+        raise DamagedError(f"{path} was cut short or changed: it is not of the run's data.")
+    chosen = np.linspace(0, count - 1, min(IMAGES, count)).astype(int)
+    answers = {name: torch.from_numpy(values[chosen]) for name, values in stored.items()}
+    return data.pixels[answers.pop("indices")], answers
+
+
+def sample_of_members(ensemble: Ensemble) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """The same of several: pixels for each way in which members read an image."""
+    samples = [sample(member) for member in ensemble.members]
+    if not all(stored for _, stored in samples):
+        random = torch.Generator().manual_seed(0)
+        shapes = [(NOISE_IMAGES, side, side, 3) for side, _ in ensemble.forms]
+        draw = partial(torch.randint, 256, dtype=torch.uint8, generator=random)
+        return tuple(draw(shape) for shape in shapes), {}
+    of = {(m.resize, m.upright): p for m, (p, _) in zip(ensemble.members, samples, strict=True)}
+    count = len(samples[0][0])
+    total = len(np.load(ensemble.members[0].directory.predictions(ensemble.weights))["indices"])
+    return tuple(of.values()), answers_of(ensemble, np.linspace(0, total - 1, count).astype(int))
+
+
+def reread(ensemble: Ensemble, pixels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return ensemble.stack([ensemble.read(BytesIO(file)) for file in files_of(pixels)])
+
+
+def stored_answers(directory: RunDirectory, path: Path) -> dict[str, np.ndarray]:
+    """Indices (n,), labels (n,), predictions (n,) and confidences (n,) of a run's test.
+
+    Raises:
+        DamagedError: they are not what the run wrote.
+    """
+    manifest.verify(directory, [path])
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            stored = {name: file[name] for name in ANSWERS}
+    except Exception as error:  # numpy and zipfile raise many types for a broken file
+        raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+    kinds = ["i", "i", "i", "f"]
+    length = len(stored["indices"]) if stored["indices"].ndim == 1 else 0
+    for name, kind in zip(ANSWERS, kinds, strict=True):
+        if stored[name].shape != (length,) or stored[name].dtype.kind != kind or not length:
+            raise DamagedError(f"{path} was cut short or changed: {name} is not what a test gives.")
+    return stored
+
+
+def compare(
+    predictor: Predictor | Ensemble,
+    answer: Callable[[Tensor], Tensor],
+    pixels: Tensor | tuple[Tensor, ...],
+    stored: Mapping[str, Tensor],
+    tolerance: float,
+) -> str:
+    """Largest differences of probabilities from the run's model and from its stored answers.
+
+    Args:
+        answer: the exported model, decoded pixels (n, resize, resize, 3) uint8 to (n, classes).
+        pixels, stored: what `sample` gave.
+
+    Raises:
+        CaltechError: one is larger than the tolerance, or no number.
+    """
+    answered = answer(pixels)
+    kind, told = "of noise (its data set is not here)", ""
+    if isinstance(predictor, Ensemble) and not stored:
+        kind = "that have no stored answers"
+    differences = [(answered - predictor.probabilities(pixels)).abs().max().item()]
+    if stored:
+        # The test's answers are not calibrated: p to the power of T, of all one, is softmax(z).
+        likely = scaled(answered.double(), 1 / predictor.temperature).float()
+        confidences = likely.gather(1, stored["predictions"][:, None]).squeeze(1)
+        differences.append((confidences - stored["confidences"]).abs().max().item())
+        kind = "of its test part"
+        told = f" and by at most {differences[1]:.1e} from the answers stored in its test"
+    sentence = (
+        f"on {len(answered)} images {kind}, probabilities differ by at most {differences[0]:.1e} "
+        f"from the run's model{told}; {tolerance:g} is tolerated"
+    )
+    # Not `>`, and not of the maximum: what is not a number is no difference that is tolerated.
+    if not all(difference <= tolerance for difference in differences):
+        raise CaltechError(
+            f"Nothing is exported: {sentence}. Type tolerance= for another, if the run was "
+            "computed on another kind of device, for example."
+        )
+    return sentence
+
+
+def files_of(pixels: Tensor | tuple[Tensor, ...]) -> list[bytes]:
+    """Pixels, of several sizes the largest, as the bytes of PNG files, which keep them exactly."""
+    if isinstance(pixels, tuple):
+        pixels = max(pixels, key=lambda each: each.shape[1])
+    files = [BytesIO() for _ in pixels]
+    for image, file in zip(pixels, files, strict=True):
+        Image.fromarray(image.numpy()).save(file, format="PNG")
+    return [file.getvalue() for file in files]
