@@ -110,6 +110,8 @@ def train(
                 result.write(directory, cfg.keep_checkpoint)
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
+            if cfg.keep_checkpoint and not directory.checkpoint.is_file():
+                log.warning("It has kept no checkpoint: rerun=true does with keep_checkpoint=true.")
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     ending.warn_if_collapsed(directory, data.classes)
