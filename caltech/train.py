@@ -102,6 +102,8 @@ def train(
             if cfg.logits == "keep" and result.status != PRUNED and not logits.are_there(directory):
                 batches = fed(cfg, learner, data, augment, frozen, device)
                 add_logits(learner, batches, data, model, directory)
+            if cfg.keep_checkpoint and not directory.checkpoint.is_file():
+                log.warning("It has kept no checkpoint: rerun=true does with keep_checkpoint=true.")
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     ending.warn_if_collapsed(directory, data.classes)

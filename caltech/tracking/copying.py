@@ -184,7 +184,7 @@ def _end(directory: RunDirectory, contents: Contents, told: Told, is_live: bool)
 
 def _go_on(store: Store, told: Told) -> None:
     run = store.client.get_run(told.run_id)
-    for tag in {"failure", "status"} & set(run.data.tags):
+    for tag in {"failure", "status", "stopped"} & set(run.data.tags):
         store.client.delete_tag(told.run_id, tag)
     store.client.update_run(told.run_id, status=RUNNING)
     told.status = RUNNING

@@ -70,12 +70,14 @@ def parts(cfg, device):
     if len(frozen):
         inputs = features.extract(frozen, data, augment, learner.precision, device, cfg.cache)
     labels = data.labels.to(device)
-    return data, learner, Batches(inputs=inputs, labels=labels, size=cfg.batch_size)
+    own = {"size": cfg.batch_size, "part": cfg.micro_batch}
+    return data, learner, Batches(inputs=inputs, labels=labels, **own)
 
 
 @pytest.mark.parametrize("freeze", ["none", "backbone"])
 @pytest.mark.parametrize("options", ["augment=flip", "augment=none precision=bf16", "average=ema",
-                                     "augment=flip precision=tf32 average=ema"])  # fmt: skip
+                                     "augment=flip precision=tf32 average=ema",
+                                     "augment=flip micro_batch=48 clip_norm=1"])  # fmt: skip
 def test_steady_steps_wait_for_nothing(configure, cuda, tmp_path, freeze, options):
     own = [
         *DIGITS,
@@ -111,6 +113,7 @@ def test_digits_are_learned_as_on_the_cpu(configure, device, tell, precision, op
 
 
 @pytest.mark.parametrize("options", ["freeze=none", "freeze=none precision=amp average=ema",
+                                     "freeze=none precision=amp micro_batch=3 clip_norm=0.1",
                                      "freeze=backbone augment=flip"])  # fmt: skip
 def test_resumed_inside_an_epoch_is_bitwise_with_deterministic(configure, device, options):
     own = [*TINY, *options.split(), f"device={device.type}", "deterministic=true"]
