@@ -1,11 +1,13 @@
 """Make a study's tables and pictures from its runs: `python -m caltech.report study=course`."""
 
 import logging
+import re
 import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,9 @@ from caltech.flags import require_flags
 from caltech.report import pictures, render
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import Table
+from caltech.report.sources import ensembles
 from caltech.report.sources.directories import read_config
+from caltech.report.sources.images import keep_names
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unused import printable
@@ -48,6 +52,9 @@ def report(cfg: DictConfig) -> str:
     tables = arrange(found.runs, published, cfg.study)
     if not tables:
         raise _nothing(cfg, folder, found)
+    if cfg.ensemble:
+        ensembles.add(folder, found.runs, cfg.ensemble)
+        found = replace(found, ensembles=ensembles.kept(folder / "kept" / "ensembles")[0])
     contents, text = drawn_up(cfg, tables, found)
     try:
         write(folder, contents, found)
@@ -73,16 +80,23 @@ def drawn_up(
     cfg: DictConfig, tables: Sequence[Table], found: Found
 ) -> tuple[dict[str, bytes], str]:
     """The report's files by name, pictures too, and its text."""
-    sheets = [render.Sheet(table, found.runs) for table in tables]
     drawn = {table.title: pictures.draw(table) for table in tables}
-    text, page = render.text_and_page(cfg.study, sheets, found.runs, drawn, found.unused)
     try:
         data = reachable(cfg, Path(cfg.output) / cfg.study, tables)
         gallery = render.gallery(cfg.study, tables, data)
     except (CaltechError, OSError) as error:  # of the images and their cache, which are extra
         log.warning("There is no gallery: %s", error)
-        gallery = None
-    written = {"table.md": text, "table.csv": render.spreadsheet(sheets), "report.html": page}
+        data, gallery = {}, None
+    for digest, each in data.items():
+        found.names.setdefault(digest, {index: each.files[index] for index in each.test.tolist()})
+    sheets = [render.Sheet(table, found.runs, found.names) for table in tables]
+    told = found.unused, found.ensembles
+    text, page = render.text_and_page(cfg.study, sheets, found.runs, drawn, *told)
+    written = {
+        "table.md": text,
+        "table.csv": render.spreadsheet(sheets, found.ensembles),
+        "report.html": page,
+    }
     written |= {} if gallery is None else {"gallery.html": gallery}
     contents = {name: content.encode() for name, content in written.items()}
     for number, group in enumerate(drawn.values(), 1):  # by table
@@ -93,6 +107,7 @@ def drawn_up(
 def write(folder: Path, contents: Mapping[str, bytes], found: Found) -> None:
     """Into the study's folder: what is kept of its runs, and the report's files."""
     keep(folder / "kept", found.runs, found.kept)
+    keep_names(folder, found.names)
     for old in folder.glob("pictures/[0-9]*-*.png"):
         old.unlink()
     for name, content in contents.items():
@@ -158,9 +173,26 @@ def compose_and_report(cfg: DictConfig) -> None:
             print(folder / name)
 
 
+def _as_list(word: str) -> str:
+    """ensemble=KEY,KEY as Hydra takes a list of texts: some keys read as numbers."""
+    name, equals, value = word.partition("=")
+    if name.strip() != "ensemble" or not equals or value.strip() in ("", "null"):
+        return word
+    keys = [key.strip(" '\"") for key in value.strip(" []").split(",")]
+    if len(keys) < 2 or not all(re.fullmatch("[0-9a-f]{10}", key) for key in keys):
+        raise InputError(
+            f"{word} is no ensemble: it is the keys of two finished runs or more. Type "
+            "ensemble=KEY,KEY with keys as `caltech runs` lists them."
+        )
+    if len({*keys}) < len(keys):
+        raise InputError(f"{word} has a key twice. Type ensemble={','.join(dict.fromkeys(keys))}.")
+    return "ensemble=[" + ",".join(f'"{key}"' for key in keys) + "]"
+
+
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
     with errors.shown_as_messages():
         register()
         require_flags(sys.argv[1:])
+        sys.argv[1:] = map(_as_list, sys.argv[1:])
         compose_and_report()

@@ -37,7 +37,7 @@ def test_time_is_in_a_unit_that_fits(seconds, shown):
 
 def test_a_column_that_is_listed_is_in_all_forms_and_is_explained(monkeypatch, text_of):
     added = tables.Column("Ants", lambda row: "some", explanation="Ants are counted.")
-    monkeypatch.setattr(render, "STATISTICS", (*render.STATISTICS, added))
+    monkeypatch.setattr(tables, "STATISTICS", (*tables.STATISTICS, added))
     runs = [made_up()]
     assert "| Ants |\n" in text_of(runs) and "\n- Ants are counted.\n" in text_of(runs)
     sheet = render.Sheet(rows.Table("Runs", (row(),), (), False), runs)
