@@ -24,7 +24,7 @@ from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import Table
 from caltech.report.sources import ensembles
 from caltech.report.sources.directories import read_config
-from caltech.report.sources.images import keep_names
+from caltech.report.sources.images import keep_names, names_of
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unused import printable
@@ -88,7 +88,7 @@ def drawn_up(
         log.warning("There is no gallery: %s", error)
         data, gallery = {}, None
     for digest, each in data.items():
-        found.names.setdefault(digest, {index: each.files[index] for index in each.test.tolist()})
+        found.names.setdefault(digest, names_of(each))
     sheets = [render.Sheet(table, found.runs, found.names) for table in tables]
     told = found.unused, found.ensembles
     text, page = render.text_and_page(cfg.study, sheets, found.runs, drawn, *told)

@@ -169,7 +169,7 @@ def gallery(study: str, tables: Sequence[Table], datasets: Mapping[str, "Dataset
         if data is not None:
             errors = [each for each in errors if each["index"] < len(data.files)]
             for each in errors:
-                each["file"] = data.files[each["index"]]
+                each["file"] = printable(data.files[each["index"]])
                 each["uri"] = _thumbnail(data, each["index"])
             sections.append({"title": table.title, "row": table.best.name, "errors": errors})
     return _rendered("gallery.html", study=study, sections=sections) if sections else None

@@ -122,3 +122,12 @@ def test_paired_tests_stay_within_a_data_set():
     pairs = rows.Table("Runs", (*mine, *other), (), False).pairs
     assert {pair.first for pair in pairs} == {"mine 11", "other 2"}
     assert len(pairs) == 11 + 2
+
+
+def test_a_temperature_is_a_column_where_there_is_one(text_of):
+    numbers = {"test/temperature": 0.7, "test/calibrated_error": 0.0123}
+    run = made_up()
+    calibrated = replace(run, metrics=run.metrics | numbers)
+    assert "Temperature" not in text_of([run]) and "Guo" not in text_of([run])
+    text = text_of([calibrated])
+    assert "| 0.7000 | 0.0123 |" in text and "(Guo et al., 2017)" in text

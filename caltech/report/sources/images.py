@@ -7,13 +7,17 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caltech.errors import DamagedError
 from caltech.files import replacing
-from caltech.report.sources.unused import UNREADABLE, Unused
+from caltech.report.sources.unused import UNREADABLE, Unused, printable
 from caltech.report.trained import FINISHED, Run
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from caltech.data.dataset import Dataset
 
 HEAD = ["index", "file"]
 Names = Mapping[int, str]
@@ -36,6 +40,11 @@ def named(folder: Path, runs: Iterable[Run]) -> tuple[dict[str, Names], list[Unu
     return names, list(unused.values())
 
 
+def names_of(data: "Dataset") -> Names:
+    """Of the data set itself."""
+    return {index: printable(data.files[index]) for index in data.test.tolist()}
+
+
 def kept_names(folder: Path, digest: str) -> Path:
     """Where the names of a data set are kept in a study's folder."""
     return folder / "kept" / f"images-{digest[:16]}.csv"
@@ -50,7 +59,7 @@ def keep_names(folder: Path, names: Mapping[str, Names]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([HEAD, *sorted(files.items())])
         with replacing(path) as partial:
-            partial.write_text(text.getvalue(), "utf-8", "surrogateescape")
+            partial.write_text(text.getvalue(), "utf-8")
 
 
 def _kept(path: Path) -> Names:
@@ -68,4 +77,4 @@ def _of_run(path: Path) -> Names:
 
 def _rows(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return list(csv.reader(file))
+        return [[printable(cell) for cell in row] for row in csv.reader(file)]

@@ -71,12 +71,17 @@ def completed(run: Run, retained: Sequence[Run]) -> Run:
     the options' names as they were typed, when a run of earlier code began, and lost answers.
     """
     for each in retained:
-        # A temperature may have been added since.
-        is_same = (each.key, each.history) == (run.key, run.history)
-        if is_same and each.metrics.items() <= run.metrics.items():
+        if _told(each) == _told(run):
             told = {"params": each.params, "experiment": each.experiment, "started": each.started}
             return replace(run, **told, predictions=run.predictions or each.predictions)
     return run
+
+
+def _told(run: Run) -> tuple:
+    """What is never another of the very run; a temperature may have been added since."""
+    added = ("temperature", "calibrated_error")
+    measured = {name: value for name, value in run.metrics.items() if not name.endswith(added)}
+    return run.key, measured, run.history
 
 
 def combine(here: Sequence[Run], retained: Sequence[Run], stored: Sequence[Run]) -> list[Run]:
