@@ -103,7 +103,7 @@ class Ensemble:
     @property
     def network(self) -> Mean:
         """All members in one, if they see images of one size."""
-        return Mean([member.network for member in self.members], self.temperature)
+        return Mean([member.network for member in self.members], self.temperature).eval()
 
     def read(self, file: Path | IO[bytes]) -> tuple[Tensor, ...]:
         """Pixels of an image file in each form; a broken one raises many types."""

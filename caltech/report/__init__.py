@@ -27,6 +27,12 @@ curves of a run of earlier code that was not kept, MLflow if there is a store.
   images of a part, classes) is not told, or not that of our runs, has no verdict.
 - Whether seeds or splits varied is a footnote; two splits of one seed are two runs.
 - Runs of older code are read: seeds join by the key that their config has today.
+- `ensemble=KEY,KEY,KEY` adds the mean of these runs' probabilities to a study, as a row of its own
+  table with McNemar's test beside the member of highest validation accuracy. It needs the runs'
+  logits, is kept in kept/ensembles/, and stays until its two files there are deleted.
+- Wrong answers, confusions and classes name image files: as the runs' directories say, or the data
+  set if it is here. The names are kept once for a data set (kept/images-SHA256.csv). A store does
+  not have them.
 - Nothing is created or downloaded to make a report, and no lock is taken in a run's directory that
   its training would notice. The page loads nothing; all is escaped.
 """

@@ -1,11 +1,13 @@
 """Make a study's tables and pictures from its runs: `python -m caltech.report study=course`."""
 
 import logging
+import re
 import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,10 @@ from caltech.flags import require_flags
 from caltech.report import conclusions, pictures, render
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import Table
+from caltech.report.sources import ensembles
 from caltech.report.sources.asked import Asked, listed
 from caltech.report.sources.directories import read_config
+from caltech.report.sources.images import keep_names, names_of
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unused import printable
@@ -50,12 +54,17 @@ def report(cfg: DictConfig, is_brief: bool = False) -> str:
         is_published = any(each.study == study for each in published)
         if not found[study].runs and (asked.is_joined or not is_published):
             raise _nothing(cfg, study, folder, found[study])
-    everything = Found(asked.joined(found), [], [u for each in found.values() for u in each.unused])
+    if cfg.ensemble:
+        found[asked.name] = _with_ensemble(cfg, asked, found)
+    everything = asked.together(found)
     tables = arrange(everything.runs, published, *asked.studies)
     contents, text = drawn_up(cfg, asked, tables, everything)
     try:
         for study, of_study in found.items():
             keep(asked.output / study / "kept", of_study.runs, of_study.kept)
+            own = {run.data["sha256"] for run in of_study.runs if run.data}
+            names = {digest: of for digest, of in everything.names.items() if digest in own}
+            keep_names(asked.output / study, names)
         write(asked.folder, contents)
     except OSError as error:
         raise InputError(
@@ -64,6 +73,18 @@ def report(cfg: DictConfig, is_brief: bool = False) -> str:
         ) from error
     shown = f"{conclusions.brief(asked.name, tables)}\n" if is_brief else text
     return f"{shown}\n{whence(tables)}".rstrip("\n")
+
+
+def _with_ensemble(cfg: DictConfig, asked: Asked, found: Mapping[str, Found]) -> Found:
+    """Of the one study that is asked for, with one more ensemble."""
+    if asked.is_joined:
+        raise InputError(
+            f"ensemble= joins runs of one study, and this report is of {asked.name}. "
+            f"Type study={asked.studies[0]}."
+        )
+    ensembles.add(asked.folder, found[asked.name].runs, cfg.ensemble)
+    kept, _ = ensembles.kept(asked.folder / "kept" / "ensembles")
+    return replace(found[asked.name], ensembles=kept)
 
 
 def _nothing(cfg: DictConfig, study: str, folder: Path, found: Found) -> InputError:
@@ -80,16 +101,24 @@ def drawn_up(
     cfg: DictConfig, asked: Asked, tables: Sequence[Table], found: Found
 ) -> tuple[dict[str, bytes], str]:
     """The report's files by name, pictures too, and its text."""
-    sheets = [render.Sheet(table, found.runs) for table in tables]
     drawn = {table.title: pictures.draw(table) for table in tables}
-    text, page = render.text_and_page(asked.name, sheets, found.runs, drawn, found.unused)
     try:
         folders = [asked.output / study for study in asked.studies]
-        gallery = render.gallery(asked.name, tables, reachable(cfg, folders, tables))
+        data = reachable(cfg, folders, tables)
+        gallery = render.gallery(asked.name, tables, data)
     except (CaltechError, OSError) as error:  # of the images and their cache, which are extra
         log.warning("There is no gallery: %s", error)
-        gallery = None
-    written = {"table.md": text, "table.csv": render.spreadsheet(sheets), "report.html": page}
+        data, gallery = {}, None
+    for digest, each in data.items():
+        found.names.setdefault(digest, names_of(each))
+    sheets = [render.Sheet(table, found.runs, found.names) for table in tables]
+    told = found.unused, found.ensembles
+    text, page = render.text_and_page(asked.name, sheets, found.runs, drawn, *told)
+    written = {
+        "table.md": text,
+        "table.csv": render.spreadsheet(sheets, found.ensembles),
+        "report.html": page,
+    }
     written |= {} if gallery is None else {"gallery.html": gallery}
     contents = {name: content.encode() for name, content in written.items()}
     for number, group in enumerate(drawn.values(), 1):  # by table
@@ -166,10 +195,27 @@ def compose_and_report(cfg: DictConfig) -> None:
             print(folder / name)
 
 
+def _as_list(word: str) -> str:
+    """ensemble=KEY,KEY as Hydra takes a list of texts: some keys read as numbers."""
+    name, equals, value = word.partition("=")
+    if name.strip() != "ensemble" or not equals or value.strip() in ("", "null"):
+        return word
+    keys = [key.strip(" '\"") for key in value.strip(" []").split(",")]
+    if len(keys) < 2 or not all(re.fullmatch("[0-9a-f]{10}", key) for key in keys):
+        raise InputError(
+            f"{word} is no ensemble: it is the keys of two finished runs or more. Type "
+            "ensemble=KEY,KEY with keys as `caltech runs` lists them."
+        )
+    if len({*keys}) < len(keys):
+        raise InputError(f"{word} has a key twice. Type ensemble={','.join(dict.fromkeys(keys))}.")
+    return "ensemble=[" + ",".join(f'"{key}"' for key in keys) + "]"
+
+
 def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
     with errors.shown_as_messages():
         register()
         sys.argv[1:] = map(listed, sys.argv[1:])
         require_flags(sys.argv[1:])
+        sys.argv[1:] = map(_as_list, sys.argv[1:])
         compose_and_report()

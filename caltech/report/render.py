@@ -7,26 +7,31 @@ import io
 import itertools
 import re
 import string
-from collections import Counter
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from caltech.report import conclusions
+from caltech.report import conclusions, statistics
 from caltech.report.pictures import Picture
 from caltech.report.rows import Row, Table
+from caltech.report.sources.ensembles import Ensemble
+from caltech.report.sources.images import Names
 from caltech.report.sources.unused import Unused, printable
-from caltech.report.tables import STATISTICS, parameters, results
+from caltech.report.tables import Column, in_full, joined, parameters, results, statistics_of
 from caltech.report.trained import FINISHED, MOST_ROWS_IN_PAIRS, Run
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
 
 ERRORS_IN_TEXT, ERRORS_IN_GALLERY = 10, 24
+CONFUSIONS = 20  # pairs of class and answer
 THUMBNAIL = 128  # pixels
 
 
@@ -41,8 +46,12 @@ class Line(NamedTuple):
 class Sheet:
     """A table as it is printed; of `everything`, what its code and data are compared with."""
 
-    def __init__(self, table: Table, everything: Sequence[Run]) -> None:
+    def __init__(
+        self, table: Table, everything: Sequence[Run], names: Mapping[str, Names] | None = None
+    ) -> None:
         self.table = table
+        digest = table.best.first.data["sha256"] if table.finished else ""
+        self.names = (names or {}).get(digest, {})  # of the best row's images
         self.head = "" if table.columns else "Model"  # of the column of labels
         self.columns = *parameters(table), *results(table)  # STATISTICS are in a second table
         # On a page, whose reader may have a phone, what came out is beside the name.
@@ -95,6 +104,7 @@ def text_and_page(
     runs: Sequence[Run],
     pictures: Mapping[str, Sequence[Picture]],
     unused: Sequence[Unused] = (),
+    ensembles: Sequence[Ensemble] = (),
 ) -> tuple[str, str]:
     """Tables for the terminal and for git, and a file that needs nothing else.
 
@@ -105,21 +115,25 @@ def text_and_page(
     finished = [run for run in runs if run.status == FINISHED]
     # The day of the newest run and not today: a report made again is the same.
     newest = datetime.fromtimestamp(max((run.started for run in finished), default=0) / 1000, UTC)
+    columns = statistics_of([sheet.table for sheet in sheets])
     told = {
         "study": study,
+        "ensembles": list(map(joined, ensembles)),
         "sheets": sheets,
         "unused": unused,
-        "statistics": [column for column in STATISTICS if column.show],
+        "statistics": [column for column in columns if column.show],
         "baselines": list(dict.fromkeys(_lines("baselines", runs=runs))),
-        "reading": _lines("reading", sheets=sheets, columns=STATISTICS),
+        "reading": _lines("reading", sheets=sheets, columns=columns),
     }
     page = {"count": len(finished), "newest": f"{newest:%d %B %Y}", "pictures": pictures}
     return _rendered("table.md", **told), _rendered("report.html", **told, **page)
 
 
-def spreadsheet(sheets: Sequence[Sheet]) -> str:
+def spreadsheet(sheets: Sequence[Sheet], ensembles: Sequence[Ensemble] = ()) -> str:
     """All rows in one CSV file, with full precision, for a spreadsheet or pandas."""
-    records = [_record(each, line) for each in sheets for line in each.lines]
+    columns = statistics_of([sheet.table for sheet in sheets])
+    records = [_record(each, line, columns) for each in sheets for line in each.lines]
+    records += [{"Table": "Ensembles"} | in_full(each) for each in ensembles]
     names = list(dict.fromkeys(name for record in records for name in record))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -128,9 +142,9 @@ def spreadsheet(sheets: Sequence[Sheet]) -> str:
     return text.getvalue()
 
 
-def _record(sheet: Sheet, line: Line) -> dict[str, object]:
+def _record(sheet: Sheet, line: Line, statistics: Sequence[Column]) -> dict[str, object]:
     record = {"Table": sheet.table.title, "Model": line.row.name}
-    for column in (*sheet.columns, *STATISTICS):
+    for column in (*sheet.columns, *statistics):
         record |= column.cells(line.row)
     record["Notes"] = "; ".join(sheet.notes[mark] for mark in line.marks)
     return record | {"Command": "" if line.row.finished else line.row.command}
@@ -155,28 +169,44 @@ def gallery(study: str, tables: Sequence[Table], datasets: Mapping[str, "Dataset
         if data is not None:
             errors = [each for each in errors if each["index"] < len(data.files)]
             for each in errors:
-                each["file"] = data.files[each["index"]]
+                each["file"] = printable(data.files[each["index"]])
                 each["uri"] = _thumbnail(data, each["index"])
             sections.append({"title": table.title, "row": table.best.name, "errors": errors})
     return _rendered("gallery.html", study=study, sections=sections) if sections else None
 
 
-def mistakes(table: Table, count: int = ERRORS_IN_TEXT) -> list[dict[str, Any]]:
+def mistakes(
+    table: Table, count: int = ERRORS_IN_TEXT, names: Names = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """The wrong answers of the best row's first seed that the model was surest of."""
+    return table.best.mistakes(names)[:count] if table.finished else []
+
+
+def confusions(table: Table, names: Names) -> list[dict[str, Any]]:
+    """Pairs of class and answer of the best row's first seed, the most frequent first."""
+    pairs = defaultdict(list)
+    for each in mistakes(table, sys.maxsize, names):
+        pairs[each["label"], each["answer"]].append(each["file"])
+    told = [{"label": c, "answer": a, "files": sorted(f)} for (c, a), f in pairs.items()]
+    told.sort(key=lambda pair: (-len(pair["files"]), pair["label"], pair["answer"]))
+    return told[:CONFUSIONS]
+
+
+def classes(table: Table, names: Names) -> list[dict[str, Any]]:
+    """Each class of the best row's test: images, right answers, and files that are not."""
     if not table.finished or (known := table.best.predictions) is None:
         return []
-    name = table.best.first.class_name
-    wrong = np.flatnonzero(~known.correct)
-    surest = wrong[np.argsort(-known.confidences[wrong], kind="stable")][:count]
-    return [
-        {
-            "index": int(known.indices[place]),
-            "label": name(known.labels[place]),
-            "answer": name(known.last[place]),
-            "confidence": float(known.confidences[place]),
-        }
-        for place in surest
-    ]
+    wrong = defaultdict(list)
+    for each in mistakes(table, sys.maxsize, names):
+        wrong[each["label"]].append(f"{each['file']} ({each['answer']})")
+    share, count = statistics.per_class(known.labels, known.correct)
+    told = []
+    for number in np.flatnonzero(count):
+        name, interval = table.best.first.class_name(number), None
+        interval = statistics.wilson(float(share[number]), int(count[number]))
+        told.append({"name": name, "images": int(count[number]), "accuracy": float(share[number])})
+        told[-1] |= {"low": interval.low, "high": interval.high, "files": sorted(wrong[name])}
+    return sorted(told, key=lambda each: (each["accuracy"], each["name"]))
 
 
 def _thumbnail(data: "Dataset", index: int) -> str:
@@ -206,7 +236,7 @@ def _environment() -> Environment:
         autoescape=lambda template: ".html" in template, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     filters = {"markdown": markdown, "matrix": _matrix, "mistakes": mistakes}
-    filters |= {"percent": percent}
+    filters |= {"percent": percent, "confusions": confusions, "classes": classes}
     environment.filters |= filters | {"data_uri": _data_uri, "p": _p_value}
     return environment
 

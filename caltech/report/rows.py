@@ -126,6 +126,23 @@ class Row:
         best = self.mean("val/best_accuracy")
         return 0.0 if best is not None and self.is_chosen_already else best
 
+    def mistakes(self, names: Mapping[int, str]) -> list[dict[str, Any]]:
+        """The wrong answers of the first seed, the surest first; `names` are the images' files."""
+        if self.predictions is None:
+            return []
+        known, name = self.predictions, self.first.class_name
+        wrong = np.flatnonzero(~known.correct)
+        return [
+            {
+                "index": int(known.indices[place]),
+                "file": names.get(int(known.indices[place]), f"image {known.indices[place]}"),
+                "label": name(known.labels[place]),
+                "answer": name(known.last[place]),
+                "confidence": float(known.confidences[place]),
+            }
+            for place in wrong[np.argsort(-known.confidences[wrong], kind="stable")]
+        ]
+
     def interval(self, name: str) -> statistics.Interval | None:
         """Of an accuracy, from images and seeds; of what is no share of images, of one further run
         by the seeds', or by the splits'."""

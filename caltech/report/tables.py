@@ -1,11 +1,12 @@
 """The columns of the report, each once: for people, for a spreadsheet, and what is said of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from caltech.metrics import COLLAPSED_SHARE
 from caltech.report.rows import Row, Table
+from caltech.report.sources.ensembles import Ensemble
 from caltech.report.trained import MEAN_OVER_CLASSES
 
 # The study's columns, in its order.
@@ -205,3 +206,74 @@ STATISTICS = (
         wraps=True),
     Column("Training time", None, lambda row: {"Training seconds": row.mean("seconds")}),
 )  # fmt: skip
+
+
+def _first(name: str, row: Row) -> str:
+    """A number of the first seed, as the calibration error is."""
+    number = row.first.number(name) if row.finished else None
+    return "" if number is None else f"{number:.4f}"
+
+
+CALIBRATED = (
+    Column("Temperature", partial(_first, "test/temperature")),
+    Column("Calibrated error", partial(_first, "test/calibrated_error"), None,
+        "The temperature is what logits are divided by so that the loss on the validation images "
+        "is least (Guo et al., 2017). The calibrated error is the calibration error after it, of "
+        "the first seed, too. No answer changes."),
+)  # fmt: skip
+
+
+def statistics_of(tables: Sequence[Table]) -> tuple[Column, ...]:
+    """STATISTICS, with the temperature's where there is one: runs of earlier code have none."""
+    rows = [row for table in tables for row in table.rows]
+    if not any(row.values("test/temperature") for row in rows):
+        return STATISTICS
+    place = 1 + next(n for n, each in enumerate(STATISTICS) if each.name == "Calibration error")
+    return (*STATISTICS[:place], *CALIBRATED, *STATISTICS[place:])
+
+
+def joined(ensemble: Ensemble) -> dict[str, str]:
+    """An ensemble's row for people, by column."""
+    told, known = ensemble.metrics, ensemble.predictions
+    only, other, p_value = ensemble.pair
+    bounds = ensemble.interval
+    error = f"{known.calibration.error:.4f}"
+    if "test/temperature" in told:
+        error += f"; {told['test/calibrated_error']:.4f} at T {told['test/temperature']:.3f}"
+    single = next(each["name"] for each in ensemble.members if each["key"] == ensemble.single)
+    validation = told.get("val/accuracy")
+    return {
+        "Ensemble": ensemble.name,
+        "VALIDATION ACC": "" if validation is None else f"{validation:.4f}",
+        "TESTING ACC": f"{told['test/accuracy']:.4f}",
+        "95 % interval of TESTING ACC": f"{bounds.low:.4f} to {bounds.high:.4f}",
+        "Best epochs' TESTING ACC": f"{told['test/best_accuracy']:.4f}",
+        "Macro TESTING ACC": f"{told['test/accuracy_per_class']:.4f}",
+        "Calibration error": error,
+        "best single run": single,
+        "its TESTING ACC": f"{ensemble.single_accuracy:.4f}",
+        "only the ensemble is right": str(only),
+        "only the single run": str(other),
+        "p (McNemar)": f"{p_value:.2g}",
+    }
+
+
+def in_full(ensemble: Ensemble) -> dict[str, object]:
+    """An ensemble's row in a spreadsheet, in the names of the runs' columns."""
+    told, bounds = ensemble.metrics, ensemble.interval
+    return {
+        "Model": ensemble.name,
+        "VALIDATION ACC": told.get("val/accuracy"),
+        "TESTING ACC": told["test/accuracy"],
+        "TESTING ACC low": bounds.low,
+        "TESTING ACC high": bounds.high,
+        "Best epoch's VALIDATION ACC": told.get("val/best_accuracy"),
+        "Best epoch's TESTING ACC": told["test/best_accuracy"],
+        "Macro TESTING ACC": told["test/accuracy_per_class"],
+        "Calibration error": ensemble.predictions.calibration.error,
+        "Temperature": told.get("test/temperature"),
+        "Calibrated error": told.get("test/calibrated_error"),
+        "Best single run": ensemble.single,
+        "Its TESTING ACC": ensemble.single_accuracy,
+        "McNemar p": ensemble.pair[2],
+    }

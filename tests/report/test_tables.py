@@ -37,7 +37,7 @@ def test_time_is_in_a_unit_that_fits(seconds, shown):
 
 def test_a_column_that_is_listed_is_in_all_forms_and_is_explained(monkeypatch, text_of):
     added = tables.Column("Ants", lambda row: "some", explanation="Ants are counted.")
-    monkeypatch.setattr(render, "STATISTICS", (*render.STATISTICS, added))
+    monkeypatch.setattr(tables, "STATISTICS", (*tables.STATISTICS, added))
     runs = [made_up()]
     assert "| Ants |\n" in text_of(runs) and "\n- Ants are counted.\n" in text_of(runs)
     sheet = render.Sheet(rows.Table("Runs", (row(),), (), False), runs)
@@ -122,3 +122,12 @@ def test_paired_tests_stay_within_a_data_set():
     pairs = rows.Table("Runs", (*mine, *other), (), False).pairs
     assert {pair.first for pair in pairs} == {"mine 11", "other 2"}
     assert len(pairs) == 11 + 2
+
+
+def test_a_temperature_is_a_column_where_there_is_one(text_of):
+    numbers = {"test/temperature": 0.7, "test/calibrated_error": 0.0123}
+    run = made_up()
+    calibrated = replace(run, metrics=run.metrics | numbers)
+    assert "Temperature" not in text_of([run]) and "Guo" not in text_of([run])
+    text = text_of([calibrated])
+    assert "| 0.7000 | 0.0123 |" in text and "(Guo et al., 2017)" in text

@@ -5,6 +5,8 @@
     directories  runs from the study's folder
     kept         results that are kept in git
     tracked      runs from MLflow
+    ensembles    means of several runs' probabilities, computed and kept
+    images       which file each test image is
     options      the options of conf/ that a run's config was made of
     proof        whether what was read of a run is a run: its key, its numbers, its answers
     unused       what was found and does not count, in words

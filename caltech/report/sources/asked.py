@@ -59,6 +59,17 @@ class Asked:
     def is_joined(self) -> bool:
         return len(self.studies) + len(self.sweeps) > 1
 
+    def together(self, found: Mapping[str, Found]) -> Found:
+        """All that was found, as of one study; an ensemble is of no sweep."""
+        studies = found.values()
+        return Found(
+            runs=self.joined(found),
+            kept=[],
+            unused=[each for of_study in studies for each in of_study.unused],
+            names={digest: of for of_study in studies for digest, of in of_study.names.items()},
+            ensembles=[e for of_study in studies for e in of_study.ensembles if not self.sweeps],
+        )
+
     def joined(self, found: Mapping[str, Found]) -> list[Run]:
         """One run a key, told where it is from: its study, or of named sweeps those that it is of.
 

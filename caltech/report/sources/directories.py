@@ -7,6 +7,7 @@ loaded for a run of earlier code alone, whose curves are in its checkpoint and n
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,35 @@ def _run(directory: RunDirectory, experiments: Sequence[Published]) -> tuple[Run
     if bare.status != FINISHED:
         return bare, []
     try:
+        bare = replace(bare, metrics=bare.metrics | calibrated(directory, is_bound))
+    except UNREADABLE as error:
+        return bare, [Unused.of(directory.calibration, directory.path.parent, error)]
+    try:
         if is_bound:
             manifest.verify(directory, map(directory.predictions, WEIGHTS))
         known = answers(directory)
     except UNREADABLE as error:
         return bare, [Unused.of(directory.path, directory.path.parent, error)]
     return answered(bare, known), []
+
+
+def calibrated(directory: RunDirectory, is_bound: bool) -> dict[str, float]:
+    """Temperatures, and the test's calibration error with them; nothing of earlier code.
+
+    Raises:
+        DamagedError: the file is not what the run wrote, if it `is_bound` to its files.
+    """
+    if not directory.calibration.is_file():
+        return {}
+    if is_bound:
+        manifest.verify(directory, [directory.calibration])
+    told, numbers = read_sealed_json(directory.calibration, dict.fromkeys(WEIGHTS, dict)), {}
+    for name, prefix in zip(WEIGHTS, ("test/", "test/best_"), strict=True):
+        for each in ("temperature", "calibrated_error"):
+            value = told[name].get(each, told[name].get(f"test/{each}"))
+            if value is not None:
+                numbers[f"{prefix}{each}"] = float(value)
+    return numbers
 
 
 def _told(

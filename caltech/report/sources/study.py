@@ -7,14 +7,17 @@ The store is asked last, for runs whose directories are on another machine.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from caltech.errors import InputError
 from caltech.report.rows import Published
+from caltech.report.sources import ensembles
 from caltech.report.sources.directories import found
+from caltech.report.sources.ensembles import Ensemble
+from caltech.report.sources.images import Names, named
 from caltech.report.sources.kept import kept
 from caltech.report.sources.tracked import tracked
 from caltech.report.sources.unused import Unused
@@ -30,6 +33,8 @@ class Found:
     runs: list[Run]
     kept: list[Run]
     unused: list[Unused]
+    names: dict[str, Names] = field(default_factory=dict)  # of files, by the data's SHA-256
+    ensembles: list[Ensemble] = field(default_factory=list)
 
 
 def gather(
@@ -52,10 +57,13 @@ def gather(
             raise
         log.warning("%s This report is of what is in %s.", error, folder)
         stored, lost = [], []
-    unused = [*wrong, *cut, *lost]
+    runs = combine(here, retained, stored)
+    names, unnamed = named(folder, runs)
+    joined, parted = ensembles.kept(folder / "kept" / "ensembles")
+    unused = [*wrong, *cut, *lost, *unnamed, *parted]
     for each in unused:
         log.warning("%s", each)
-    return Found(combine(here, retained, stored), retained, unused)
+    return Found(runs, retained, unused, names, joined)
 
 
 def completed(run: Run, retained: Sequence[Run]) -> Run:
@@ -63,10 +71,17 @@ def completed(run: Run, retained: Sequence[Run]) -> Run:
     the options' names as they were typed, when a run of earlier code began, and lost answers.
     """
     for each in retained:
-        if (each.key, each.metrics, each.history) == (run.key, run.metrics, run.history):
+        if _told(each) == _told(run):
             told = {"params": each.params, "experiment": each.experiment, "started": each.started}
             return replace(run, **told, predictions=run.predictions or each.predictions)
     return run
+
+
+def _told(run: Run) -> tuple:
+    """What is never another of the very run; a temperature may have been added since."""
+    added = ("temperature", "calibrated_error")
+    measured = {name: value for name, value in run.metrics.items() if not name.endswith(added)}
+    return run.key, measured, run.history
 
 
 def combine(here: Sequence[Run], retained: Sequence[Run], stored: Sequence[Run]) -> list[Run]:

@@ -18,7 +18,13 @@ from caltech.errors import InputError
 from caltech.files import read_sealed_json, without_passwords
 from caltech.keys import decisive
 from caltech.metrics import EPOCH_METRICS, METRICS
-from caltech.report.sources.directories import answers, environment, in_turn, read_config
+from caltech.report.sources.directories import (
+    answers,
+    calibrated,
+    environment,
+    in_turn,
+    read_config,
+)
 from caltech.report.sources.proof import answered, run_of
 from caltech.report.sources.unused import UNREADABLE, Unused, printable
 from caltech.report.trained import FINISHED, Run, flat
@@ -164,6 +170,8 @@ def _run(client: "MlflowClient", run: "MlflowRun") -> Run:
             told["config"] = flat(decisive(read_config(files.config)))
         if files.data.is_file():
             told["data"] = _json(files.data)
+        if status == FINISHED:
+            told["metrics"] |= calibrated(files, is_bound=False)
         is_whole = all(files.predictions(name).is_file() for name in WEIGHTS)
         known = answers(files) if status == FINISHED and is_whole else None
     bare = run_of(told, f"the store {without_passwords(client.tracking_uri)}")
