@@ -6,19 +6,22 @@ from pathlib import Path
 from caltech.inference import command_line
 from caltech.inference.formats import FORMATS, export
 
-USAGE = "python -m caltech.export [run=KEY|best] format=safetensors|onnx|mlflow to=FOLDER"
+USAGE = """\
+python -m caltech.export [run=KEY|best] format=FORMAT to=FOLDER"""
 DESCRIPTION = """\
 Write a trained run's model to a new folder, in one of three formats.
 
-  safetensors  weights, config and class names; caltech.predict reads it with run=FOLDER
-  onnx         model.onnx: images (N, 3, crop, crop) uint8 to probabilities (N, classes);
-               class names and sizes are in its metadata
-  mlflow       a pyfunc model for `mlflow models serve -m FOLDER --env-manager local`:
-               image files' bytes to classes
+  safetensors  weights, config and class names; caltech.predict reads it with
+               run=FOLDER
+  onnx         model.onnx: images (N, 3, crop, crop) uint8 to probabilities
+               (N, classes); class names and sizes are in its metadata
+  mlflow       a pyfunc model: image files' bytes to classes, for
+               `mlflow models serve -m FOLDER --env-manager local`
 
-The files written are then read again, and their probabilities on images of the run's own test part
-compared with the run's model and with the answers stored when it was tested. The largest difference
-is printed; beyond the tolerance nothing is written and the exit code is 1.
+The files written are then read again. Their probabilities on images of the
+run's own test part are compared with the run's model, and with the answers
+stored when it was tested. The largest difference is printed; beyond the
+tolerance nothing is written and the exit code is 1.
 """
 TOLERANCE = 1e-4  # of probabilities
 # ONNX computes in float32 what was trained and tested in these.

@@ -52,7 +52,7 @@ def lines_of_code(path: Path) -> list[str]:
 def commands() -> dict[str, list[str]]:
     """By module, what is typed after it in every document, each once; `caltech X` is the same."""
     found: dict[str, dict[str, None]] = {}
-    for path, line in ((path, line) for path in DOCUMENTS for line in lines_of_code(path)):
+    for path, line in ((each, line) for each in DOCUMENTS for line in lines_of_code(each)):
         for module, name, words in LINE.findall(line.split("  #")[0]):
             command = COMMANDS.get(name)
             if not (module or command):
