@@ -7,27 +7,28 @@ from caltech.inference import command_line
 from caltech.inference.ensemble import Ensemble
 from caltech.inference.formats import FORMATS, export
 
-USAGE = (
-    "python -m caltech.export [run=KEY[,KEY...]|best] format=safetensors|onnx|mlflow to=FOLDER "
-    "[--calibrated]"
-)
+USAGE = """\
+python -m caltech.export [run=KEY[,KEY...]|best] format=FORMAT to=FOLDER
+                         [--calibrated]"""
 DESCRIPTION = """\
 Write a trained run's model to a new folder, in one of three formats.
 
-  safetensors  weights, config and class names; caltech.predict reads it with run=FOLDER
-  onnx         model.onnx: images (N, 3, crop, crop) uint8 to probabilities (N, classes);
-               class names and sizes are in its metadata
-  mlflow       a pyfunc model for `mlflow models serve -m FOLDER --env-manager local`:
-               image files' bytes to classes
+  safetensors  weights, config and class names; caltech.predict reads it with
+               run=FOLDER
+  onnx         model.onnx: images (N, 3, crop, crop) uint8 to probabilities
+               (N, classes); class names and sizes are in its metadata
+  mlflow       a pyfunc model: image files' bytes to classes, for
+               `mlflow models serve -m FOLDER --env-manager local`
 
-run=KEY,KEY,KEY exports an ensemble, the mean of the runs' probabilities, as one model: safetensors
-is a folder with one for each member, and onnx needs members that see images of one size.
---calibrated exports probabilities of logits / T, and config.yaml, ensemble.json or ONNX's metadata
-say so.
+run=KEY,KEY,KEY exports an ensemble, the mean of the runs' probabilities, as one
+model: safetensors is a folder with one for each member, and onnx needs members
+that see images of one size. --calibrated exports probabilities of logits / T,
+and config.yaml, ensemble.json or ONNX's metadata say so.
 
-The files written are then read again, and their probabilities on images of the run's own test part
-compared with the run's model and with the answers stored when it was tested. The largest difference
-is printed; beyond the tolerance nothing is written and the exit code is 1.
+The files written are then read again. Their probabilities on images of the
+run's own test part are compared with the run's model, and with the answers
+stored when it was tested. The largest difference is printed; beyond the
+tolerance nothing is written and the exit code is 1.
 """
 TOLERANCE = 1e-4  # of probabilities
 # ONNX computes in float32 what was trained and tested in these.

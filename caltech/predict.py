@@ -14,23 +14,23 @@ from caltech.inference import command_line, explain
 from caltech.inference.ensemble import Ensemble
 from caltech.inference.image_files import absent, answers, expand
 
-USAGE = (
-    "python -m caltech.predict IMAGE... [run=KEY[,KEY...]|best] [--calibrated] [--json] "
-    "[--explain [to=FOLDER]]"
-)
+USAGE = """\
+python -m caltech.predict IMAGE... [run=KEY[,KEY...]|best] [--calibrated]
+                                  [--json] [--explain [to=FOLDER]]"""
 DESCRIPTION = """\
 Print the five most probable classes of each image.
 
   python -m caltech.predict cat.jpg
   python -m caltech.predict photos/ 'more/*.png' run=4394282114 --json
   python -m caltech.predict cat.jpg --explain to=explained
-  python -m caltech.predict cat.jpg run=4394282114,5c8936a007,9ff56dd866 --calibrated
+  python -m caltech.predict cat.jpg run=4394282114,5c8936a007 --calibrated
 
-An IMAGE is a file, a folder (all images in it and below) or a glob, quoted or not. Images are
-prepared as the run's test images were: RGB, short side resized, centre crop; the logits of
-mirrored views are averaged if the run did so. An orientation in EXIF is applied if the run did
-(data.upright=true); else a note says where there is one. Files that are missing are named first,
-those that cannot be read in their place, and the others answered; the exit code is then 1.
+An IMAGE is a file, a folder (all images in it and below) or a glob, quoted or
+not. Images are prepared as the run's test images were: RGB, short side resized,
+centre crop; the logits of mirrored views are averaged if the run did so. An
+orientation in EXIF is applied if the run did (data.upright=true); else a note
+says where there is one. Files that are missing are named first, those that
+cannot be read in their place, and the others answered; the exit code is then 1.
 """
 
 

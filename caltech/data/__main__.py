@@ -1,8 +1,11 @@
-"""`python -m caltech.data audit|verify [data.root=FOLDER ...]`: what is wrong with the images.
+"""What is wrong with the images: `caltech audit [data.root=FOLDER ...]`, or verify.
 
-Both read what `python -m caltech.train` would, with the same overrides, and change nothing.
-audit    of any data set: what cannot be read, what is no image of it, what is there twice
-verify   of image files: whether they are, byte for byte, those that the caches were made from
+Both read what `caltech train` would, with the same overrides, and change
+nothing.
+audit    of any data set: what cannot be read, what is no image of it, what is
+         there twice
+verify   of image files: whether they are, byte for byte, those that the caches
+         were made from
 """
 
 import argparse

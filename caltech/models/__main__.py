@@ -14,16 +14,17 @@ from caltech.settings import CONF
 USAGE = """\
 python -m caltech.models NAME [WEIGHTS] [size=PIXELS] [images=N] [classes=N]
 
-List a network's blocks in the order in which they run, for freeze=until freeze.at=BLOCK: the
-parameters of each, the shape of its output for an image, and what a cache of the outputs before it
-takes on the disk in float32 (freeze.store=bfloat16: half of it) for each view of `images` images.
+List a network's blocks in the order in which they run, for freeze=until
+freeze.at=BLOCK: the parameters of each, the shape of its output for an image,
+and what a cache of the outputs before it takes on the disk in float32
+(freeze.store=bfloat16: half of it) for each view of `images` images.
 
   python -m caltech.models efficientnet_lite0
   python -m caltech.models vit_small_patch14_dinov2 lvd142m size=224
   python -m caltech.models convnext_tiny size=160 images=1797
 
-NAME is an option of conf/model, or a network of torchvision or timm (timm/NAME for timm's where
-both have one). Nothing is downloaded or computed."""
+NAME is an option of conf/model, or a network of torchvision or timm (timm/NAME
+for timm's where both have one). Nothing is downloaded or computed."""
 # Of Caltech-101 (conf/data/caltech101.yaml): it is not read for that.
 IMAGES, CLASSES = 8677, 101
 

@@ -27,13 +27,17 @@ KINDS = {
     "leftovers": "temporary files of killed processes",
     "caches": f"not read for {DAYS} days; made again if needed",
 }
+# What somebody may want to have: it goes only if it is typed.
+ON_REQUEST = {"last": "weights of last epochs; those of the best epochs stay"}
+ALL = KINDS | ON_REQUEST
 HELP = f"""\
 usage: caltech clean [KIND...] [yes=true] [output=FOLDER] [cache=FOLDER]
 
 Say what can be deleted, and how much that frees; yes=true deletes it. A KIND is
-{chr(10).join(f"  {name:13}{says}" for name, says in KINDS.items())}
-Without a KIND it is all of them. Results, weights and answers of runs stay, and
-so does everything of a run that a process computes just now."""
+{chr(10).join(f"  {name:13}{says}" for name, says in ALL.items())}
+Without a KIND it is all of them but last, which predict weights=last would need.
+Results, answers and the best weights of runs stay, and so does everything of a
+run that a process computes just now."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +68,16 @@ def main(words: Sequence[str]) -> None:
     defaults = {"yes": False, "output": typed.default_output(), "cache": cache}
     kinds, values = typed.read(words, "caltech clean", defaults)
     for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"{kind} is no kind of what can go. Type one of {', '.join(KINDS)}.")
+        if kind not in ALL:
+            raise InputError(f"{kind} is no kind of what can go. Type one of {', '.join(ALL)}.")
     output, cache = (Path(values[name]).expanduser() for name in ("output", "cache"))
-    chosen = [kind for kind in KINDS if kind in (kinds or KINDS)]
+    chosen = [kind for kind in ALL if kind in (kinds or KINDS)]
     found = [each for each in search(output, cache) if each.kind in chosen]
     for kind in chosen:
         of_kind = [each for each in found if each.kind == kind]
         count = sum(len(each.paths) for each in of_kind)
         size = size_of(sum(each.bytes for each in of_kind))
-        print(f"{kind:12} {count:5d} file{'s' if count != 1 else ' '}  {size:>8}  {KINDS[kind]}")
+        print(f"{kind:12} {count:5d} file{'s' if count != 1 else ' '}  {size:>8}  {ALL[kind]}")
     if values["yes"]:
         print(f"freed {size_of(sum(map(free, found)))}")
     elif found:
@@ -85,7 +89,7 @@ def search(output: Path, cache: Path) -> Iterator[Found]:
     runs = [RunDirectory(path.parent) for path in sorted(output.glob("*/*/config.yaml"))]
     for run in runs:
         if not run.is_held():
-            for kind in ("checkpoints", "reruns"):
+            for kind in ("checkpoints", "reruns", "last"):
                 if paths := _of_run(run, kind):
                     yield Found(kind, paths, run)
     folders = {run.path.parent for run in runs} | {run.path for run in runs}
@@ -126,7 +130,11 @@ def _of_run(run: RunDirectory, kind: str) -> tuple[Path, ...]:
         if kind == "reruns":
             aside = run.path.glob("earlier-*/*")
             return tuple(p for p in sorted(aside) if p.suffix in (".safetensors", ".pt"))
-        if not all(run.weights(name).is_file() for name in WEIGHTS):
+        last, best = map(run.weights, WEIGHTS)
+        if kind == "last":
+            is_other = last.is_file() and best.is_file() and not last.samefile(best)
+            return (last,) if is_other else ()
+        if not (last.is_file() and best.is_file()):
             return ()
         if run.history.is_file() and read_sealed_json(run.history).get("epochs"):
             return tuple(path for path in run.checkpoints if path.is_file())

@@ -14,18 +14,20 @@ from caltech.errors import InputError
 from caltech.files import explaining_disk, write_bytes
 from caltech.sweeps import records, table
 
-USAGE = "python -m caltech.sweeps [STUDY] [SWEEP] [watch=true] [csv=FILE] [output=FOLDER]"
+USAGE = """\
+python -m caltech.sweeps [STUDY] [SWEEP] [watch=true]
+                                [csv=FILE] [output=FOLDER]"""
 WORDS = ("output=", "watch=", "csv=")
 WATCH_SECONDS = 1.0
 DESCRIPTION = """\
-Print a sweep's table as it is now: every job, also those that run, wait or are missing.
+Print a sweep's table as it is now: every job, also those that run, wait or are
+missing.
 
-  python -m caltech.sweeps                 the newest sweep
-  python -m caltech.sweeps search_head     the newest of a study
-  python -m caltech.sweeps search_head 20261125T101500Z-3fa2c1    a sweep by its name or the
-                                           beginning of it
-  python -m caltech.sweeps search_head watch=true      how far it is, until it ends
-  python -m caltech.sweeps search_head csv=table.csv   all that is known of each job
+  python -m caltech.sweeps                         the newest sweep
+  python -m caltech.sweeps search_head             the newest of a study
+  python -m caltech.sweeps search_head 20261125T10   one whose name begins so
+  python -m caltech.sweeps search_head watch=true  how far it is, until it ends
+  python -m caltech.sweeps search_head csv=table.csv   all that is known of it
 """
 
 

@@ -103,9 +103,9 @@ class Store:
             self.client.log_inputs(run_id, [data])
 
     def keep(self, run_id: str, path: Path) -> None:
-        """A file of a run; weights get a second name where store and run are on one disk."""
+        """A file of a run; if store and run are on one disk, a large one gets a second name."""
         place = urlparse(self.client.get_run(run_id).info.artifact_uri)
-        if path.suffix == ".safetensors" and place.scheme in ("", "file"):
+        if path.suffix in (".safetensors", ".npz") and place.scheme in ("", "file"):
             folder = Path(url2pathname(place.path))
             if not is_server(self.uri) and link(path, folder / path.name):
                 return

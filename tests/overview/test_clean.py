@@ -13,6 +13,7 @@ from caltech.inference.predictor import Predictor
 from caltech.locks import held_partial
 from caltech.overview import clean
 from caltech.runs.directory import RunDirectory
+from caltech.runs.result import Result
 
 
 @pytest.fixture
@@ -84,6 +85,19 @@ def test_the_checkpoint_of_a_run_that_may_need_it_stays(run, tmp_path, harm):
     harmed.unlink()
     clear(tmp_path, "checkpoints", "yes=true")
     assert all(path.is_file() for path in run.checkpoints)
+
+
+def test_last_weights_go_only_if_they_are_typed_and_the_run_is_answered_as_before(run, tmp_path):
+    run.weights("last").write_bytes(run.weights("last").read_bytes())  # a file of its own
+    result = Result.read(run, pruned_too=False)
+    clear(tmp_path, "last")
+    assert run.weights("last").is_file()
+    clear(tmp_path, "last", "yes=true")
+    assert not run.weights("last").exists()
+    assert Result.read(run, pruned_too=False) == result
+    assert Predictor.load(run, "best", "cpu").summary()["key"] == result.key
+    with pytest.raises(InputError, match=r"has no last\.safetensors.*rerun=true"):
+        Predictor.load(run, "last", "cpu")
 
 
 def test_a_cache_in_use_stays(run, tmp_path, capsys):

@@ -1,11 +1,14 @@
 """Pictures are PNG files, and which there are depends on what there is to show."""
 
+import io
 import itertools
 from dataclasses import replace
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from caltech.report import landscape, pictures, rows
 from tests.report.conftest import LABELS, made_up
@@ -87,3 +90,15 @@ def test_panels_are_told_apart_where_names_begin_alike():
     assert len({*found}) == 2 and max(map(len, found)) <= 25
     same = [rows.Row("x" * 20 + str(n) + "x" * 20, (run,), {}) for n in range(3)]
     assert len({*pictures.titles(same, 25)}) == 3
+
+
+def test_a_line_s_colour_is_not_lost_in_the_palette():
+    drawing, colours = Figure((8, 3)), ["#440154", "#3b528b", "#21918c", "#5ec962", "#addc30"]
+    axes = drawing.subplots()
+    for place, colour in enumerate(colours):
+        axes.plot([0, 1], [place, place + 0.2], color=colour, lw=0.8)
+    drawn = Image.open(io.BytesIO(pictures._picture("a", "", drawing).png)).convert("RGB")
+    shown = np.unique(np.asarray(drawn).reshape(-1, 3).astype(int), axis=0)
+    for colour in colours:
+        wanted = [round(255 * part) for part in mpl.colors.to_rgb(colour)]
+        assert np.abs(shown - wanted).sum(1).min() < 12, colour
