@@ -149,22 +149,41 @@ def _shown(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def require_headers(images: Path, files: Sequence[str]) -> None:
-    """Raise InputError for the first file that is no image; what is cut off is found when used."""
+@dataclass(frozen=True)
+class Unkept:
+    """Pixels that are decoded whenever they are used, once each image has been found readable."""
 
-    def look(file: str) -> None:
+    decoded: Decoded
+    content: str
+    cache: Path
+
+    def complete(self) -> None:
+        """Decode what was never decoded, and keep a byte for each image that could be.
+
+        Raises:
+            InputError: an image cannot be read. It would end a run of hours else.
+        """
+        name = f"{self.content[:32]}-{self.decoded.side}-{versions.name(versions.decoding())}.bin"
+        read = CachedArray(
+            path=self.cache / "readable" / name,
+            rows=self.decoded.rows,
+            block_rows=max(1, BLOCK_BYTES // (self.decoded.side**2 * 3)),
+            compute=self._found_readable,
+            doing="reading %d images once, before any is used",
+            row_bytes=1,
+        )
         try:
-            with Image.open(images / file, formats=FORMATS) as image:
-                _require_moderate(image, 1)
-        except Exception as error:
-            raise InputError(
-                f"Cannot read the image {images / file}: {error}. Restore it, or move it out of "
-                "the data set."
-            ) from error
+            read.ensure()
+        except InputError:
+            read.discard()  # once the images are as they should be, it has another name
+            raise
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for _ in pool.map(look, files):
-            pass
+    def _found_readable(self, rows: range, done: Callable[[int], object]) -> Tensor:
+        self.decoded.at(rows, done)
+        return torch.ones(len(rows), 1, dtype=torch.uint8)
+
+    def __call__(self) -> Decoded:
+        return self.decoded
 
 
 def differing(array: CachedArray, decoded: Decoded) -> list[int]:
