@@ -6,6 +6,7 @@ order. Random numbers come from torch's global CPU generator, which a run seeds 
 epoch, so that a GPU gets the same crops. It never waits for the device.
 """
 
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -98,7 +99,32 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """To the device, without waiting for it: a GPU copies from pinned memory in its own time."""
     if device.type != "cuda":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    there = tensor.pin_memory().to(device, non_blocking=True)
+    if tensor.dtype == torch.int64 and tensor.ndim == 1:
+        _remember(tensor, there)
+    return there
+
+
+# What was sent, by its address on the device, for as long as it is there.
+_sent: dict[int, tuple[weakref.ref, Tensor]] = {}
+
+
+def _remember(here: Tensor, there: Tensor) -> None:
+    address = there.data_ptr()
+    _sent[address] = weakref.ref(there, lambda _: _sent.pop(address, None)), here
+
+
+def rows_of(indices: Tensor) -> list[int]:
+    """Indices (n,) on a device as numbers here.
+
+    Of a part of what was sent (the order of an epoch, the images of a split) nothing is read back,
+    which would wait until the device has done all that it was told.
+    """
+    there, here = _sent.get(indices.untyped_storage().data_ptr(), (lambda: None, None))
+    if there() is None or not indices.is_contiguous() or indices.dtype != torch.int64:
+        return indices.tolist()
+    first = indices.storage_offset()
+    return here[first : first + len(indices)].tolist()
 
 
 def _known_views(names: Sequence[str]) -> tuple[str, ...]:
@@ -120,7 +146,7 @@ def _centre(pixels: Tensor, indices: Tensor, size: int) -> Tensor:
 def _crop(pixels: Tensor, indices: Tensor, corners: Tensor, mirrored: Tensor, size: int) -> Tensor:
     """Crops (n, 3, size, size) at `corners` (2, n), tops and lefts, `mirrored` (n,) or not."""
     if isinstance(pixels, Decoded):
-        pixels = pixels.at(indices.tolist())
+        pixels = pixels.at(rows_of(indices))
         indices = torch.arange(len(pixels), device=pixels.device)
     of_device = _slices if pixels.device.type == "cpu" else _gathered
     return of_device(pixels, indices, corners, mirrored, size)

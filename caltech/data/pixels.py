@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
 BLOCK_BYTES = 1 << 25  # decoded at a time, and then in memory
 SAMPLED = 16  # images by which the time is told
+SHARE = 0.25  # of a GPU's memory that pixels may fill
 MAX_CACHE_BYTES = 100_000_000_000  # more is asked for in so many words, by data.cache_pixels=false
 
 
@@ -54,21 +55,41 @@ class Decoded:
 
     def at(self, indices: Sequence[int], done: Callable[[int], object] = int) -> Tensor:
         """(n, S, S, 3), by as many threads as cores: Pillow releases Python's lock at work."""
-        block = np.empty((len(indices), self.side, self.side, 3), np.uint8)
+        is_far = torch.device(self.device).type == "cuda"  # copied there while the host goes on
+        shape = len(indices), *self.shape[1:]
+        block = torch.empty(shape, dtype=torch.uint8, pin_memory=is_far)
+        rows = block.numpy()
 
         def put(place: int) -> None:
-            block[place] = self.decode(indices[place])
+            rows[place] = self.decode(indices[place])
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for _ in pool.map(put, range(len(indices))):
                 done(1)
-        return torch.from_numpy(block).to(self.device)
+        return block.to(self.device, non_blocking=is_far)
 
     def __getitem__(self, place: Tensor | int | tuple) -> Tensor:
         if isinstance(place, Tensor):
             return self.at(place.tolist())
         row, *inside = place if isinstance(place, tuple) else (place,)
         return self.at([int(row)])[(0, *inside)]
+
+
+def placed(pixels: Tensor | Decoded, device: torch.device) -> Tensor | Decoded:
+    """All pixels on the device, or on the host if they would fill more than a quarter of a GPU.
+
+    A batch of those is pinned and copied while the device computes the one before.
+    """
+    if device.type != "cuda" or isinstance(pixels, Decoded):
+        return pixels.to(device)
+    room = torch.cuda.get_device_properties(device).total_memory * SHARE
+    if pixels.nbytes <= room:
+        return pixels.to(device)
+    log.info(
+        "the pixels take %s, more than a quarter of the GPU's memory: they stay on the host",
+        _shown(pixels.nbytes),
+    )
+    return Decoded(lambda row: pixels[row].numpy(), len(pixels), pixels.shape[1], device)
 
 
 def of_files(

@@ -18,6 +18,7 @@ from caltech import files, versions
 from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop, sent
 from caltech.data.dataset import Dataset
+from caltech.data.pixels import placed
 from caltech.models.freeze import digest
 from caltech.training.device import each
 from caltech.training.precision import Precision
@@ -82,14 +83,14 @@ _pixels: dict[tuple, Tensor] = {}
 
 
 def pixels_on(device: torch.device, data: Dataset) -> Tensor:
-    """All images (N, S, S, 3) uint8 on the device, once for all jobs of a process that share them.
+    """All images (N, S, S, 3) uint8 for the device, once for all jobs of a process that share them.
 
     Those of another data set are let go before.
     """
     identity = (data.content, data.side, data.name, device)
     if identity not in _pixels:
         _pixels.clear()
-        _pixels[identity] = data.pixels.to(device)
+        _pixels[identity] = placed(data.pixels, device)
     return _pixels[identity]
 
 
