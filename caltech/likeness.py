@@ -34,7 +34,9 @@ def values_like(value: str) -> list[str]:
     number = re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9])?", bare)
     whole = [str(int(float(bare)))] if number and float(bare).is_integer() else []
     text = value.strip().strip("'\"")
-    quoted = ["'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"] if text else []
+    # To Hydra a backslash is itself but before a quotation mark.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    quoted = [f"'{escaped}'"] if text else []
     spaced = bare.replace(" ", ",")
     switch = [truth(bare)] if bare.casefold() in SWITCHES else []
     name, called, rest = value.partition("(")
@@ -47,7 +49,7 @@ def values_like(value: str) -> list[str]:
 
 
 def library(word: Word, groups: Mapping[str, Sequence[str]]) -> str:
-    """The words for a set or network of a library, or one's own folder, typed as a group's option.
+    """The words for what a library has, or one's own folder, that was typed as a group's option.
 
     Empty if it is none.
     """
@@ -70,6 +72,15 @@ def library(word: Word, groups: Mapping[str, Sequence[str]]) -> str:
             return f"model=torchvision model.name={value.casefold()}"
         if timm.is_model(value.partition(".")[0]):
             return f"model=timm model.name={value.partition('.')[0]}"
+    if word.key == "optimizer":
+        from timm.optim import list_optimizers
+        from torch import optim
+
+        named = {each.casefold(): each for each in dir(optim) if each[0].isupper()}
+        if found := named.get(value.casefold()):
+            return f"optimizer=torch optimizer.name={found}"
+        if value.casefold() in list_optimizers():
+            return f"optimizer=timm optimizer.name={value.casefold()}"
     return ""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from caltech import errors, fetching, plugins
@@ -207,7 +207,9 @@ def compose_and_train(cfg: DictConfig) -> float | None:
         require_whole(cfg)
     errors.composed()
     hydra_cfg = HydraConfig.get()
-    choices, overrides = hydra_cfg.runtime.choices, hydra_cfg.overrides.task
+    choices = hydra_cfg.runtime.choices
+    # As typed: ${seed} is another number in each run of seeds=N.
+    overrides = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
     recorded = jobs.recorded(cfg, overrides, hydra_cfg.job)
     with errors.told_once(sweep() is None), recorded as record:
         if cfg.dry_run:

@@ -102,6 +102,9 @@ class Vocabulary:
         if word.key in self.groups and (of_library := likeness.library(word, self.groups)):
             return f"Type {of_library}."
         is_there = words.deepest(self.cfg, word.key)[2] is None or argument(self.cfg, word.key)
+        group = word.key.rpartition(".")[2]  # data.split=rule
+        if "." in word.key and group in self.groups and word.value:
+            return f"Type {', or '.join(self.nearest(f'{group}={word.value}'))}."
         exact, close = ("" if is_there else likeness.elsewhere(word, like) for like in (1.0, 0.75))
         if near := [exact] if exact else self.nearest(text) or [*filter(None, [close])]:
             return f"Type {', or '.join(near)}."

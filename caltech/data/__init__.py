@@ -18,7 +18,9 @@ Promises:
 - Images are decoded once into a memory-mapped array (Caltech-101: 1.7 GB), crops pixel-equal to
   torchvision's Resize(256), CenterCrop(224). A decoding that is killed goes on where it was.
 - The array's size is said before it is written. data.cache_pixels=false decodes each image whenever
-  it is used: the same pixels bit for bit, under the same run key.
+  it is used, once all have been found readable: the same pixels bit for bit, under the same key.
+- Pixels that would fill more than a quarter of a GPU's memory stay on the host. A batch is pinned
+  and copied while the one before is computed. The same pixels; never tried on a GPU.
 - The split of Caltech-101 is exactly the study's test set, without its random part. Other splits
   are options of conf/split/, drawn by names and a seed, the same for ever; a group stays together.
 - data=caltech101_background has the background as a class, as most papers measure it. With

@@ -6,6 +6,7 @@ order. Random numbers come from torch's global CPU generator, which a run seeds 
 epoch, so that a GPU gets the same crops. It never waits for the device.
 """
 
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -97,7 +98,7 @@ def center_crop(pixels: Tensor, indices: Tensor, size: int) -> Tensor:
 def held(pixels: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels as a tensor and where the images are in it; those not kept are decoded now."""
     if isinstance(pixels, Decoded):
-        pixels = pixels.at(indices.tolist())
+        pixels = pixels.at(rows_of(indices))
         indices = torch.arange(len(pixels), device=pixels.device)
     return pixels, indices
 
@@ -106,7 +107,32 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """To the device, without waiting for it: a GPU copies from pinned memory in its own time."""
     if device.type != "cuda":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    there = tensor.pin_memory().to(device, non_blocking=True)
+    if tensor.dtype == torch.int64 and tensor.ndim == 1:
+        _remember(tensor, there)
+    return there
+
+
+# What was sent, by its address on the device, for as long as it is there.
+_sent: dict[int, tuple[weakref.ref, Tensor]] = {}
+
+
+def _remember(here: Tensor, there: Tensor) -> None:
+    address = there.data_ptr()
+    _sent[address] = weakref.ref(there, lambda _: _sent.pop(address, None)), here
+
+
+def rows_of(indices: Tensor) -> list[int]:
+    """Indices (n,) on a device as numbers here.
+
+    Of a part of what was sent (the order of an epoch, the images of a split) nothing is read back,
+    which would wait until the device has done all that it was told.
+    """
+    there, here = _sent.get(indices.untyped_storage().data_ptr(), (lambda: None, None))
+    if there() is None or not indices.is_contiguous() or indices.dtype != torch.int64:
+        return indices.tolist()
+    first = indices.storage_offset()
+    return here[first : first + len(indices)].tolist()
 
 
 def _known_views(names: Sequence[str]) -> tuple[str, ...]:

@@ -125,6 +125,12 @@ def _parts(root: Path, folders: Sequence[Path]) -> list[tuple[Path, str]]:
     """The folders that are parts, and of which; none if `root` holds classes."""
     parts = [(path, NAMED[path.name.lower()]) for path in folders if path.name.lower() in NAMED]
     counts = Counter(part for _, part in parts)
+    if len(counts) > 1 and "train" not in counts:
+        names = " and ".join(path.name for path, _ in parts)
+        raise InputError(
+            f"{root} has the folders {names}, as a data set in parts has, and none for training. "
+            "Name one of them train, or rename those if they are classes."
+        )
     if "train" not in counts or (len(counts) == 1 and len(folders) > 1):
         return []
     if len(parts) < len(folders):

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
 BLOCK_BYTES = 1 << 25  # decoded at a time, and then in memory
 SAMPLED = 16  # images by which the time is told
+SHARE = 0.25  # of a GPU's memory that pixels may fill
 MAX_CACHE_BYTES = 100_000_000_000  # more is asked for in so many words, by data.cache_pixels=false
 
 
@@ -54,21 +55,41 @@ class Decoded:
 
     def at(self, indices: Sequence[int], done: Callable[[int], object] = int) -> Tensor:
         """(n, S, S, 3), by as many threads as cores: Pillow releases Python's lock at work."""
-        block = np.empty((len(indices), self.side, self.side, 3), np.uint8)
+        is_far = torch.device(self.device).type == "cuda"  # copied there while the host goes on
+        shape = len(indices), *self.shape[1:]
+        block = torch.empty(shape, dtype=torch.uint8, pin_memory=is_far)
+        rows = block.numpy()
 
         def put(place: int) -> None:
-            block[place] = self.decode(indices[place])
+            rows[place] = self.decode(indices[place])
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for _ in pool.map(put, range(len(indices))):
                 done(1)
-        return torch.from_numpy(block).to(self.device)
+        return block.to(self.device, non_blocking=is_far)
 
     def __getitem__(self, place: Tensor | int | tuple) -> Tensor:
         if isinstance(place, Tensor):
             return self.at(place.tolist())
         row, *inside = place if isinstance(place, tuple) else (place,)
         return self.at([int(row)])[(0, *inside)]
+
+
+def placed(pixels: Tensor | Decoded, device: torch.device) -> Tensor | Decoded:
+    """All pixels on the device, or on the host if they would fill more than a quarter of a GPU.
+
+    A batch of those is pinned and copied while the device computes the one before.
+    """
+    if device.type != "cuda" or isinstance(pixels, Decoded):
+        return pixels.to(device)
+    room = torch.cuda.get_device_properties(device).total_memory * SHARE
+    if pixels.nbytes <= room:
+        return pixels.to(device)
+    log.info(
+        "the pixels take %s, more than a quarter of the GPU's memory: they stay on the host",
+        _shown(pixels.nbytes),
+    )
+    return Decoded(lambda row: pixels[row].numpy(), len(pixels), pixels.shape[1], device)
 
 
 def of_files(
@@ -149,22 +170,41 @@ def _shown(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def require_headers(images: Path, files: Sequence[str]) -> None:
-    """Raise InputError for the first file that is no image; what is cut off is found when used."""
+@dataclass(frozen=True)
+class Unkept:
+    """Pixels that are decoded whenever they are used, once each image has been found readable."""
 
-    def look(file: str) -> None:
+    decoded: Decoded
+    content: str
+    cache: Path
+
+    def complete(self) -> None:
+        """Decode what was never decoded, and keep a byte for each image that could be.
+
+        Raises:
+            InputError: an image cannot be read. It would end a run of hours else.
+        """
+        name = f"{self.content[:32]}-{self.decoded.side}-{versions.name(versions.decoding())}.bin"
+        read = CachedArray(
+            path=self.cache / "readable" / name,
+            rows=self.decoded.rows,
+            block_rows=max(1, BLOCK_BYTES // (self.decoded.side**2 * 3)),
+            compute=self._found_readable,
+            doing="reading %d images once, before any is used",
+            row_bytes=1,
+        )
         try:
-            with Image.open(images / file, formats=FORMATS) as image:
-                _require_moderate(image, 1)
-        except Exception as error:
-            raise InputError(
-                f"Cannot read the image {images / file}: {error}. Restore it, or move it out of "
-                "the data set."
-            ) from error
+            read.ensure()
+        except InputError:
+            read.discard()  # once the images are as they should be, it has another name
+            raise
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for _ in pool.map(look, files):
-            pass
+    def _found_readable(self, rows: range, done: Callable[[int], object]) -> Tensor:
+        self.decoded.at(rows, done)
+        return torch.ones(len(rows), 1, dtype=torch.uint8)
+
+    def __call__(self) -> Decoded:
+        return self.decoded
 
 
 def differing(array: CachedArray, decoded: Decoded) -> list[int]:

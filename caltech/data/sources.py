@@ -216,8 +216,6 @@ def _of_files(
             raise InputError(f"{place} changed while it was read. Type the command again.")
 
     pixels_content = content_of_pixels(content, reading.upright)
-    if not reading.cache_pixels:
-        pixels.require_headers(place, found.files)
     decoded = pixels.of_files(
         place, found.files, reading.resize, reading.upright, is_watched=not reading.cache_pixels
     )
@@ -227,10 +225,10 @@ def _of_files(
 
 def kept(
     decoded: pixels.Decoded, content: str, reading: Reading, require_unchanged: Callable[[], None]
-) -> Callable[[], Tensor | pixels.Decoded]:
+) -> "Kept | pixels.Unkept":
     """What reads the pixels: out of the cache, or each when it is used."""
     if not reading.cache_pixels:
-        return lambda: decoded
+        return pixels.Unkept(decoded, content, reading.cache)
     return Kept(pixels.cached(decoded, content, reading.cache), decoded, require_unchanged)
 
 
@@ -275,7 +273,7 @@ def assemble(
         **parts,
         crop=reading.crop,
         content=content,
-        complete=read_pixels.complete if isinstance(read_pixels, Kept) else lambda: None,
+        complete=getattr(read_pixels, "complete", lambda: None),
     )
 
 

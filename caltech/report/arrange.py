@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -65,6 +65,7 @@ def _experiment(name: str) -> Published | None:
         params={key: str(value) for key, value in params.items()},
         config=flat(decisive(cfg)),
         elsewhere=tuple(published.get("elsewhere", ())),
+        seeds=published.get("seeds"),
     )
 
 
@@ -78,9 +79,10 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str
     rows = {each.experiment: [_experiment_row(each, studies)] for each in experiments}
     claimed = {each.table for each in experiments if each.study in studies}
     points, rest = defaultdict(list), []
-    for run in runs:
-        points[run.point].append(run)
-    for seeds in map(_one_per_seed, points.values()):
+    for run in runs:  # some of an experiment's are by code that had fewer keys
+        own = next((each.experiment for each in experiments if _is_of(run, each)), run.point)
+        points[own].append(run)
+    for number, seeds in (pair for each in points.values() for pair in enumerate(_rows_of(each))):
         same = [each for each in experiments if _is_of(seeds[0], each)]
         named = [each for each in experiments if each.experiment == seeds[0].experiment]
         if not same and not named:
@@ -89,10 +91,10 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str
         experiment = (same or named)[0]
         claimed.add(experiment.table)
         group = rows[experiment.experiment]
-        if same:  # a row may have runs already, by code that had fewer keys
-            group[0] = _experiment_row(experiment, studies, _one_per_seed((*group[0].runs, *seeds)))
+        if same and number == 0:
+            group[0] = _experiment_row(experiment, studies, seeds)
             continue
-        changed = _changes(seeds[0], experiment)
+        changed = {"split.seed": _split_of(seeds)} if same else _changes(seeds[0], experiment)
         name = f"{experiment.name} ({_in_words(changed)})"
         numbers = experiment if changed.keys() == {"precision"} else None
         group.append(Row(name, seeds, seeds[0].params, numbers))
@@ -113,6 +115,28 @@ def _one_per_seed(runs: Iterable[Run]) -> tuple[Run, ...]:
     for run in sorted(runs, key=lambda run: (run.status == FINISHED, run.started)):
         by_seed[run.seed, run.split_seed or 0] = run
     return tuple(by_seed[seeds] for seeds in sorted(by_seed))
+
+
+def _rows_of(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
+    """Runs of one config in rows, in each of which seeds vary, or splits, or both as one.
+
+    If some have a split for each seed and others one split for all, ± over both would be of
+    neither: the first are a row, and so are those of each split.
+    """
+    kept, by_split = _one_per_seed(runs), defaultdict(list)
+    for run in kept:
+        by_split[run.split_seed].append(run)
+    if len(by_split) in (1, len(kept)):
+        return [kept]
+    each_its_own = tuple(run for run in kept if run.seed == run.split_seed)
+    of_one = [tuple(same) for split, same in by_split.items() if {r.seed for r in same} != {split}]
+    is_crossed = len({tuple(run.seed for run in same) for same in by_split.values()}) == 1
+    return of_one if is_crossed or len(each_its_own) < 2 else [each_its_own, *of_one]
+
+
+def _split_of(runs: Sequence[Run]) -> str:
+    """The seed of a row's split as it is typed."""
+    return str(runs[0].split_seed) if len({run.split_seed for run in runs}) == 1 else "${seed}"
 
 
 def _is_of(run: Run, experiment: Published) -> bool:
@@ -136,6 +160,8 @@ def _experiment_row(
 ) -> Row:
     """The row of the study itself, with the command that runs it."""
     command = f"python -m caltech.train experiment={experiment.experiment}"
+    if experiment.seeds is not None:
+        command += f" seeds={experiment.seeds}"
     if experiment.study not in studies:
         command += f" study={quoted(studies[0])}"
     return Row(experiment.name, runs, experiment.params, experiment, command)
@@ -172,12 +198,14 @@ def _own_table(points: Sequence[tuple[Run, ...]], title: str) -> Table:
 
 def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     """For each point the values that differ: parameters, and config keys that these do not tell."""
-    flats = []
+    flats, rows_of = [], Counter(runs[0].point for runs in points)
     for runs in points:
         added = {name: option for name, (option, _) in ADDED.items()}
         params = {name: added.pop(name) for name in ADDED if name in GROUPS} | runs[0].params
         params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
         deeper = {k: _shown(v) for k, v in runs[0].config.items() if k not in NOT_SHOWN}
+        if rows_of[runs[0].point] > 1:
+            deeper["split.seed"] = _split_of(runs)
         flats.append(params | {k: v for k, v in (added | deeper).items() if k not in params})
     names = list(dict.fromkeys(name for flat in flats for name in flat))
     parameters = {name for runs in points for name in runs[0].params}

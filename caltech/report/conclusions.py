@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from caltech.report.rows import Row, Table
 from caltech.report.sources.unused import printable
 from caltech.report.tables import Cell
+from caltech.report.trained import MEAN_OVER_CLASSES
 
 LEVEL = 0.05  # of the paired tests, after Holm's adjustment
 MOST_NAMES = 6  # in a sentence
@@ -62,6 +63,8 @@ def brief(study: str, tables: Sequence[Table]) -> str:
 
 
 def _best(table: Table) -> list[str]:
+    if table.best.is_chosen_already:
+        return ["No row is the best in validation: all were trained on their validation images."]
     best, test = table.best, table.best.interval("test/best_accuracy")
     told = f"Best in validation: {best.name}, with {_percent(best, 'val/best_accuracy')}"
     if (accuracy := best.mean("test/best_accuracy")) is not None:
@@ -97,7 +100,9 @@ def _verdicts(table: Table) -> list[str]:
     by_verdict = defaultdict(list)
     for row in table.finished:
         if row.published is not None:
-            by_verdict[Cell(row, "test/accuracy").verdict].append(row.name)
+            of_classes = MEAN_OVER_CLASSES in row.published.numbers
+            metric = MEAN_OVER_CLASSES if of_classes else "test/accuracy"
+            by_verdict[Cell(row, metric).verdict].append(row.name)
     return [
         f"{says}: {_named(by_verdict[verdict])}."
         for verdict, says in VERDICTS.items()

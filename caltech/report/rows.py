@@ -35,6 +35,7 @@ class Published:
     params: dict[str, str]
     config: dict[str, Any]
     elsewhere: tuple[dict[str, str], ...] = ()  # numbers of others, to be read beside it
+    seeds: int | None = None  # with how many it is to be run
 
 
 @dataclass(frozen=True)

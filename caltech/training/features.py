@@ -19,6 +19,7 @@ from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop, sent
 from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
+from caltech.data.pixels import placed
 from caltech.errors import InputError
 from caltech.models.freeze import digest
 from caltech.training.device import each
@@ -151,14 +152,14 @@ _pixels: dict[tuple, Tensor] = {}
 
 
 def pixels_on(device: torch.device, data: Dataset) -> Tensor:
-    """All images (N, S, S, 3) uint8 on the device, once for all jobs of a process that share them.
+    """All images (N, S, S, 3) uint8 for the device, once for all jobs of a process that share them.
 
     Those of another data set are let go before.
     """
     identity = (data.content, data.side, data.name, device)
     if identity not in _pixels:
         _pixels.clear()
-        _pixels[identity] = data.pixels.to(device)
+        _pixels[identity] = placed(data.pixels, device)
     return _pixels[identity]
 
 

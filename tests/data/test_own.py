@@ -131,6 +131,12 @@ def test_a_run_without_the_cache_is_the_same_run(photos, configure):
     assert not Path(f"{photos}.other/pixels").exists()
 
 
+def test_images_that_are_not_kept_are_read_once_before_a_run(photos, monkeypatch):
+    load(photos, cache_pixels=False)
+    monkeypatch.setattr(pixels, "decode", lambda *_: pytest.fail("read again"))
+    load(photos, cache_pixels=False)
+
+
 def test_an_image_that_changes_while_it_is_used_is_told(photos):
     decoded = load(photos, cache_pixels=False).pixels
     paint(photos / "ant" / "0.png", (0, 0, 0))
@@ -162,6 +168,10 @@ def same_in_two_classes(root: Path) -> None:
     shutil.copy(root / "ant" / "0.png", root / "cat" / "copy.png")
 
 
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
 REFUSED = {
     "one class": (lambda root: only(root, "ant"), "one category folder only, ant"),
     "no class": (lambda root: only(root), "has no class: it holds nothing"),
@@ -169,7 +179,11 @@ REFUSED = {
     "the same image twice": (same_in_two_classes, "same image.* class ant and in the class cat"),
     "unreadable": (lambda root: (root / "ant" / "0.jpg").write_bytes(b"\xff\xd8"),
                    r"Cannot read the image .*ant/0\.jpg"),
+    "cut off": (lambda root: cut_off(root / "ant" / "0.png"), r"Cannot read .*ant/0\.png"),
     "a dead link": (lambda root: (root / "ant" / "x.png").symlink_to("no"), r"x\.png cannot be"),
+    "parts without one for training": (
+        lambda root: [(root / n).mkdir() for n in ("Val", "testing")],
+        "has the folders testing and Val, .* and none for training"),
     "beside parts": (lambda root: [(root / n).mkdir() for n in ("train", "test")],
                      "has the folders test, train, .* and ant, Bee, cat beside them"),
 }  # fmt: skip

@@ -125,6 +125,15 @@ def test_resumed_inside_an_epoch_is_bitwise_with_deterministic(configure, device
     assert_equal(outcome(cfg), outcome(expected))
 
 
+def test_pixels_that_stay_on_the_host_are_the_same_run(configure, cuda, monkeypatch):
+    own = [*DIGITS, *FULL, "augment=flip_crop", f"device={cuda.type}", "deterministic=true"]
+    train(expected := configure(*own, "study=expected"))
+    features._pixels.clear()
+    monkeypatch.setattr("caltech.data.pixels.SHARE", 0)
+    train(cfg := configure(*own))
+    assert_equal(outcome(cfg), outcome(expected))
+
+
 def test_a_job_leaves_no_memory_to_the_next(configure, cuda, tell):
     """One diverges, one runs out of memory; of the second's pixels there are 7 MB."""
     with pytest.raises(DivergedError):

@@ -203,6 +203,28 @@ def test_splits_of_one_seed_are_runs_of_their_own(experiments):
     assert "± is over splits of one seed" in text_of_all(runs, experiments)
 
 
+def test_seeds_of_one_split_and_a_split_for_each_seed_are_two_rows(experiments):
+    def rows(*pairs, typed=("split=per_class",)):
+        runs = [made_up(*typed, f"seed={seed}", f"split.seed={split}") for seed, split in pairs]
+        (found,) = arrange.arrange(runs, experiments, "mine")
+        return {
+            row.name.partition(": ")[2]: [(run.seed, run.split_seed) for run in row.runs]
+            for row in found.rows if row.runs
+        }  # fmt: skip
+
+    assert rows((0, 0), (1, 0), (1, 1), (2, 2)) == {
+        "split.seed=0": [(0, 0), (1, 0)], "split.seed=${seed}": [(0, 0), (1, 1), (2, 2)],
+    }  # fmt: skip
+    crossed = [(seed, split) for split in (0, 1) for seed in (0, 1)]
+    assert rows(*crossed) == {f"split.seed={n}": [(0, n), (1, n)] for n in (0, 1)}
+    runs = [made_up(*PAPERS, f"seed={s}", f"split.seed={n}") for s, n in ((0, 0), (1, 1), (1, 0))]
+    named = {
+        row.name: len(row.runs) for row in arrange.arrange(runs, experiments, "papers")[0].rows
+    }
+    assert named["ResNet-50, linear head"] == 2
+    assert named["ResNet-50, linear head (split.seed=0)"] == 2
+
+
 def test_every_experiment_that_the_order_names_is_there():
     """Files that conf/report.yaml does not list follow those that it does; none may be gone."""
     order = OmegaConf.load(CONF / "report.yaml").order

@@ -10,8 +10,8 @@ def table(*made: rows.Row) -> rows.Table:
     return rows.Table("Runs", made, (), False)
 
 
-def row(name: str, score: float, **changed) -> rows.Row:
-    run = made_up(**changed)
+def row(name: str, score: float, *typed: str, **changed) -> rows.Row:
+    run = made_up(*typed, **changed)
     metrics = run.metrics | {"val/best_accuracy": score, "test/best_accuracy": score}
     return rows.Row(name, (replace(run, metrics=metrics),), {})
 
@@ -23,6 +23,12 @@ def test_the_best_in_validation_comes_first_with_what_the_test_says_of_it():
     assert first.startswith("Best in validation: a, with 90.00")
     assert "In the test it is significantly better than 1 of 2 others." in rest
     assert "Not significantly different from it: b." in rest
+
+
+def test_no_row_is_the_best_by_images_that_it_was_trained_on():
+    chosen = row("a", 0.99, "split=per_class", "split.train_on_validation=true")
+    assert conclusions.of(table(chosen))[0].startswith("No row is the best in validation")
+    assert conclusions.of(table(chosen, row("b", 0.5)))[0].startswith("Best in validation: b")
 
 
 def test_what_does_not_count_is_said():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from caltech.data import augment
 from caltech.data.dataset import Dataset
+from caltech.data.pixels import Decoded, placed
 from caltech.runs.progress import UNREAD_ELSEWHERE, Tally, Totals
 from caltech.training import epoch, features
 from caltech.training.average import MovingAverage
@@ -195,3 +197,34 @@ def test_pixels_are_read_once_for_all_jobs_that_share_them():
     for content in ("a", "a", "b", "b", "a"):
         Images(data(content), AUGMENT["none"], torch.device("cpu"))
     assert reads == ["a", "b", "a"]  # one set is kept
+
+
+def test_rows_of_what_was_sent_are_known_here_and_all_others_are_read():
+    order = torch.randperm(12)
+    there = order.clone()
+    augment._remember(order, there)
+    there.fill_(-1)  # what would be read
+    assert augment.rows_of(there[4:8]) == order[4:8].tolist()
+    assert augment.rows_of(there[::2]) == augment.rows_of(there.flip(0)[:6]) == [-1] * 6
+    address = there.data_ptr()
+    del there
+    assert address not in augment._sent
+
+
+@pytest.mark.parametrize(("memory", "stays"), [(4 * 60 * 108, False), (4 * 60 * 108 - 4, True)])
+def test_pixels_that_would_fill_more_than_a_quarter_of_a_gpu_stay_on_the_host(
+    monkeypatch, memory, stays
+):
+    pixels = torch.arange(60 * 108).remainder(256).to(torch.uint8).view(60, 6, 6, 3)
+    gpu = SimpleNamespace(type="cuda")
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory)
+    )
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
+    found = placed(pixels, gpu)
+    assert isinstance(found, Decoded) == stays
+    if stays:
+        monkeypatch.undo()
+        rows = torch.tensor([3, 59, 3])
+        crops = augment.center_crop(dataclasses.replace(found, device="cpu"), rows, 4)
+        assert torch.equal(crops, augment.center_crop(pixels, rows, 4))
