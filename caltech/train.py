@@ -121,6 +121,8 @@ def prepared(
     be_deterministic(cfg.deterministic, device)
     torch.manual_seed(cfg.seed)
     data = build(cfg.data)
+    if not cfg.rerun:
+        provenance.require_data(RunDirectory(cfg.directory), data)
     augment = build(cfg.augment)
     plugins.require_augment(augment, cfg.augment._target_, data.side, data.crop)
     model = build(cfg.model, num_classes=len(data.classes), size=data.crop)

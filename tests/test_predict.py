@@ -124,7 +124,9 @@ def test_errors_are_one_line_and_an_exit_code(start, finished, module):
     assert finished.name in errors and errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", ["a.jpg weights=first", "a.jpg --jsn", "a.jpg to=x", ""])
+@pytest.mark.parametrize(
+    "words", ["a.jpg weights=first", "a.jpg --jsn", "a.jpg to=x", "a.jpg explain=true", ""]
+)
 def test_mistyped_options_are_one_line(ask, capsys, words):
     with pytest.raises(SystemExit) as stopped:
         ask(*words.split())

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from caltech import errors, plugins
 from caltech.config import build, register
-from caltech.data import folders, own, pixels, sources
+from caltech.data import download, folders, own, pixels, sources
 from caltech.data.audit import audit, of_files, report
 from caltech.data.dataset import PARTS, Collection, Dataset
 from caltech.data.split import Files, Split
@@ -127,7 +127,7 @@ def _files_of(given: DictConfig) -> Path | None:
             "Type data.root=DIR: the folder that has a folder of images for each class."
         )
     is_own = _name(given) == "folder"
-    return Path(given.root).expanduser() if is_own else sources.caltech101_images(given.root)
+    return Path(given.root).expanduser() if is_own else download.caltech101_images(given.root)
 
 
 def _split(given: DictConfig) -> Split:

@@ -27,6 +27,25 @@ class Collection:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How images become pixels."""
+
+    resize: int
+    crop: int
+    cache: Path = Path()
+    cache_pixels: bool = True
+    upright: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise InputError(
+                f"data.crop={self.crop} is not allowed with data.resize={self.resize}: the crop "
+                "must be at least 1 and at most the resized side, for example data.resize=256 "
+                "data.crop=224."
+            )
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Decoded images, their labels, and the three index sets into both."""
 
@@ -76,6 +95,25 @@ class Dataset:
             "majority_accuracy": self.majority_accuracy,
             "classes": list(self.classes),
         }
+
+
+def parts_of(images: Collection, split: Any) -> Mapping[str, Tensor]:
+    """Which images are for what: rows of each of PARTS.
+
+    Args:
+        split: of conf/split/, a class of split.py.
+
+    Raises:
+        InputError: a part is empty, there is one class, or the images cannot be split so.
+    """
+    if not hasattr(split, "parts"):
+        raise InputError(
+            f"data.split={split} is not allowed: the split is a group of its own. Type split=own, "
+            "rule, folders, files, fraction or per_class, and its values as split.seed=1."
+        )
+    parts = split.parts(images)
+    require_parts(images, parts)
+    return parts
 
 
 def require_parts(images: Collection, parts: Mapping[str, Tensor]) -> None:

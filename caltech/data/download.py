@@ -19,6 +19,24 @@ INNER = "caltech-101/101_ObjectCategories.tar.gz"
 MAX_BYTES = 1 << 30  # extracted, Caltech-101 has 0.14 GB
 
 
+def caltech101_images(root: str) -> Path:
+    """Where the category folders are."""
+    return Path(root).expanduser() / folders.CALTECH101
+
+
+def caltech101_at(root: str, download: bool | str, cache: Path) -> Path:
+    """Where the category folders are, downloaded if they are to be.
+
+    Raises:
+        InputError: as caltech101, or `download` is no word for it, also where nothing is missing.
+    """
+    images = caltech101_images(root)
+    wanted = is_wanted(download, Path(root).expanduser() == cache / "datasets")
+    if not images.is_dir():
+        caltech101(images, wanted)
+    return images
+
+
 def caltech101(images: Path, download: bool) -> None:
     """Put the images at `images` (.../caltech101/101_ObjectCategories), all of them or none.
 
@@ -92,6 +110,6 @@ def is_wanted(download: bool | str, is_own_place: bool) -> bool:
     if download not in (True, False, "auto"):
         raise InputError(
             f"data.download={download} is not allowed: it is auto (only into the cache), true or "
-            "false."
+            "false. Type data.download=auto."
         )
     return is_own_place if download == "auto" else bool(download)

@@ -207,8 +207,8 @@ def explain_absence(root: Path) -> str:
             told = f"{root} has {', '.join(names[:SHOWN]) or 'nothing'}{more}."
     return (
         f"{told} Type data.root=FOLDER or set CALTECH101_ROOT to a folder that holds {CALTECH101}, "
-        "or type data=digits, which needs no download. data.download=true downloads it (132 MB) "
-        f"into {root}."
+        "or type data=digits, which needs no download."
+        + ("" if root.is_file() else f" data.download=true downloads it (132 MB) into {root}.")
     )
 
 

@@ -14,9 +14,15 @@ import torch
 from torch import Tensor
 
 from caltech.cache import CachedArray
-from caltech.data import download as downloads
 from caltech.data import folders, own, pixels
-from caltech.data.dataset import Collection, Dataset, require_parts, require_training
+from caltech.data.dataset import (
+    Collection,
+    Dataset,
+    Reading,
+    parts_of,
+    require_training,
+)
+from caltech.data.download import caltech101_at
 from caltech.data.split import OWN, Files, Parts, Split
 from caltech.errors import InputError
 
@@ -57,7 +63,7 @@ def caltech101(
                 "out, or type split=files with split.train_files and split.test_files."
             )
         split = Files(train_files, None, test_files, of="data")
-    images = _caltech101_at(root, download, reading)
+    images = caltech101_at(root, download, reading.cache)
     return _of_files("caltech101", images, folders.listing, folders.collection, split, reading)
 
 
@@ -75,7 +81,7 @@ def caltech101_background(
     Args, Raises: as of caltech101.
     """
     reading = Reading(resize, crop, Path(cache).expanduser(), cache_pixels)
-    images = _caltech101_at(root, download, reading)
+    images = caltech101_at(root, download, reading.cache)
     name, listing = "caltech101_background", caltech101_background_listing
     return _of_files(name, images, listing, folders.collection, split, reading)
 
@@ -138,54 +144,14 @@ def digits(resize: int, crop: int, split: Split = OWN) -> Dataset:
     return assemble("digits", images, parts_of(images, split), enlarged, reading, content)
 
 
-def caltech101_images(root: str) -> Path:
-    """Where the category folders are."""
-    return Path(root).expanduser() / folders.CALTECH101
-
-
 def caltech101_background_listing(images: Path) -> folders.Listing:
     """As folders.listing, with the background."""
     return folders.listing(images, background=True)
 
 
-def parts_of(images: Collection, split: Split) -> Parts:
-    """Which images are for what.
-
-    Raises:
-        InputError: a part is empty, there is one class, or the images cannot be split so.
-    """
-    if not hasattr(split, "parts"):
-        raise InputError(
-            f"data.split={split} is not allowed: the split is a group of its own. Type split=own, "
-            "rule, folders, files, fraction or per_class, and its values as split.seed=1."
-        )
-    parts = split.parts(images)
-    require_parts(images, parts)
-    return parts
-
-
 def content_of_pixels(content: str, upright: bool) -> str:
     """Digest of images that are turned or not: the same bytes are other pixels then."""
     return hashlib.sha256(f"{content} upright".encode()).hexdigest() if upright else content
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How images become pixels."""
-
-    resize: int
-    crop: int
-    cache: Path = Path()
-    cache_pixels: bool = True
-    upright: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.crop <= self.resize:
-            raise InputError(
-                f"data.crop={self.crop} is not allowed with data.resize={self.resize}: the crop "
-                "must be at least 1 and at most the resized side, for example data.resize=256 "
-                "data.crop=224."
-            )
 
 
 def _of_files(
@@ -275,12 +241,3 @@ def assemble(
         content=content,
         complete=getattr(read_pixels, "complete", lambda: None),
     )
-
-
-def _caltech101_at(root: str, download: bool | str, reading: Reading) -> Path:
-    """Where the category folders are, downloaded if they are to be."""
-    images = caltech101_images(root)
-    if not images.is_dir():
-        is_own_place = Path(root).expanduser() == reading.cache / "datasets"
-        downloads.caltech101(images, downloads.is_wanted(download, is_own_place))
-    return images

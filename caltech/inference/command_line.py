@@ -52,6 +52,10 @@ class Parser(argparse.ArgumentParser):
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse, with name=VALUE as --name=VALUE for every option that takes a value."""
         names = {s for a in self._actions for s in a.option_strings if a.nargs != 0}
+        for word in arguments:
+            flag = f"--{word.partition('=')[0].lstrip('-')}"
+            if "=" in word and flag in {*self._option_string_actions} - names:
+                self.error(f"{word}: {flag} takes no value; type {flag}, or leave it out")
         self._refuse_misspelt(arguments, [name.removeprefix("--") for name in names])
         words = [f"--{a}" if "=" in a and f"--{a.split('=')[0]}" in names else a for a in arguments]
         return self.parse_intermixed_args(words)

@@ -49,17 +49,17 @@ def timm_name(name: object, weights: object) -> TimmName:
     architecture, _, tag = (repository if owner in ("", "timm") else typed).partition(".")
     require_known("model.name", architecture, timm.list_models(), "torchvision")
     tags = [tagged.partition(".")[2] for tagged in timm.list_pretrained(f"{architecture}.*")]
+    if not tags and (tag or weights is not None):
+        raise InputError(
+            f"timm has no weights for model.name={architecture}. Type model.weights=null to train "
+            "it from scratch, or another model."
+        )
     if tag:
         require_known("model.name", f"{architecture}.{tag}", [f"{architecture}.{t}" for t in tags])
         _require_agreement(typed, tag, architecture, weights)
         return TimmName(f"{architecture}.{tag}", True)
     if weights is None:
         return TimmName(architecture, False)
-    if not tags:
-        raise InputError(
-            f"timm has no weights for model.name={architecture}. Type model.weights=null to train "
-            "it from scratch, or another model."
-        )
     if weights == "DEFAULT":
         return TimmName(architecture, True)
     stripped = str(weights).removeprefix("timm/").removeprefix(f"{architecture}.")
@@ -102,8 +102,8 @@ def require_known(key: str, given: object, known: Sequence, elsewhere: str | Non
         close = [f"model={elsewhere} {key}={other}", *(f"{key}={each}" for each in close[:3])]
     if not close or len(names) <= 10:
         close += [each for each in reversed(names.values()) if each not in close][:10]
-    shown = ", ".join(close)
-    raise InputError(f"{key}={given} is not known. Type one of these, for example: {shown}")
+    first = close[0] if "=" in close[0] else f"{key}={close[0]}"
+    raise InputError(f"{key}={given} is not known. Type {', or '.join([first, *close[1:]])}.")
 
 
 def _plain(name: object) -> str:

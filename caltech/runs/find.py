@@ -52,8 +52,8 @@ def find(
     place = output / study if study else output
     if not directories:
         raise InputError(
-            f"{place} has no runs. Train one with python -m caltech.train, or type output= with "
-            "the folder that holds your studies, or run= with a run's directory."
+            f"{word}={run}: {place} has no runs. Train one with python -m caltech.train, or type "
+            f"output= with the folder that holds your studies, or {word}= with a run's directory."
         )
     if run == "best":
         return _best(directories, data, place)

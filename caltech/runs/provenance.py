@@ -144,12 +144,7 @@ def is_begun(directory: RunDirectory, now: dict[str, Any]) -> bool:
 def _compare(directory: RunDirectory, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse other data and weights; warn of other code, other libraries and another device."""
     for what in ("data", "weights"):
-        if before[what] != now[what]:
-            raise InputError(
-                f"{directory} was made from other {what}: {before[what]}, and now there is "
-                f"{now[what]}. Type study=NAME for a new place, or rerun=true to compute it again "
-                "and keep the old result aside."
-            )
+        _require_same(directory, what, before[what], now[what])
     if before["code"]["sha256"] != now["code"]["sha256"]:
         log.warning(
             "%s was made by other code: %s, and now there is %s. Type rerun=true to compute it "
@@ -164,6 +159,26 @@ def _compare(directory: RunDirectory, before: dict[str, Any], now: dict[str, Any
                 ", ".join(f"{name} {each[name]}" for name in differ) for each in (one, other)
             ),
         )  # fmt: skip
+
+
+def require_data(directory: RunDirectory, data: Dataset) -> None:
+    """Raise InputError if the directory's run was made from other data: before they are decoded."""
+    with suppress(DamagedError):  # which `record` tells
+        if directory.provenance.is_file():
+            now = {"name": data.name, "sha256": data.digest}
+            _require_same(directory, "data", _whole(directory)["data"], now)
+
+
+def _require_same(
+    directory: RunDirectory, what: str, before: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+    if before != now:
+        one, other = (f"{each['name']} ({each['sha256'][:8]})" for each in (before, now))
+        raise InputError(
+            f"{directory} was made from other {what}: {one}, and now there is {other}. Type "
+            "study=NAME for a new place, or rerun=true to compute it again and keep the old "
+            "result aside."
+        )
 
 
 def _write_config(directory: RunDirectory, cfg: DictConfig) -> None:

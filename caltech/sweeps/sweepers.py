@@ -10,7 +10,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
@@ -176,7 +176,7 @@ class Announcing(Launcher):
                 log.warning("%d jobs are the same run, %s: it is computed once.", number, key)
         records.announce(sweep(), jobs, max(self.total, len(jobs)))
         try:
-            return self.launcher.launch(job_overrides, initial_job_idx)
+            results = self.launcher.launch(job_overrides, initial_job_idx)
         except (CaltechError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
@@ -185,6 +185,10 @@ class Announcing(Launcher):
                 f"The launcher gave up: {type(error).__name__}: {said}. What its jobs computed is "
                 "kept; the same command computes what is left."
             ) from error
+        failed = [each for each in results if each.status is JobStatus.FAILED]
+        if failed and isinstance(error := failed[0]._return_value, CaltechError):
+            raise error  # Hydra would print a line of its own before it raises the first
+        return results
 
 
 def described(cfg: DictConfig) -> records.Record:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from caltech.data import sources
+from caltech.data import download
 from caltech.data.folders import CALTECH101, list_images, listing, tell_strays
 from caltech.data.sources import caltech101
 from caltech.errors import InputError
@@ -118,7 +118,7 @@ def test_another_root_is_told_what_it_has_and_nothing_is_downloaded_there(tmp_pa
     (tmp_path / "empty").mkdir()
     assert "root has cats/, dogs/. Type data.root=FOLDER" in refusal("root")
     assert "data.download=true downloads it" in refusal("root", False)
-    assert "file is a file." in refusal("file")
+    assert "file is a file." in refusal("file") and "data.download" not in refusal("file")
     assert "empty has nothing." in refusal("empty")
     assert "nowhere does not exist." in refusal("nowhere")
     assert "data.download=yes is not allowed" in refusal("root", "yes")
@@ -126,8 +126,13 @@ def test_another_root_is_told_what_it_has_and_nothing_is_downloaded_there(tmp_pa
 
 def test_a_download_goes_into_the_cache_or_where_it_is_told(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(sources.downloads, "caltech101", lambda *given: asked.append(given[1]))
-    for root, download in (("cache/datasets", "auto"), ("root", "auto"), ("root", True)):
+    monkeypatch.setattr(download, "caltech101", lambda *given: asked.append(given[1]))
+    for root, word in (("cache/datasets", "auto"), ("root", "auto"), ("root", True)):
         with pytest.raises(InputError):
-            caltech101(f"{tmp_path}/{root}", download, 72, 64, None, None, f"{tmp_path}/cache")
+            caltech101(f"{tmp_path}/{root}", word, 72, 64, None, None, f"{tmp_path}/cache")
     assert asked == [True, False, True]
+
+
+def test_another_word_is_refused_also_where_nothing_is_missing(tree, tmp_path):
+    with pytest.raises(InputError, match=r"download=maybe is not .* Type data\.download=auto"):
+        caltech101(str(tree), "maybe", 72, 64, None, None, str(tmp_path))

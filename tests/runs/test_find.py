@@ -38,8 +38,8 @@ def store(tmp_path):
 
 @pytest.fixture
 def found(tmp_path):
-    def place(run: str, study: str | None = None, data: str | None = None) -> Path:
-        return find(run, study, data, tmp_path).path
+    def place(run: str, study: str | None = None, data: str | None = None, **word: str) -> Path:
+        return find(run, study, data, tmp_path, **word).path
 
     return place
 
@@ -91,6 +91,8 @@ def test_a_path_that_is_no_run_is_told_as_a_path(store, found, tmp_path):
 def test_a_run_is_found_by_key_or_directory(store, found):
     with pytest.raises(InputError, match=r"has no runs.*caltech\.train"):
         found("aaaa1")
+    with pytest.raises(InputError, match=r"^start=aaaa1: .*, or start= with a run's directory"):
+        found("aaaa1", word="start")
     first = store("first", "aaaa1")
     assert found("aaaa1") == found(str(first)) == first
     with pytest.raises(InputError, match=r"run=aaaa2 is neither.*aaaa1.*run=best"):

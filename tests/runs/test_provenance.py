@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from caltech.cache import CachedArray
 from caltech.errors import InputError
 from caltech.files import read_sealed_json
 from caltech.runs import provenance
-from caltech.train import train
+from caltech.train import train, unseen
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop
 
 
@@ -38,7 +39,7 @@ def test_the_version_of_the_code_is_of_every_folder(tmp_path, monkeypatch):
     assert len({before, changed, provenance.code_version()["sha256"]}) == 3
 
 
-def test_other_data_is_refused(configure, tmp_path):
+def test_other_data_is_refused_before_any_work(configure, tmp_path, monkeypatch):
     image = tmp_path / "caltech101" / "101_ObjectCategories" / "a" / "image_0001.jpg"
     for category in ("a", "b"):
         folder = image.parent.with_name(category)
@@ -50,8 +51,11 @@ def test_other_data_is_refused(configure, tmp_path):
     train(cfg)
     Image.new("RGB", (80, 80), "white").save(image)
     before = outcome(cfg)
-    with pytest.raises(InputError, match=r"made from other data.*study=NAME.*rerun=true"):
-        train(cfg)
+    monkeypatch.setattr(CachedArray, "ensure", lambda array: pytest.fail("decoded"))
+    said = r"from other data: caltech101 \(\w{8}\), and now .*study=NAME.*rerun=true"
+    for command in (train, unseen):
+        with pytest.raises(InputError, match=said):
+            command(cfg)
     assert_equal(outcome(cfg), before)
 
 

@@ -6,6 +6,7 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
@@ -65,6 +66,14 @@ def test_a_sweep_that_loses_a_job_has_a_row_for_each(launch, tmp_path):
     rows = records.rows(tmp_path)
     assert [row.status for row in rows] == ["finished"] * 4 + ["missing"] * 2
     assert (rows[5].key, rows[5].overrides) == ("key5", "lr=5")
+
+
+def test_a_job_that_failed_is_raised_as_it_is_and_hydra_adds_nothing(launch, capsys):
+    failed = JobReturn(status=JobStatus.FAILED, overrides=["lr=2"])
+    failed.return_value = InputError("lr is wrong")
+    with pytest.raises(InputError, match=r"^lr is wrong$"):
+        launch([["lr=1"], ["lr=2"]], lambda jobs, first: [JobReturn(), failed])
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

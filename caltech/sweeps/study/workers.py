@@ -14,7 +14,7 @@ from pathlib import Path
 
 import optuna
 from filelock import FileLock, Timeout
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
@@ -168,13 +168,8 @@ class Worker:
         Raises:
             OutageError: the job could not tell how it ended.
         """
-        if answer.status is JobStatus.FAILED:
-            try:
-                _ = answer.return_value  # raises what the job raised
-            except storage.OutageError:
-                raise
-            except Exception:  # told by the job
-                pass
+        if isinstance(answer._return_value, storage.OutageError):  # others are told by the job
+            raise answer._return_value
         jobs = self.jobs()
         open_still = [t.number for t in jobs[claim.key] if t.state == TrialState.RUNNING]
         for number in open_still:
