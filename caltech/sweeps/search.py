@@ -22,13 +22,11 @@ from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from caltech.config import build
 from caltech.errors import CaltechError, InputError
 from caltech.files import acquire, explaining_disk, write_bytes
-from caltech.runs.provenance import code_version
 from caltech.sweeps import records
 from caltech.sweeps.place import sweep
-from caltech.sweeps.study import storage, trials
+from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
 from caltech.sweeps.sweepers import Grid, described
@@ -37,7 +35,6 @@ log = logging.getLogger(__name__)
 
 BEST = "optimization_results.yaml"  # in the study's folder, as the official sweeper has it
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-DATA = {"data", "split", "experiment"}  # what decides on which data a run is trained
 
 
 def register() -> None:
@@ -77,13 +74,13 @@ def prepare(config: DictConfig, sweeps: Path) -> Path:
     """
     space = Space.of(config)
     _require_space(space, config)
-    name = trials.name_of(config, space)
     with explaining_disk(sweeps):
         sweeps.mkdir(parents=True, exist_ok=True)
     with acquire(sweeps / "search.lock"):  # of a fresh database, one creates the tables
+        name = trials.name_of(config, space)
         known = storage.names(config.storage)
         study = storage.study(name, config.storage)
-        _require_same(study, config, space)
+        _require_total(study, config.hydra.sweeper.n_trials)
         others = [
             each for each in known if re.fullmatch(f"{re.escape(config.study)}-[0-9a-f]{{8}}", each)
         ]
@@ -96,6 +93,8 @@ def prepare(config: DictConfig, sweeps: Path) -> Path:
         found = sorted(sweeps.glob(f"*-{mark}/"))
         folder = found[0] if found else sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
         folder.mkdir(exist_ok=True)
+        origin.mark(folder)
+        origin.require_same(study, config, space, folder)
         trials.note(folder, name, space, is_search=True)
     return folder
 
@@ -106,33 +105,19 @@ def _require_space(space: Space, config: DictConfig) -> None:
             "Nothing is searched: no value is left open. Type a space, for example "
             "'lr=tag(log, interval(1e-3, 1))', or leave hydra/sweeper=optuna out."
         )
-    if config.hydra.sweeper.sampler._target_.endswith("GridSampler"):
+    sampler = config.hydra.sweeper.sampler
+    if sampler._target_.endswith("GridSampler"):
         space.require_choices()
+    proposals.require_sampler(space, sampler)
 
 
-def _require_same(study: optuna.Study, config: DictConfig, space: Space) -> None:
-    """Raise InputError for a total that the study is past, or if its trials were made from other
-    data; warn if they were made by other code."""
-    total, known = config.hydra.sweeper.n_trials, len(trials.of_keys(study))
-    if known > total:
+def _require_total(study: optuna.Study, total: int) -> None:
+    """Raise InputError for a total that the study is past."""
+    if (known := len(trials.of_keys(study))) > total:
         raise InputError(
             f"hydra.sweeper.n_trials={total}: this study has {known} trials already, and all of "
             f"them stay. Type hydra.sweeper.n_trials={known} for its table, or more to go on."
         )
-    before, now = study.user_attrs, {"code": code_version()["sha256"]}
-    if not {name.lstrip("+").split(".")[0] for name in space.searched} & DATA:
-        now["data"] = build(config.data).digest
-    if before.get("data") != now.get("data") and before.get("data") and now.get("data"):
-        raise InputError(
-            f"The trials of study {study.study_name} were made from other data "
-            f"({before['data'][:16]}, and here there is {now['data'][:16]}). Type study=NAME for "
-            "another study, or restore the data."
-        )
-    if before.get("code", now["code"]) != now["code"]:
-        print(f"Study {study.study_name} was begun by other code: {before['code']}, and this is "
-              f"{now['code']}.")  # fmt: skip
-    for name in set(now) - set(before):
-        study.set_user_attr(name, now[name])
 
 
 @dataclass(frozen=True)
@@ -142,7 +127,9 @@ class Remote:
     parts: Mapping[str, Any]
 
     def __call__(self, cfg: DictConfig) -> None:
-        worker_of(**self.parts).work()
+        worker, config = worker_of(**self.parts), self.parts["config"]
+        origin.require_same(worker.study, config, worker.space, worker.folder)  # on this machine
+        worker.work()
 
 
 def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: Any) -> Worker:

@@ -14,11 +14,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from caltech.errors import InputError
 from caltech.sweeps.study.space import Space
 
 ATTEMPTS = 100  # proposals of known points in a row, after which a space is taken to have no others
+PROBES = 3  # trials after which a sampler has shown what it needs (CMA-ES begins with the third)
 SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
 SEQUENCE = "QMCSampler"  # its points are one sequence, of one seed; a job takes that of its number
+DOUBLE = "double of"  # attribute of a trial that was begun for a key that another has
 ONE_SEED = (SEQUENCE, "GridSampler")  # as is the order of a grid
 
 
@@ -41,15 +44,50 @@ def proposals(
         yield {"params": untried[place], "system_attrs": {}}
 
 
-def begin(study: optuna.Study, space: Space, proposed: dict[str, Any], key: str) -> None:
+def begin(study: optuna.Study, space: Space, proposed: dict[str, Any], key: str) -> bool:
     """Put a trial into the study, whole and running: there is none that is half proposed.
 
     Called again after a storage's answer was lost, it adds none.
+
+    Returns:
+        Whether the key is the caller's. Where locks do not reach each other two may begin one: the
+        storage numbers them, the first has it, and the other is closed and counts nowhere.
     """
-    if any(t.user_attrs.get("key") == key for t in study.get_trials(deepcopy=False)):
-        return
+    if _of_key(study, key):
+        return True
     own = {"distributions": dict(space.searched), "user_attrs": {"key": key}}
-    study.add_trial(create_trial(state=TrialState.RUNNING, **proposed, **own))
+    trial = create_trial(state=TrialState.RUNNING, **proposed, **own)
+    mine = study._storage.create_new_trial(study._study_id, template_trial=trial)
+    first, *others = _of_key(study, key)
+    if first._trial_id == mine:
+        return True
+    for double in (each for each in others if each._trial_id == mine):
+        study._storage.set_trial_user_attr(mine, DOUBLE, first.number)
+        study.tell(double.number, state=TrialState.FAIL, skip_if_finished=True)
+    return False
+
+
+def _of_key(study: optuna.Study, key: str) -> list[FrozenTrial]:
+    return [t for t in study.get_trials(deepcopy=False) if t.user_attrs.get("key") == key]
+
+
+def require_sampler(space: Space, sampler: DictConfig) -> None:
+    """Raise InputError for a sampler that cannot be built, or not propose a point of this space."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        trials: list[FrozenTrial] = []
+        for number in range(PROBES):
+            asked = _ask(optuna.create_study(), trials, space, sampler, (number, 0))
+            told = {"value": float(number), "system_attrs": asked.system_attrs}
+            trials.append(
+                create_trial(params=asked.params, distributions=asked.distributions, **told)
+            )
+    except Exception as error:
+        said = [*str(error).strip().splitlines(), type(error).__name__][0].rstrip(".")
+        raise InputError(
+            f"The sampler {sampler._target_.rpartition('.')[2]} cannot search here: {said}. Type "
+            "hydra/sweeper/sampler=tpe, or leave it out."
+        ) from error
 
 
 def _ask(

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.exceptions import StorageInternalError
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from caltech.errors import CaltechError, InputError
@@ -23,6 +26,16 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "journal://"
 ANSWERS_WITHIN = 10  # seconds that a server may take to answer, SQLite's lock six times as long
+# How long a connection may take to be made, and when one is given up whose host is silent.
+DETAILS = {
+    "postgresql": {
+        "connect_timeout": ANSWERS_WITHIN, "keepalives_idle": ANSWERS_WITHIN,
+        "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000,
+    },
+    "sqlite": {"timeout": 6 * ANSWERS_WITHIN},
+    "mysql": {"connect_timeout": ANSWERS_WITHIN},
+}  # fmt: skip
+DRIVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb", "pysqlite")  # that know these words
 PATIENCE = (1, 2, 4, 8, 15, 30, 60)  # seconds between attempts, once a study is open
 OUTAGES = (StorageInternalError, SQLAlchemyError, OSError)
 
@@ -83,16 +96,37 @@ def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _storage(url: str, process: int) -> optuna.storages.BaseStorage:
     """One a process: opening it takes a tenth of a second."""
     if url.startswith(JOURNAL):
-        from optuna.storages.journal import JournalFileBackend, JournalStorage
-
         path = Path(url.removeprefix(JOURNAL)).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
-    if url.startswith("sqlite"):
-        details = {"connect_args": {"timeout": 6 * ANSWERS_WITHIN}}
-    else:
-        details = {"connect_args": {"connect_timeout": ANSWERS_WITHIN}, "pool_pre_ping": True}
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+    kind, driver = make_url(url).get_backend_name(), make_url(url).get_driver_name()
+    own = DETAILS.get(kind, {}) if driver in DRIVERS else {}
+    details = {"connect_args": own, "pool_pre_ping": kind != "sqlite"}
     return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=details))
+
+
+class JournalLock:
+    """A lock of the file system, which lets go of a dead process's at once.
+
+    Optuna's own is a link that stays, and is taken away from whoever holds it for 30 s. What a full
+    disk has cut is removed before more is written: a journal with half a line cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock = path, FileLock(f"{path}.held", fallback_to_soft=False)
+
+    def acquire(self) -> bool:
+        self.lock.acquire()
+        with self.path.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                start = max(end - 2**20, 0)  # one line is a few hundred bytes
+                file.seek(start)
+                file.truncate(start + file.read().rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
 
 
 @contextmanager
@@ -101,10 +135,16 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise InputError(
-            f"Cannot open Optuna's storage {without_passwords(url)}: {_first_line(error)}. Type "
-            "storage= with an URL that Optuna takes, for example sqlite:////tmp/optuna.db, or "
+        advice = (
+            "Type storage= with an URL that Optuna takes, for example sqlite:////tmp/optuna.db, or "
             "journal:///shared/optuna.log."
+        )
+        if isinstance(error, ImportError):
+            advice = "Install the driver of that database."
+            if url.startswith("postgres"):
+                advice = "Type postgresql+psycopg://..., and: pip install 'caltech[postgresql]'"
+        raise InputError(
+            f"Cannot open Optuna's storage {without_passwords(url)}: {_first_line(error)}. {advice}"
         ) from error
 
 

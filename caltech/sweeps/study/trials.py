@@ -23,7 +23,7 @@ from caltech.errors import DamagedError, InputError
 from caltech.files import write_json
 from caltech.keys import former_key, run_key
 from caltech.runs.result import FINISHED, PRUNED
-from caltech.sweeps.study import storage
+from caltech.sweeps.study import proposals, storage
 from caltech.sweeps.study.space import Space, point
 from caltech.training.fit import NOBODY, Observer
 
@@ -110,7 +110,7 @@ def of_keys(study: optuna.Study) -> dict[str, list[FrozenTrial]]:
     """
     found: dict[str, list[FrozenTrial]] = {}
     for trial in study.get_trials(deepcopy=False):
-        if key := trial.user_attrs.get("key"):
+        if (key := trial.user_attrs.get("key")) and proposals.DOUBLE not in trial.user_attrs:
             found.setdefault(key, []).append(trial)
     return found
 

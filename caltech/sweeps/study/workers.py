@@ -22,7 +22,7 @@ from caltech.errors import CaltechError
 from caltech.files import acquire
 from caltech.sweeps import records
 from caltech.sweeps.records import Record
-from caltech.sweeps.study import proposals, storage, trials
+from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,7 @@ class Worker:
         barren = -1  # of how many jobs nothing followed
         while True:
             with acquire(self.folder / ASKING):
+                storage.patiently(origin.require_here, self.study, self.folder)
                 jobs = self.jobs()
                 running = [key for key, each in jobs.items() if not _has_ended(each)]
                 claim = self._take_up(jobs, running)
@@ -155,8 +156,9 @@ class Worker:
             if (lock := _locked(self.folder, job.key)) is None:
                 continue  # somebody computes it for another study
             self._announce(number, job)
-            storage.patiently(proposals.begin, self.study, self.space, proposed, job.key)
-            return Claim(number, job.key, overrides, lock)
+            if storage.patiently(proposals.begin, self.study, self.space, proposed, job.key):
+                return Claim(number, job.key, overrides, lock)
+            lock.release()  # somebody began it whom our locks do not reach
         return None
 
     def _announce(self, number: int, job: Record) -> None:
