@@ -91,7 +91,7 @@ ROOT = {
     "device": RootKey(False, str, *_one_of("auto", "cpu", "cuda", "mps")),
     "deterministic": RootKey(False, bool),
     "compile": RootKey(False, bool),
-    "features": RootKey(False, str, *_one_of("auto", "off")),
+    "features": RootKey(False, str, *_one_of("auto", "folded", "off")),
     "rerun": RootKey(False, bool),
     "dry_run": RootKey(False, bool),
     "seeds": RootKey(False, int | None, lambda v: v is None or v >= 1,

@@ -17,7 +17,6 @@ from torch import nn
 
 from caltech import errors, fetching, plugins
 from caltech.config import build, hydra_targets, register, targets_of
-from caltech.data.augment import Views
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import require_flags
@@ -135,14 +134,12 @@ def prepared(
         require_batch_of_one(model, data.crop, cfg.batch_size)
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
-    is_cached = len(frozen) > 0 and isinstance(augment, Views) and cfg.features == "auto"
-    network, depths = (
-        trainable if is_cached else model,
-        partial(optimizers.depths, model, data.crop),
-    )
+    constant = features.computed_once(cfg.features, frozen, augment, data.crop)
+    network = model if constant is None else trainable
+    depths = partial(optimizers.depths, model, data.crop)
     learner = learner_of(cfg, network, trainable, depths, device)
     plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
-    return data, augment, model, frozen if is_cached else None, learner
+    return data, augment, model, constant, learner
 
 
 def unseen(cfg: DictConfig) -> str | None:

@@ -6,7 +6,9 @@ trials of a sweep. It is computed for all images, kept on disk, and every run tr
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +20,11 @@ from caltech import files, versions
 from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop, sent
 from caltech.data.dataset import Dataset
-from caltech.models.freeze import digest
+from caltech.models.freeze import digest, folded
 from caltech.training.device import each
 from caltech.training.precision import Precision
+
+log = logging.getLogger(__name__)
 
 # Images through the frozen part at a time, whatever a run's batch size. Small batches stay in a
 # CPU's cache: 16 was 1.18 times as fast as 64 (tests/bench/tried.py). A GPU wants large ones.
@@ -93,6 +97,31 @@ def pixels_on(device: torch.device, data: Dataset) -> Tensor:
     return _pixels[identity]
 
 
+def computed_once(
+    features: str, frozen: nn.Sequential, augment: Callable, size: int
+) -> nn.Module | None:
+    """What of a model is computed once, for `extract`; None if nothing is.
+
+    Args:
+        features: "auto", "off", or "folded", which has other bits and so another name in the cache.
+        size: of the images, in pixels.
+
+    Raises:
+        InputError: the frozen part cannot be folded.
+    """
+    if features == "off" or len(frozen) == 0 or not isinstance(augment, Views):
+        if features == "folded":
+            log.warning(
+                "features=folded does nothing here: nothing is computed once. It needs a frozen "
+                "backbone (freeze=backbone), and augment=none, flip or flip_both."
+            )
+        return None
+    constant = folded(frozen, size) if features == "folded" else frozen
+    if features == "folded" and constant is frozen:
+        log.warning("features=folded does nothing here: no BatchNorm follows a convolution.")
+    return constant
+
+
 def extract(
     frozen: nn.Module,
     data: Dataset,
@@ -112,7 +141,6 @@ def extract(
     Raises:
         DiskError: there is no room for the features.
     """
-    row_bytes = _row_bytes(frozen, data, precision, device)
     common = (
         data.content,
         str((len(data.labels), data.side, data.side, 3)),
@@ -123,25 +151,38 @@ def extract(
         device.type,
         versions.name(versions.decoding() | versions.computing(device)),
     )
-    batch = BATCH[device.type]
-    block_rows = max(batch, min(ROWS_PER_BLOCK, BLOCK_BYTES // row_bytes // batch * batch))
     arrays = {}
     for view in dict.fromkeys((*augment.train, *augment.test)):
         key = hashlib.sha256("\n".join((*common, view)).encode()).hexdigest()[:32]
         arrays[view] = CachedArray(
             path=cache / "features" / f"{key}.bin",
             rows=len(data.labels),
-            block_rows=block_rows,
+            block_rows=ROWS_PER_BLOCK,
             compute=partial(_outputs, frozen, data, view, precision, device),
-            doing=f"computing the frozen part's outputs for %d images once ({view}, "
-            f"{row_bytes * len(data.labels) / 1e9:.2g} GB)",
-            row_bytes=row_bytes,
+            doing=f"computing the frozen part's outputs for %d images once ({view})",
         )
+    if not all(array.is_complete() for array in arrays.values()):
+        # Found by running it on an image, which a warm trial need not wait for.
+        arrays = _sized(arrays, _row_bytes(frozen, data, precision, device), BATCH[device.type])
+    views = {view: array.read() for view, array in arrays.items()}
+    return Features(views, augment, device)
+
+
+def _sized(arrays: Mapping[str, CachedArray], row_bytes: int, batch: int) -> dict[str, CachedArray]:
+    """The same, told how large a row is, once there is room for what is missing."""
     missing = [array for array in arrays.values() if not array.path.is_file()]
     if missing:
         files.require_room(missing[0].path, sum(array.rows for array in missing) * row_bytes)
-    views = {view: array.read() for view, array in arrays.items()}
-    return Features(views, augment, device)
+    block_rows = max(batch, min(ROWS_PER_BLOCK, BLOCK_BYTES // row_bytes // batch * batch))
+    return {
+        view: replace(
+            array,
+            block_rows=block_rows,
+            row_bytes=row_bytes,
+            doing=f"{array.doing[:-1]}, {row_bytes * array.rows / 1e9:.2g} GB)",
+        )
+        for view, array in arrays.items()
+    }
 
 
 @torch.inference_mode()
