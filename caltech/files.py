@@ -37,13 +37,15 @@ CHECKSUM = "crc32"  # the last key of a sealed JSON file
 
 
 @contextmanager
-def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
+def replacing(path: Path, size: int | None = None, syncs: bool = True) -> Iterator[Path]:
     """A temporary name in the same folder that takes the place of `path` once it is complete.
 
     What killed processes left in the folder is removed on the way.
 
     Args:
         size: bytes that will be written, if known.
+        syncs: wait until the disk has them. Without, a killed process leaves what is whole, and a
+            machine whose power fails may leave a damaged file.
 
     Raises:
         DiskError: they cannot be written; `path` is what it was before.
@@ -54,11 +56,17 @@ def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
         with held_partial(path) as partial:
             try:
                 yield partial
-                with partial.open("rb+") as file:
-                    os.fsync(file.fileno())
+                if syncs:
+                    sync(partial)
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has all of a file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

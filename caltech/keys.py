@@ -5,7 +5,6 @@ lines, addresses become the names that they were born with, and what was added l
 at the value at which it changes nothing. Golden tests hold the keys of every experiment.
 """
 
-import copy
 import functools
 import hashlib
 import json
@@ -96,9 +95,8 @@ def _as_typed(cfg: DictConfig) -> dict[str, Any]:
     for name in (name for name, key in ROOT.items() if key.decides and name in cfg):
         value = cfg[name]
         if OmegaConf.is_config(value):
-            value = OmegaConf.to_container(value, resolve=True)
+            value = OmegaConf.to_container(value, resolve=True)  # a copy
         if isinstance(value, dict):
-            value = copy.deepcopy(value)
             for ignored in INDIFFERENT_WITHIN.get(name, ()):
                 value.pop(ignored, None)
             for node in targets_in(value):
@@ -120,7 +118,7 @@ def _normalised(typed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_added(values: dict[str, Any]) -> dict[str, Any]:
-    values = copy.deepcopy(values)
+    values = {k: dict(v) if isinstance(v, dict) else v for k, v in values.items()}
     for name, (_, neutral) in ADDED.items():
         *group, key = name.split(".")
         place = values.get(group[0], {}) if group else values

@@ -49,6 +49,7 @@ def write_shared(path: Path, content: bytes, beside: Iterable[Path]) -> None:
 
 def _holds(path: Path, content: bytes) -> bool:
     """Whether a file has these bytes; read until the first that differs."""
-    view, step = memoryview(content), 1 << 20
-    with path.open("rb") as file:
-        return all(file.read(step) == view[at : at + step] for at in range(0, len(view), step))
+    step = 1 << 20
+    places = range(0, len(content), step)
+    with path.open("rb") as file:  # bytes, since a memoryview is compared number by number
+        return all(file.read(step) == content[at : at + step] for at in places)

@@ -98,7 +98,7 @@ ROOT = {
     "device": RootKey(False, str, *_one_of("auto", "cpu", "cuda", "mps")),
     "deterministic": RootKey(False, bool),
     "compile": RootKey(False, bool),
-    "features": RootKey(False, str, *_one_of("auto", "off")),
+    "features": RootKey(False, str, *_one_of("auto", "folded", "off")),
     "logits": RootKey(False, str, *_one_of("auto", "keep", "none")),
     "rerun": RootKey(False, bool),
     "keep_checkpoint": RootKey(False, bool),

@@ -134,8 +134,8 @@ def prepared(
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
     mix = build(cfg.mix, num_classes=len(data.classes))
-    is_apart = features.are_apart(frozen, augment, mix, cfg.features)
-    network = trainable if is_apart else model
+    apart = features.computed_apart(frozen, augment, mix, cfg.features, data.crop)
+    network = model if apart is None else trainable
     depths = partial(optimizers.depths, model, data.crop)
     learner = learner_of(cfg, network, trainable, depths, device, mix)
     plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
@@ -143,7 +143,7 @@ def prepared(
         loss.require_parts(learner.loss, cfg.loss._target_, len(data.classes))
     counts = data.labels[data.train].bincount(minlength=len(data.classes)).to(device)
     loss.prepare(learner.loss, counts, mix, cfg.loss._target_)
-    return data, augment, model, frozen if is_apart else None, learner
+    return data, augment, model, apart, learner
 
 
 def unseen(cfg: DictConfig) -> str | None:

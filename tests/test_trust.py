@@ -130,5 +130,6 @@ def test_git_is_not_looked_for_in_the_path_of_a_job(tmp_path, monkeypatch):
     program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'proof'}")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    provenance._commit.cache_clear()
     provenance.code_version()
     assert not (tmp_path / "proof").exists()

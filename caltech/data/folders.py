@@ -64,14 +64,14 @@ def listing(images: Path, background: bool = False) -> Listing:
             if not is_category(category, own):
                 stray.append(named(category, images))
                 continue
-            found = sorted(category.iterdir(), key=lambda path: path.name)
-            mine = [path for path in found if _is_image(path)]
-            stray += [named(path, images) for path in found if not _is_image(path)]
+            found = sorted(os.listdir(category))  # noqa: PTH208 (names, without a Path for each)
+            mine = [name for name in found if _is_image(name)]
+            stray += [named(category / name, images) for name in found if not _is_image(name)]
             if category.name == BACKGROUND and not background:
                 continue
             if not mine:
                 raise InputError(_without_images(category, found))
-            files += [f"{category.name}/{path.name}" for path in mine]
+            files += [f"{category.name}/{name}" for name in mine]
     if not files:
         raise InputError(
             f"{images} has no category folder with images. Type data.root= with the folder that "
@@ -147,9 +147,10 @@ def kept_digest(images: Path, files: Sequence[str], cache: Path, required: str =
         InputError: as content_digest.
     """
     stamp = hashlib.sha256(os.fsencode(images.resolve()) + required.encode())
-    for file in files:
-        stamp.update(os.fsencode(file))
-        stamp.update("\0{}\0{}\0{}\0".format(*signature(images / file)).encode())
+    with naming_file():
+        for file in files:
+            times = _signature(f"{images}/{file}")
+            stamp.update(os.fsencode(file) + b"\0%d\0%d\0%d\0" % times)
     return cache / "digests" / f"{stamp.hexdigest()[:32]}.json"
 
 
@@ -160,7 +161,11 @@ def signature(path: Path) -> tuple[int, int, int]:
         InputError: it is not there.
     """
     with naming_file():
-        status = os.stat(path)  # noqa: PTH116 (three times as fast as Path.stat)
+        return _signature(path)
+
+
+def _signature(path: str | Path) -> tuple[int, int, int]:
+    status = os.stat(path)  # noqa: PTH116 (three times as fast as Path.stat)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -228,14 +233,15 @@ def _right_root(place: Path) -> str | None:
     )
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
+def _is_image(name: str) -> bool:
+    """Whether a file of that name is read as an image of the study's kinds."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
 
 
-def _without_images(category: Path, found: Sequence[Path]) -> str:
+def _without_images(category: Path, found: Sequence[str]) -> str:
     kinds = Counter(
         "folders" if path.is_dir() else f"{path.suffix or 'files without a suffix'}"
-        for path in found
+        for path in map(category.joinpath, found)
     )
     holds = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
     return (

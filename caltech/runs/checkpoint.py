@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import time
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -16,11 +17,13 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from caltech.errors import DamagedError, InputError
-from caltech.files import CHECKSUM, replacing
+from caltech.files import CHECKSUM, replacing, sync
 from caltech.links import write_shared
 from caltech.runs.directory import FROZEN, previous_of
 
 log = logging.getLogger(__name__)
+
+SYNC_SECONDS = 5.0  # what a failing power supply may cost a run at most, beside an epoch
 
 
 class Stateful(Protocol):
@@ -36,6 +39,10 @@ def save(path: Path, key: str, parts: Mapping[str, Stateful], progress: Mapping[
 
     The checkpoint before stays as `previous_of(path)`, for the case that this one is damaged later.
     The one before that is deleted first, so there are never more than two on the disk.
+
+    To wait for the disk takes longer than a short epoch. So while the previous one is seconds old,
+    it stays, and the new one, which a kill does not harm, is not waited for: should the power fail,
+    the run goes on from the previous one.
 
     Raises:
         DiskError: there is no room for it; the checkpoint before is still there.
@@ -59,13 +66,20 @@ def adopt(other: Path, its_key: str, path: Path, key: str) -> dict[str, Any]:
 
 
 def _write(path: Path, saved: Mapping[str, Any]) -> None:
-    with replacing(path, sum(t.nbytes for t in _tensors(saved))) as partial:
-        if path.is_file():
+    rotates = path.is_file() and not _is_young(previous_of(path))
+    waits = rotates or not path.is_file()
+    with replacing(path, sum(t.nbytes for t in _tensors(saved)), syncs=waits) as partial:
+        if rotates:
             previous_of(path).unlink(missing_ok=True)
         with partial.open("wb") as file:  # Python's file, which says why it cannot be written
             torch.save(saved, file)
-        if path.is_file():
+        if rotates:
+            sync(path)
             path.replace(previous_of(path))
+
+
+def _is_young(path: Path) -> bool:
+    return path.is_file() and abs(time.time() - path.stat().st_mtime) < SYNC_SECONDS
 
 
 def load(path: Path, key: str, parts: Mapping[str, Stateful]) -> dict[str, Any] | None:
@@ -141,10 +155,10 @@ def save_weights(path: Path, model: nn.Module, frozen: Collection[str] = ()) -> 
     apart = {name: tensors.pop(name) for name in sorted(frozen)}
     noted = _sum_of(tensors)
     if apart:
-        noted += f" {_sum_of(apart)}"
+        noted += f" {(frozen_sum := _sum_of(apart))}"
         own = path.parent.glob(f"*/{FROZEN}")  # of a result that was set aside
         beside = chain(path.parent.parent.glob(f"*/{FROZEN}"), own)
-        write_shared(path.with_name(FROZEN), _content(apart, _sum_of(apart)), beside)
+        write_shared(path.with_name(FROZEN), _content(apart, frozen_sum), beside)
     # Of one epoch, `last` and `best` are one file.
     write_shared(path, _content(tensors, noted), sorted(path.parent.glob("*.safetensors")))
 

@@ -1,5 +1,6 @@
 """What decides a run's result and cannot be seen in its config, and the config itself."""
 
+import functools
 import hashlib
 import logging
 import platform
@@ -241,13 +242,18 @@ def code_version(plugins: Mapping[str, str] | None = None) -> dict[str, Any]:
     sha = hashlib.sha256(repr(sorted(plugins.items())).encode() if plugins else b"")
     for path in sorted(PACKAGE.rglob("*.py")):
         sha.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
-    command = [GIT, "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        git = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        git = "not a git checkout"
-    told = {"git": git, "sha256": sha.hexdigest()[:16]}
+    told = {"git": _commit(GIT, PACKAGE, sha.hexdigest()), "sha256": sha.hexdigest()[:16]}
     return told | ({"plugins": dict(plugins)} if plugins else {})
+
+
+@functools.cache
+def _commit(git: str, package: Path, sha256: str) -> str:
+    """What git calls the commit, asked once a process while the code is the same."""
+    command = [git, "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
 
 
 def _cpu_name() -> str:

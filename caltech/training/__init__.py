@@ -18,7 +18,8 @@ how a training goes on is an Observer (fit.py), and may end it.
   SIGTERM write one more; during validation, at its end.
 - A frozen part is computed once with `augment=none`, `flip` or `flip_both`, for all epochs of all
   trials, whole stages or all until a block; the room it takes is said and asked for first.
-  `features=off` computes it in every epoch; the results are the same up to rounding.
+  `features=off` computes it in every epoch, and `features=folded` with each BatchNorm as a part of
+  its convolution, which is faster; the results of the three are the same up to rounding.
 - A step waits for no GPU: its sums stay there and are read every 50 steps, before a checkpoint and
   at the end of an epoch; an evaluation is read once. A divergence still names its own step.
 - `micro_batch` computes a batch in parts and sums their gradients. The batch is drawn as a whole;

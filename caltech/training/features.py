@@ -6,7 +6,9 @@ trials of a sweep. It is computed for all images, kept on disk, and every run tr
 """
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,9 +23,11 @@ from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
 from caltech.data.pixels import placed
 from caltech.errors import InputError
-from caltech.models.freeze import digest
+from caltech.models.freeze import digest, folded
 from caltech.training.device import each
 from caltech.training.precision import Precision
+
+log = logging.getLogger(__name__)
 
 # Images through the frozen part at a time, whatever a run's batch size. Small batches stay in a
 # CPU's cache: 16 was 1.18 times as fast as 64 (tests/bench/tried.py). A GPU wants large ones.
@@ -102,28 +106,41 @@ class Outputs:
             return self.frozen(images)
 
 
-def are_apart(frozen: nn.Sequential, augment: Callable, mix: Unmixed, option: str) -> bool:
-    """Whether the trained part is fed with a frozen part's outputs, and not with images.
+def computed_apart(
+    frozen: nn.Sequential, augment: Callable, mix: Unmixed, option: str, size: int
+) -> nn.Module | None:
+    """What the trained part is fed by, where it is fed with outputs and not with images; or None.
 
-    It is where they are computed once, and also where they are not, if what the trained part is
+    It is where outputs are computed once, and also where they are not, if what the trained part is
     given is mixed: a run is the same with and without a cache.
 
     Args:
         frozen: the leading stages that are; none if it is empty.
-        option: `features` as typed.
+        option: `features` as typed; "folded" has other bits, and so another name in the cache.
+        size: of the images, in pixels.
 
     Raises:
-        InputError: they are computed once, and the mix is of images.
+        InputError: outputs are computed once, and the mix is of images; or they cannot be folded.
     """
     if len(frozen) == 0 or not _are_kept(augment, option):
-        return len(frozen) > 0 and mix.mixes == "inputs"
+        if option == "folded":
+            log.warning(
+                "features=folded does nothing here: nothing is computed once. It needs a frozen "
+                "backbone (freeze=backbone), and augment=none, flip or flip_both."
+            )
+        return frozen if len(frozen) > 0 and mix.mixes == "inputs" else None
     if mix.mixes == "images":
         raise InputError(
             "This mix is of images, and the frozen part's outputs are computed once, of whole "
             "ones. Type mix=mixup, which mixes these outputs; features=off, which computes them in "
             "every epoch, of mixed images; or freeze=none."
         )
-    return True
+    if option != "folded":
+        return frozen
+    constant = folded(frozen, size)
+    if constant is frozen:
+        log.warning("features=folded does nothing here: no BatchNorm follows a convolution.")
+    return constant
 
 
 def inputs_of(
@@ -135,7 +152,7 @@ def inputs_of(
     option: str,
     cache: Path,
 ) -> Inputs:
-    """What a run's batches come from; `frozen` is None where are_apart says no."""
+    """What a run's batches come from; `frozen` is what computed_apart gave."""
     if frozen is None:
         return Images(data, augment, device)
     if _are_kept(augment, option):
@@ -144,7 +161,7 @@ def inputs_of(
 
 
 def _are_kept(augment: Callable, option: str) -> bool:
-    return isinstance(augment, Views) and option == "auto"
+    return isinstance(augment, Views) and option != "off"
 
 
 # Of a process's last job. The next has most often the same, and need not verify and send them.
@@ -182,7 +199,6 @@ def extract(
     Raises:
         DiskError: there is no room for the features.
     """
-    row_bytes = _row_bytes(frozen, data, precision, device)
     common = (
         data.content,
         str((len(data.labels), data.side, data.side, 3)),
@@ -193,25 +209,38 @@ def extract(
         device.type,
         versions.name(versions.decoding() | versions.computing(device)),
     )
-    batch = BATCH[device.type]
-    block_rows = max(batch, min(ROWS_PER_BLOCK, BLOCK_BYTES // row_bytes // batch * batch))
     arrays = {}
     for view in dict.fromkeys((*augment.train, *augment.test)):
         key = hashlib.sha256("\n".join((*common, view)).encode()).hexdigest()[:32]
         arrays[view] = CachedArray(
             path=cache / "features" / f"{key}.bin",
             rows=len(data.labels),
-            block_rows=block_rows,
+            block_rows=ROWS_PER_BLOCK,
             compute=partial(_outputs, frozen, data, view, precision, device),
-            doing=f"computing the frozen part's outputs for %d images once ({view}, "
-            f"{row_bytes * len(data.labels) / 1e9:.2g} GB)",
-            row_bytes=row_bytes,
+            doing=f"computing the frozen part's outputs for %d images once ({view})",
         )
+    if not all(array.is_complete() for array in arrays.values()):
+        # Found by running it on an image, which a warm trial need not wait for.
+        arrays = _sized(arrays, _row_bytes(frozen, data, precision, device), BATCH[device.type])
+    views = {view: array.read() for view, array in arrays.items()}
+    return Features(views, augment, device)
+
+
+def _sized(arrays: Mapping[str, CachedArray], row_bytes: int, batch: int) -> dict[str, CachedArray]:
+    """The same, told how large a row is, once there is room for what is missing."""
     missing = [array for array in arrays.values() if not array.path.is_file()]
     if missing:
         files.require_room(missing[0].path, sum(array.rows for array in missing) * row_bytes)
-    views = {view: array.read() for view, array in arrays.items()}
-    return Features(views, augment, device)
+    block_rows = max(batch, min(ROWS_PER_BLOCK, BLOCK_BYTES // row_bytes // batch * batch))
+    return {
+        view: replace(
+            array,
+            block_rows=block_rows,
+            row_bytes=row_bytes,
+            doing=f"{array.doing[:-1]}, {row_bytes * array.rows / 1e9:.2g} GB)",
+        )
+        for view, array in arrays.items()
+    }
 
 
 @torch.inference_mode()

@@ -201,13 +201,19 @@ def verdict(what: str, ratio: float, goal: str, met: bool) -> None:
     print(f"RATIO {what}: {ratio:.3g}  (goal {goal}: {'met' if met else 'MISSED'})", flush=True)
 
 
-def alternate(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Measure the sides in turn, in turning order, so that a slow drift falls on all of them."""
+def alternate(
+    sides: dict[str, Callable[[], float]], repeats: int, waits: bool = True
+) -> dict[str, list[float]]:
+    """Measure the sides in turn, in turning order, so that a slow drift falls on all of them.
+
+    Args:
+        waits: for a quiet machine, before each; for want of one, processor seconds still tell.
+    """
     values: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(repeats):
         names = list(sides) if repeat % 2 == 0 else list(sides)[::-1]
         for name in names:
-            values[name].append(undisturbed(sides[name]))
+            values[name].append(undisturbed(sides[name], 3 if waits else 0))
     return values
 
 
@@ -217,10 +223,14 @@ def undisturbed(measure: Callable[[], Any], attempts: int = 3) -> Any:
     Two processes of as many threads as there are cores wait for each other in every layer: another
     one's test made a training step not two but eight times as slow. So a measurement begins when
     the machine is quiet, and is made again if others took more than a tenth of it.
+
+    Args:
+        attempts: at most; 0 is one that waits for nothing.
     """
     tried = []
-    for _ in range(attempts):
-        wait_until_quiet()
+    for _ in range(max(1, attempts)):
+        if attempts:
+            wait_until_quiet()
         with Others() as others:
             value = measure()
         tried.append((others.share, value))

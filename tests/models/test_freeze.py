@@ -10,7 +10,8 @@ from torchvision.models import alexnet
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.models.architectures import torchvision_model
-from caltech.models.freeze import digest, freeze, split_frozen
+from caltech.models.classifier import Normalize
+from caltech.models.freeze import digest, folded, freeze, split_frozen
 from caltech.runs.checkpoint import read_weights
 from caltech.train import train
 
@@ -104,3 +105,47 @@ def test_frozen_part_is_bitwise_the_same_after_a_run(configure, option, features
     assert after.keys() == initial.keys()
     changed = {key.split(".")[0] for key in after if not torch.equal(after[key], initial[key])}
     assert changed == set(TRAINED[option])
+
+
+class Twice(nn.Module):
+    """A convolution that a BatchNorm reads, and something else beside it."""
+
+    def __init__(self, reads_both: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, bias=False)
+        self.norm = nn.BatchNorm2d(4).eval()
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+        nn.init.uniform_(self.norm.running_mean, -1, 1)
+        self.reads_both = reads_both
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = self.convolution(images.float())
+        return self.norm(values) + values if self.reads_both else self.norm(values)
+
+
+def test_folding_leaves_the_frozen_part_as_it_is_and_gives_its_outputs():
+    torch.manual_seed(0)
+    frozen, images = nn.Sequential(Twice(reads_both=False)), torch.rand(2, 3, 8, 8)
+    before = digest([frozen])
+    found = folded(frozen, 8)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
+    assert torch.allclose(found(images), frozen(images), atol=1e-5)
+    assert digest([frozen]) == before
+
+
+def test_folding_refuses_a_convolution_that_is_read_twice():
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match="features=folded is not possible"):
+        folded(nn.Sequential(Twice(reads_both=True)), 8)
+
+
+def test_a_convolution_whose_output_is_changed_in_place_is_not_folded():
+    torch.manual_seed(0)
+    layers = Twice(reads_both=False).convolution, nn.ReLU(inplace=True), nn.BatchNorm2d(4).eval()
+    frozen = nn.Sequential(Normalize([0.5] * 3, [0.5] * 3), *layers)
+    assert folded(frozen, 8) is frozen
+
+
+def test_folding_without_a_pair_is_the_frozen_part_itself():
+    frozen = nn.Sequential(Normalize([0.5] * 3, [0.5] * 3), nn.Conv2d(3, 4, 3), nn.ReLU())
+    assert folded(frozen, 8) is frozen

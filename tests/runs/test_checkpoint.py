@@ -60,13 +60,30 @@ def test_a_checkpoint_with_a_seal_of_before_is_gone_on_with(tmp_path, caplog):
     assert "does not match its checksum" in caplog.text and "It is not used" in caplog.text
 
 
-def test_there_are_never_more_than_two(tmp_path):
+def test_there_are_never_more_than_two(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
+    monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
     for value in (1.0, 2.0, 3.0):
         checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
     assert {p.name for p in tmp_path.iterdir()} == {"checkpoint.pt", "previous_checkpoint.pt"}
     path.unlink()
     assert checkpoint.load(path, KEY, {"layer": layer(0.0)}) == {"value": 2.0}
+
+
+def test_a_short_epoch_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    """The one that the disk has stays beside those that follow in seconds."""
+    path, synced = tmp_path / "checkpoint.pt", []
+    monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 1e9)
+    monkeypatch.setattr("os.fsync", synced.append)
+    waited = []
+    for value in range(6):
+        checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
+        waited.append(len(synced))
+    assert waited == [1, 3, 3, 3, 3, 3]  # the first; the second, with the one that it follows
+    assert checkpoint.load(path, KEY, {"layer": layer(0.0)}) == {"value": 5}
+    checkpoint.save(path, KEY, {"layer": layer(6.0)}, {"value": 6})
+    path.write_bytes(path.read_bytes()[:500])  # the power failed
+    assert checkpoint.load(path, KEY, {"layer": layer(0.0)}) == {"value": 0}
 
 
 def test_weights_come_back_bitwise_and_damage_is_refused(tmp_path):

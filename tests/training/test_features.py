@@ -86,6 +86,26 @@ def test_they_change_nothing(configure, model, freeze, augment):
         assert torch.allclose(weights[0][name], tensor, rtol=1e-4, atol=1e-5), name
 
 
+def test_folded_features_differ_by_rounding_and_have_names_of_their_own(configure, tmp_path):
+    common = [*TINY, *SMALL, "freeze=backbone", "augment=none", "num_epochs=2"]
+    results = []
+    for how in ("auto", "folded"):
+        cfg = configure(*common, f"study={how}", f"features={how}", f"cache={tmp_path}/{how}")
+        results.append(train(cfg))
+    assert results[0].last == pytest.approx(results[1].last, rel=1e-4, abs=1e-6)
+    names = [{path.name for path in tmp_path.glob(f"{how}/features/*.bin")} for how in
+             ("auto", "folded")]  # fmt: skip
+    assert len(names[0]) == len(names[1]) == 1
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize(("freeze", "augment"), [("none", "none"), ("backbone", "flip_crop")])
+def test_folding_nothing_is_told(configure, caplog, freeze, augment):
+    options = [f"freeze={freeze}", f"augment={augment}", "num_epochs=1", "features=folded"]
+    train(configure(*TINY, *SMALL, *options))
+    assert "features=folded does nothing here" in caplog.text
+
+
 def test_training_gets_the_views_that_are_drawn(tmp_path):
     data, augment = toy(), Views(BOTH, ["plain"])
     found, indices = extract(tmp_path), torch.tensor([3, 3, 0, 5, 1, 1, 2, 4])
