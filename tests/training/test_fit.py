@@ -16,8 +16,11 @@ RUNS = {
     "bf16": ["freeze=head", "augment=flip_crop", "precision=bf16"],
     "cached": ["freeze=backbone", "augment=flip"],
     "averaged": ["freeze=none", "average=ema"],
+    "mixed": ["freeze=none", "augment=recipe", "augment.hue=0.1", "mix=mixup_or_cutmix",
+              "loss=balanced", "average=swa", "average.start=0"],
+    "outputs mixed": ["freeze=backbone", "augment=flip_crop", "mix=mixup", "loss=focal"],
     "until": ["freeze=until", "freeze.at=layer3.0", "augment=flip", "average=ema"],
-}
+}  # fmt: skip
 STOPS = {
     "after step 1": Doing(terminate, at_step=1),
     "mid-epoch": Doing(terminate, at_step=6),
