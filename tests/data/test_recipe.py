@@ -150,11 +150,12 @@ def test_resizing_needs_no_pixels_in_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [("num_ops", -1, "whole number"), ("num_ops", 1.5, "whole number"),
-     ("magnitude", 31, "most 30"),
+     ("magnitude", 31, "0 to 30"), ("num_ops", float("inf"), "whole"), ("num_ops", 99, "0 to 10"),
      ("brightness", 1.1, "0 to 1"), ("contrast", float("nan"), "0 to 1"),
      ("saturation", "abc", "0 to 1"), ("hue", 0.6, "0.5"), ("erase", -0.1, "share"),
-     ("erase", None, "share"), ("erase", True, "share"), ("scale", [0.5, 1.1], "at most 1"),
-     ("scale", [0, 1], "above 0"), ("scale", [0.9, 0.1], "least"), ("scale", 0.5, "least"),
+     ("erase", None, "share"), ("erase", True, "share"), ("scale", [0.5, 1.1], "0.01 to 1"),
+     ("scale", [1e-9, 1], "0.01 to 1"), ("ratio", [1e-9, 1], "0.1 to 10"),
+     ("scale", [0.9, 0.1], "least"), ("scale", 0.5, "least"),
      ("scale", ["a", "b"], "least"), ("ratio", [0.5, float("inf")], "least"),
      ("ratio", [1, 2, 3], "least"), ("ratio", None, "least")],
 )  # fmt: skip

@@ -111,3 +111,9 @@ def test_the_share_of_epochs_before_a_mean(problem, start, num_epochs, first):
 def test_a_start_that_is_no_share_is_refused(problem, start):
     with pytest.raises(InputError, match=r"average\.start=.* at least 0 and below 1"):
         StochasticWeightAverage(problem[0], start, 4)
+
+
+@pytest.mark.parametrize("num_epochs", [0, -5, 1.5, "a"])
+def test_a_mean_of_no_epochs_is_refused(problem, num_epochs):
+    with pytest.raises(InputError, match=r"average\.num_epochs=.*Leave it out"):
+        StochasticWeightAverage(problem[0], 0.5, num_epochs)

@@ -116,6 +116,7 @@ def test_ours_are_not(loss):
      (lambda: cross_entropy("a"), "smoothing=a"), (lambda: cross_entropy(None), "smoothing=None"),
      (lambda: WeightedCrossEntropy("balanced", 1), "smoothing=1"),
      (lambda: weighted(Focal(2, [1, 2])), "2 numbers.*3 classes"),
+     (lambda: weighted(Focal(2, [1e-300, 1, 1])), "too far apart"),
      (lambda: weighted(Focal(2, [])), "0 numbers.*3 classes")],
 )  # fmt: skip
 def test_a_value_out_of_its_range_is_refused(build, said):
