@@ -3,14 +3,14 @@
     python -m tests.bench.augment    3 minutes, or one round if that takes longer
 
 A batch of 64 images of 224 pixels, out of 256, on the CPU. Every round measures all sides, forwards
-or backwards, so that a slow drift and other processes fall on all of them; of each side the median
-and the least are shown. Only what differs is timed: the augmentation alone, the mix alone, a loss
-with its gradient alone, an average's update alone. The last row is a training step of
-EfficientNet-Lite0 on a batch that is there, and the last column is the share of its least time.
+or backwards, so that a slow drift and other processes fall on all of them. Time is the processor's,
+of one thread, which others disturb less than a clock's; of each side the median and the least are
+shown. Only what differs is timed: the augmentation alone, the mix alone, a loss with its gradient
+alone, an average's update alone. The last row is a training step of EfficientNet-Lite0 on a batch
+that is there, and the last column is the share of its median.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +37,7 @@ def sides(folder: Path) -> dict[str, Callable[[], Any]]:
     from caltech.training.loss import prepare
 
     choose_device("cpu")
+    torch.set_num_threads(1)
     pixels = torch.randint(256, (IMAGES, SIDE, SIDE, 3), dtype=torch.uint8)
     indices, labels = torch.randperm(IMAGES)[:BATCH], torch.randint(CLASSES, (BATCH,))
     images = pixels[indices, :CROP, :CROP].permute(0, 3, 1, 2)
@@ -79,14 +80,15 @@ def main(minutes: float) -> None:
         rounds, end = 0, time.monotonic() + 60 * minutes
         while rounds == 0 or time.monotonic() < end:
             for name in list(called)[:: -1 if rounds % 2 else 1]:
-                start = time.perf_counter()
+                start = time.process_time()
                 called[name]()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
             rounds += 1
-    step = min(seconds["a step of EfficientNet-Lite0"])
+    medians = plain.medians(seconds)
+    step = medians["a step of EfficientNet-Lite0"]
     rows = [
-        (name, 1e3 * statistics.median(values), 1e3 * min(values), f"{min(values) / step:.1%}")
-        for name, values in seconds.items()
+        (name, 1e3 * median, 1e3 * min(seconds[name]), f"{median / step:.1%}")
+        for name, median in medians.items()
     ]
     plain.table(("milliseconds a batch", "median", "least", "of a step"), rows)
     print(f"{rounds} rounds; other processes took {others.share:.0%} of the machine meanwhile")
