@@ -50,7 +50,7 @@ def test_golden_keys_are_of_every_experiment():
     "overrides",
     ["lr=0.2", "seed=1", "freeze=none", "augment=flip", "data.crop=60", "schedule=cosine",
      "loss.label_smoothing=0.1", "average=ema", "model=timm model.name=resnet18", "step_size=3",
-     "start=a01cfb9040", "micro_batch=32", "clip_norm=1", "patience=5",
+     "mix=mixup", "start=a01cfb9040", "micro_batch=32", "clip_norm=1", "patience=5",
      "data.train_files=a data.test_files=b", "+optimizer.nesterov=true"],
 )  # fmt: skip
 def test_what_decides_the_result_changes_the_key(default, overrides):
@@ -83,6 +83,7 @@ def test_values_that_nothing_uses_do_not_count():
         "loss.label_smoothing=0 | loss.label_smoothing=0.0 | ",
         "step_size=5 | schedule.step_size=5 | schedule.step_size=5.0",
         "data.crop=200 | data.crop=200.0",
+        "augment=resized_crop | augment=resized_crop augment.scale=[0.08,1]",
         "average=ema average.decay=0 | average=ema average.decay=0.0",
         "optimizer=adam momentum=0 | optimizer=adam optimizer.betas=[0,0.999]",
         "schedule=cosine schedule.warmup_epochs=2 | schedule=cosine schedule.warmup_epochs=2.0",

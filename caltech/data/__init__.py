@@ -9,6 +9,7 @@ split     which image is for what, a class for each option of conf/split/
 download  fetching Caltech-101 without trusting what comes
 pixels    decoding every image once, or whenever it is used
 augment   crops and views on the device, a batch at a time, which conf/augment/ names
+augmentation/  changes of a batch that have a strength, and mixtures of two images
 audit     what is wrong with a data set: python -m caltech.data audit; and verify: are the images
           what the caches were made from?
 

@@ -3,7 +3,7 @@
 fit        the epochs that are left, with a checkpoint after each; who is told of them
 testing    the test of a run that is over, its logits and both models on the disk
 epoch      one epoch of training, one pass of evaluation: sums over images
-features   where batches come from: crops of the pixels, or what a frozen part made of them, once
+features   where batches come from: crops of the pixels, or what a frozen part made of them
 loss schedule average precision   the options of these groups
 optimizers any of torch.optim's and timm.optim's by its name; which weights learn at which rate
 device     where it computes, and the settings that make it fast there
@@ -20,6 +20,15 @@ how a training goes on is an Observer (fit.py), and may end it.
   trials, whole stages or all until a block; the room it takes is said and asked for first.
   `features=off` computes it in every epoch, and `features=folded` with each BatchNorm as a part of
   its convolution, which is faster; the results of the three are the same up to rounding.
+- mix=mixup mixes what the trained part is given: images, or a frozen part's outputs, also with
+  features=off and with crops that cannot be kept. So a run is the same with and without a cache.
+  cutmix is of images alone, and refused where outputs are computed once. Under a mix the training
+  accuracy counts answers that are the label of the larger share.
+- A loss is a mean over images, also with class weights, which have a mean of 1 over the training
+  part: parts of a batch, each times its share of the images, are the whole. What cannot take shares
+  of labels is refused under a mix, before any work. Validation and test are plain cross-entropy.
+- average=swa takes the weights once, at the end of each of the last epochs, and means BatchNorm's
+  statistics as the weights, so it needs no pass over the images.
 - A step waits for no GPU: its sums stay there and are read every 50 steps, before a checkpoint and
   at the end of an epoch; an evaluation is read once. A divergence still names its own step.
 - `micro_batch` computes a batch in parts and sums their gradients. The batch is drawn as a whole;

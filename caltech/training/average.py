@@ -128,7 +128,7 @@ class StochasticWeightAverage(Mean):
         num_epochs: of the training.
 
     Raises:
-        InputError: start is no such share.
+        InputError: start is no such share, or there are no such epochs.
     """
 
     def __init__(self, model: nn.Module, start: float, num_epochs: int) -> None:
@@ -137,6 +137,11 @@ class StochasticWeightAverage(Mean):
             raise InputError(
                 f"average.start={start} is not allowed: it is the share of the epochs after which "
                 "averaging begins, at least 0 and below 1, for example average.start=0.75."
+            )
+        if not (isinstance(num_epochs, int) and num_epochs >= 1):
+            raise InputError(
+                f"average.num_epochs={num_epochs} is not allowed: it is how many epochs are "
+                "trained. Leave it out."
             )
         super().__init__(model)
         # A share of 0.29 is 29 epochs of 100, and not the 28.999... that their product is.

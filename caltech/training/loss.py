@@ -57,22 +57,28 @@ class Weighing(nn.Module):
         """Compute the weights from the images (classes,) that training has of each class.
 
         Raises:
-            InputError: another number of weights was given than there are classes.
+            InputError: another number of weights was given than there are classes, or they are
+                further apart than float32 can tell.
         """
         if self.class_weights is None:
             return
-        counts = counts.float()
+        device, counts = counts.device, counts.cpu().double()
         if self.class_weights == "balanced":
             weights = 1 / counts.clamp(min=1)
         elif len(self.class_weights) == len(counts):
-            weights = torch.tensor(self.class_weights, device=counts.device).float()
+            weights = torch.tensor(self.class_weights, dtype=torch.float64)
         else:
             raise InputError(
                 f"loss.class_weights has {len(self.class_weights)} numbers, and the data has "
                 f"{len(counts)} classes. Give one for each, in the order of their names, or type "
                 "loss.class_weights=balanced."
             )
-        self.weights = weights * counts.sum() / (weights * counts).sum()
+        self.weights = (weights * counts.sum() / (weights * counts).sum()).float().to(device)
+        if not (self.weights.isfinite() & (self.weights > 0)).all():
+            raise InputError(
+                f"loss.class_weights={self.class_weights} are too far apart to count together. "
+                "Type loss.class_weights=balanced."
+            )
 
 
 class WeightedCrossEntropy(Weighing):

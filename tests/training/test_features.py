@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from caltech.data.augment import Views
+from caltech.data.augment import FlipCrop, Views
+from caltech.data.augmentation.mix import CutMix, MixUp, Unmixed
 from caltech.data.dataset import Dataset
-from caltech.errors import DiskError
+from caltech.errors import DiskError, InputError
 from caltech.files import read_sealed_json, write_sealed_json
 from caltech.runs.checkpoint import read_weights
 from caltech.train import train
@@ -67,13 +68,15 @@ def extract(cache: Path, **changes: object) -> Features:
         (TINY, "until freeze.at=layer3.0", "flip"),
         (VIT, "until freeze.at=blocks.4", "flip_both"),
         (TINY, "until freeze.at=layer2.0 freeze.reinitialize=true freeze.store=bfloat16", "none"),
+        (TINY, "until freeze.at=layer3.0", "flip mix=mixup"),
     ],
     ids=["dropout is trained through", "hidden layers are frozen, too", "no hidden layers",
-         "until a block", "until a transformer's block", "rounded, and anew above the cut"],
+         "until a block", "until a transformer's block", "rounded, and anew above the cut",
+         "outputs are mixed"],
 )  # fmt: skip
 def test_they_change_nothing(configure, model, freeze, augment):
     """Same draws, same dropout; the products differ at most in their rounding."""
-    common = [*model, *SMALL, *f"freeze={freeze}".split(), f"augment={augment}", "num_epochs=2"]
+    common = [*model, *SMALL, *f"freeze={freeze} augment={augment} num_epochs=2".split()]
     found, expected = (
         configure(*common, f"study={auto}", f"features={auto}") for auto in ("auto", "off")
     )
@@ -104,6 +107,32 @@ def test_folding_nothing_is_told(configure, caplog, freeze, augment):
     options = [f"freeze={freeze}", f"augment={augment}", "num_epochs=1", "features=folded"]
     train(configure(*TINY, *SMALL, *options))
     assert "features=folded does nothing here" in caplog.text
+
+
+MIXES = {"none": Unmixed(4), "mixup": MixUp(4, 0.2), "cutmix": CutMix(4, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("stages", "augment", "mix", "option", "expected"),
+    [(1, "flip", "none", "auto", True), (1, "flip", "none", "off", False),
+     (1, "flip", "mixup", "off", True), (1, "crops", "mixup", "auto", True),
+     (1, "crops", "none", "auto", False), (1, "crops", "cutmix", "auto", False),
+     (1, "flip", "cutmix", "off", False), (0, "flip", "mixup", "auto", False)],
+)  # fmt: skip
+def test_a_frozen_part_is_apart_where_it_is_kept_or_its_outputs_are_mixed(
+    stages, augment, mix, option, expected
+):
+    frozen = nn.Sequential(*[nn.Identity()] * stages)
+    drawn = {"flip": Views(BOTH, ["plain"]), "crops": FlipCrop(["plain"])}[augment]
+    found = features.computed_apart(frozen, drawn, MIXES[mix], option, size=32)
+    assert (found is not None) == expected
+
+
+def test_images_cannot_be_mixed_where_outputs_are_computed_once(configure):
+    cfg = configure(*TINY, *SMALL, "mix=cutmix")
+    with pytest.raises(InputError, match=r"mix=mixup.*features=off.*freeze=none"):
+        train(cfg)
+    assert not Path(cfg.directory).exists()
 
 
 def test_training_gets_the_views_that_are_drawn(tmp_path):

@@ -18,8 +18,11 @@ RUNS = {
     "averaged": ["freeze=none", "average=ema"],
     "parts": ["freeze=none", "augment=flip_crop", "micro_batch=3", "clip_norm=0.1", "average=ema"],
     "patient": ["freeze=backbone", "augment=flip", "lr=1e-12", "num_epochs=9", "patience=1"],
+    "mixed": ["freeze=none", "augment=recipe", "augment.hue=0.1", "mix=mixup_or_cutmix",
+              "loss=balanced", "average=swa", "average.start=0"],
+    "outputs mixed": ["freeze=backbone", "augment=flip_crop", "mix=mixup", "loss=focal"],
     "until": ["freeze=until", "freeze.at=layer3.0", "augment=flip", "average=ema"],
-}
+}  # fmt: skip
 STOPS = {
     "after step 1": Doing(terminate, at_step=1),
     "mid-epoch": Doing(terminate, at_step=6),

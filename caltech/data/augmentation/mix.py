@@ -117,5 +117,5 @@ def _cutmix(num_classes: int, name: str, alpha: float) -> Any:
 
 
 def _require_alpha(name: str, alpha: float) -> None:
-    rule = "positive, of the Beta distribution of the shares; mix=none mixes nothing"
+    rule = "of the Beta distribution of the shares, from 0.001 to 1000; mix=none mixes nothing"
     require_number(f"mix.{name}", alpha, lambda v: 1e-3 <= v <= 1e3, rule, "0.2")

@@ -1,6 +1,5 @@
 """A recipe of random changes, each of which has a strength and is not there at zero."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -11,7 +10,7 @@ from caltech.data.augmentation.rectangles import draw, erased, resized
 from caltech.errors import InputError
 
 GROUP = 8  # images that share the draws of RandAugment and of the colour jitter, as of Trivial
-MOST_MAGNITUDE = 30
+MOST_OPS, MOST_MAGNITUDE = 10, 30
 ERASED_AREA, ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)  # Zhong et al., in torchvision's numbers
 
 
@@ -27,7 +26,7 @@ class Recipe:
 
     Args:
         test: names of the views whose logits are averaged in validation and test.
-        num_ops: operations of RandAugment after another, 0 for none.
+        num_ops: operations of RandAugment, one after another, from 0 for none to 10.
         magnitude: their strength, a whole number from 0 to 30.
         brightness, contrast, saturation: a factor from 1 - x to 1 + x is drawn for each.
         hue: a turn by at most this share of the circle of colours, at most 0.5.
@@ -54,18 +53,19 @@ class Recipe:
         ratio: Sequence[float],
     ) -> None:
         strengths = (brightness, contrast, saturation, hue)
-        _require_whole("num_ops", num_ops, math.inf, "2")
+        _require_whole("num_ops", num_ops, MOST_OPS, "2")
         _require_whole("magnitude", magnitude, MOST_MAGNITUDE, "9")
         for name, value in zip(("brightness", "contrast", "saturation"), strengths, strict=False):
             require_number(f"augment.{name}", value, lambda v: 0 <= v <= 1, "from 0 to 1", "0.4")
         require_number("augment.hue", hue, lambda v: 0 <= v <= 0.5, "from 0 to 0.5", "0.1")
         require_number("augment.erase", erase, lambda v: 0 <= v <= 1, "a share from 0 to 1", "0.25")
         if scale is not None:
-            _require_range("scale", scale, 1, "shares of the image's area", "[0.08,1]")
-        _require_range("ratio", ratio, math.inf, "widths to heights", "[0.75,1.3333]")
+            _require_range("scale", scale, 0.01, 1, "area, shares of the image's", "[0.08,1]")
+        _require_range("ratio", ratio, 0.1, 10, "width to height", "[0.75,1.3333]")
         self.flip_crop = FlipCrop(test)
         self.test = self.flip_crop.test
-        self.scale, self.ratio, self.erase = scale, ratio, erase
+        self.scale = None if scale is None else tuple(scale)
+        self.ratio, self.erase = tuple(ratio), erase
         self.changes = list(_changes(num_ops, magnitude, strengths))
 
     def __call__(self, pixels: Tensor, indices: Tensor, size: int) -> Tensor:
@@ -94,7 +94,7 @@ def _changes(
     from torchvision.transforms import v2
 
     if num_ops > 0:
-        yield v2.RandAugment(num_ops, magnitude)
+        yield v2.RandAugment(int(num_ops), int(magnitude))
     if any(strengths):
         yield v2.ColorJitter(*strengths)
 
@@ -119,21 +119,22 @@ def require_number(
         raise InputError(f"{name}={value} is not allowed: it is {rule}. Type {name}={example}.")
 
 
-def _require_whole(name: str, value: object, most: float, example: str) -> None:
-    rule = "a whole number, at least 0" + (f" and at most {most}" if most < math.inf else "")
-    is_whole = lambda v: 0 <= v <= most and v == int(v)  # noqa: E731
+def _require_whole(name: str, value: object, most: int, example: str) -> None:
+    rule = f"a whole number from 0 to {most}"
+    is_whole = lambda v: 0 <= v <= most and float(v).is_integer()  # noqa: E731
     require_number(f"augment.{name}", value, is_whole, rule, example)
 
 
-def _require_range(name: str, value: object, most: float, what: str, example: str) -> None:
+def _require_range(
+    name: str, value: object, lowest: float, highest: float, what: str, example: str
+) -> None:
     try:
-        least, greatest = value  # type: ignore[misc]
-        is_range = 0 < least <= greatest <= most and greatest < math.inf
+        least, most = value  # type: ignore[misc]
+        is_range = lowest <= least <= most <= highest
     except (TypeError, ValueError):
         is_range = False
     if not is_range:
-        limit = f" and at most {most}" if most < math.inf else ""
         raise InputError(
-            f"augment.{name}={value} is not allowed: it is the least and the most of {what}, above "
-            f"0{limit}. Type augment.{name}={example}."
+            f"augment.{name}={value} is not allowed: it is the least and the most {what}, from "
+            f"{lowest} to {highest}. Type augment.{name}={example}."
         )
