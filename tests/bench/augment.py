@@ -68,7 +68,8 @@ def sides(folder: Path) -> dict[str, Callable[[], Any]]:
     for name in LOSS:
         found[f"loss={name}"] = with_gradient(option("loss", name), labels)
     for name in AVERAGE:
-        found[f"average={name}"] = of_average(option("average", name, model))
+        given = {"start": 0.0} if name == "swa" else {}  # from the first epoch
+        found[f"average={name}"] = of_average(option("average", name, model, **given))
     return found | {"a step of EfficientNet-Lite0": step}
 
 
