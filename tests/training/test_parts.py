@@ -1,5 +1,6 @@
 """A step in parts, and with clipped gradients, against the same step as a whole."""
 
+import contextlib
 import copy
 import dataclasses
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from caltech.errors import DivergedError, InputError, OutOfMemoryError
+from caltech.models.classifier import require_no_single
 from caltech.training.average import Last
 from caltech.training.epoch import evaluate, train_epoch
 from caltech.training.loss import cross_entropy, require_parts, weight_of
@@ -115,6 +117,25 @@ def test_divergence_in_parts_names_epoch_and_step(plain):
     batches.inputs.table[20] = float("inf")
     with pytest.raises(DivergedError, match="nan at epoch 7, step 3"):
         train_epoch(learner(network), in_parts(batches, 3), torch.arange(30), epoch=7)
+
+
+class Flat(nn.Sequential):
+    def forward(self, images):
+        return super().forward(images.float().flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [((30, 8, None), ""), ((30, 8, 3), ""), ((30, 256, 999), ""),
+     ((33, 8, None), "batch_size=8 .* Type batch_size=9"), ((33, 8, 3), "Type batch_size=9"),
+     ((30, 8, 7), "micro_batch=7 .* Type micro_batch=8"), ((30, 8, 1), "Type micro_batch=2"),
+     ((30, 8, 5), "micro_batch=5 .* Type micro_batch=6")],
+)  # fmt: skip
+def test_no_part_is_a_single_image_where_there_is_batchnorm(sizes, said):
+    model = Flat(nn.BatchNorm1d(48))
+    with pytest.raises(InputError, match=said) if said else contextlib.nullcontext():
+        require_no_single(model, 4, *sizes)
+    require_no_single(Flat(nn.Linear(48, 4)), 4, *sizes)
 
 
 class Narrow(nn.Sequential):
