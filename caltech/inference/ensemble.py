@@ -107,9 +107,10 @@ class Ensemble:
 
     def read(self, file: Path | IO[bytes]) -> tuple[Tensor, ...]:
         """Pixels of an image file in each form; a broken one raises many types."""
-        return tuple(self._reader(form).read(_from_start(file)) for form in self.forms)
+        return tuple(self.reader(form).read(_from_start(file)) for form in self.forms)
 
-    def _reader(self, form: tuple[int, bool]) -> Predictor:
+    def reader(self, form: tuple[int, bool]) -> Predictor:
+        """The first member that reads images in a form."""
         return next(each for each in self.members if (each.resize, each.upright) == form)
 
     @staticmethod
