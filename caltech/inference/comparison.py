@@ -52,16 +52,17 @@ def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
 
 def sample_of_members(ensemble: Ensemble) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
     """The same of several: pixels for each way in which members read an image."""
-    samples = [sample(member) for member in ensemble.members]
+    samples = [sample(ensemble.reader(form)) for form in ensemble.forms]  # decoded once each
     if not all(stored for _, stored in samples):
         random = torch.Generator().manual_seed(0)
         shapes = [(NOISE_IMAGES, side, side, 3) for side, _ in ensemble.forms]
         draw = partial(torch.randint, 256, dtype=torch.uint8, generator=random)
         return tuple(draw(shape) for shape in shapes), {}
-    of = {(m.resize, m.upright): p for m, (p, _) in zip(ensemble.members, samples, strict=True)}
     count = len(samples[0][0])
-    total = len(np.load(ensemble.members[0].directory.predictions(ensemble.weights))["indices"])
-    return tuple(of.values()), answers_of(ensemble, np.linspace(0, total - 1, count).astype(int))
+    first = ensemble.members[0].directory
+    total = len(stored_answers(first, first.predictions(ensemble.weights))["indices"])
+    pixels = tuple(each for each, _ in samples)
+    return pixels, answers_of(ensemble, np.linspace(0, total - 1, count).astype(int))
 
 
 def reread(ensemble: Ensemble, pixels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caltech.errors import InputError
+from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json
 from caltech.inference.predictor import Predictor, ranked
 from caltech.runs import logits
@@ -107,9 +107,10 @@ class Ensemble:
 
     def read(self, file: Path | IO[bytes]) -> tuple[Tensor, ...]:
         """Pixels of an image file in each form; a broken one raises many types."""
-        return tuple(self._reader(form).read(_from_start(file)) for form in self.forms)
+        return tuple(self.reader(form).read(_from_start(file)) for form in self.forms)
 
-    def _reader(self, form: tuple[int, bool]) -> Predictor:
+    def reader(self, form: tuple[int, bool]) -> Predictor:
+        """The first member that reads images in a form."""
         return next(each for each in self.members if (each.resize, each.upright) == form)
 
     @staticmethod
@@ -148,16 +149,17 @@ def load(folder: Path, weights: str, device: str, calibrated: bool = False) -> P
     """
     if not (folder / NAME).is_file():
         return Predictor.load(RunDirectory(folder), weights, device, calibrated)
-    told = read_sealed_json(folder / NAME, {"members": list, "temperature": float})
-    members = [
-        Predictor.load(RunDirectory(folder / str(name)), told["weights"], device)
-        for name in told["members"]
-    ]
-    if calibrated and told["fitted_on"] is None:
+    needs = {"members": list, "weights": str, "temperature": float}
+    told = read_sealed_json(folder / NAME, needs)
+    names, fitted_on = told["members"], told.get("fitted_on")
+    if not names or not all(isinstance(name, str) and name.isdecimal() for name in names):
+        raise DamagedError(f"{folder / NAME} was cut short or changed: it has no members.")
+    members = [Predictor.load(RunDirectory(folder / n), told["weights"], device) for n in names]
+    if calibrated and fitted_on is None:
         raise InputError(
             f"{folder} was exported without a temperature. Export the runs again with --calibrated."
         )
-    return Ensemble(tuple(members), told["temperature"], told["fitted_on"])
+    return Ensemble(tuple(members), told["temperature"], fitted_on)
 
 
 def stored(ensemble: Ensemble, chosen: np.ndarray) -> dict[str, Tensor]:

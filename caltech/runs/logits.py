@@ -37,7 +37,8 @@ def are_wanted(option: str, data: Dataset, trained_bytes: int, is_sweep: bool) -
     size = 4 * len(data.classes) * (len(data.validation) + len(data.test)) * len(WEIGHTS)
     is_wanted = option == "keep" or (option == "auto" and not (is_sweep and size > trained_bytes))
     if option == "auto" and not is_wanted:
-        log.info("logits are not kept in a sweep of so small a part: %.1f MB a run", size / 1e6)
+        told = "logits (%.1f MB) are larger than what is trained; logits=keep keeps them in a sweep"
+        log.info(told, size / 1e6)
     elif is_wanted and size > 5e7:
         log.info("logits are kept: %.0f MB; logits=none keeps none", size / 1e6)
     return is_wanted
@@ -201,12 +202,15 @@ def mean_temperature(directories: Sequence[RunDirectory], name: str) -> tuple[fl
 
 
 def _fitted(what: str, told: Mapping[str, Any]) -> tuple[float, int]:
-    if "temperature" not in told:
-        raise InputError(
-            f"{what} cannot be calibrated: {told['reason']}. Leave out --calibrated, or choose "
-            "other runs."
-        )
-    return told["temperature"], told["images"]
+    fitted, images = told.get("temperature"), told.get("images")
+    if isinstance(fitted, float) and 0 < fitted < np.inf and isinstance(images, int):
+        return fitted, images
+    if not isinstance(told.get("reason"), str):
+        raise DamagedError(f"{what} has a {RunDirectory('').calibration} without a temperature.")
+    raise InputError(
+        f"{what} cannot be calibrated: {told['reason']}. Leave out --calibrated, or choose "
+        "other runs."
+    )
 
 
 def write_images(directory: RunDirectory, data: Dataset) -> None:

@@ -37,7 +37,8 @@ def test_the_largest_differences_are_told(exported, form, monkeypatch):
 def test_safetensors_are_a_run_without_this_machine_s_paths(exported, tiny, tree):
     folder, _ = exported("safetensors")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "best.safetensors", "config.yaml", "manifest.json", "provenance.json", "result.json",
+        "best.safetensors", "calibration.json", "config.yaml", "manifest.json", "provenance.json",
+        "result.json",
     ]  # fmt: skip
     assert str(tree) not in (folder / "config.yaml").read_text()
     read = Predictor.load(RunDirectory(folder), "best", "cpu")

@@ -38,7 +38,7 @@ def test_a_run_is_told_with_its_numbers_data_and_files(tracked, store):
     assert run.data.tags["data"].startswith(data.dataset.digest)
     files = {file.path for file in store.client.list_artifacts(run.info.run_id)}
     assert files == {path.name for path in RunDirectory(cfg.directory).artifacts()}
-    assert len(files) == 8
+    assert len(files) == 9
 
 
 def test_a_resumed_run_is_the_same_run_and_tells_every_epoch_once(interrupted, store):
