@@ -171,6 +171,11 @@ def _composed(
     """The config of a run, and the option of each group."""
     if wrong := [word for word in words if not isinstance(word, str)]:
         raise InputError(f"{wrong[0]!r} is no word: type them as on the command line, 'lr=0.1'.")
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise InputError(
+            f"config_dir={config_dir} is no folder. Give the folder that has your options, "
+            "loss/mine.yaml for one of them."
+        )
     own = [] if config_dir is None else [f"hydra.searchpath=['{Path(config_dir).absolute()}']"]
     with _apart(), initialize_config_dir(config_dir=str(CONF)):
         cfg = compose("train", [*own, *words], return_hydra_config=True)

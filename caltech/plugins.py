@@ -41,16 +41,21 @@ WANTED = {
 
 _added: dict[str, Any] = {}  # by address
 _modules: dict[str, ModuleType] = {}
+_digests: dict[str, str] = {}  # of their code as it was imported
 
 
 def load(typed: Sequence[str]) -> None:
     """Import what was typed, and what the environment names; said once in the log.
+
+    Code that has changed since, as it does between the cells of a notebook, is imported again.
 
     Raises:
         InputError: a module cannot be imported, or adds nothing.
     """
     named = [each.strip() for each in os.environ.get(VARIABLE, "").split(",")]
     for name in dict.fromkeys([*filter(None, named), *typed]):
+        if name in _modules and _digest(_modules[name]) != _digests[name]:
+            _forget(name)
         if name not in _modules:
             module = _imported(name)
             parts = _parts(module)
@@ -59,9 +64,9 @@ def load(typed: Sequence[str]) -> None:
                     f"plugins=[{name}] adds nothing: {name} defines no public function or class. "
                     "Name the module that does, or list them in its __all__."
                 )
-            _modules[name] = module
+            _modules[name], _digests[name] = module, _digest(module)
             _added.update({f"{name}.{part}": value for part, value in parts.items()})
-            log.info("plugin %s (sha256 %s) adds %s", name, _digest(module)[:8], ", ".join(parts))
+            log.info("plugin %s (sha256 %s) adds %s", name, _digests[name][:8], ", ".join(parts))
 
 
 def adds(target: str) -> bool:
@@ -72,7 +77,7 @@ def adds(target: str) -> bool:
 def digests(targets: Iterable[str]) -> dict[str, str]:
     """By module, SHA-256 of the code of the plugins to which these belong."""
     used = {target.rpartition(".")[0] for target in targets if target in _added}
-    return {name: _digest(_modules[name]) for name in sorted(used)}
+    return {name: _digests[name] for name in sorted(used)}
 
 
 def call(group: str | None, target: str, args: Sequence[Any], values: Mapping[str, Any]) -> Any:
@@ -161,6 +166,17 @@ def _imported(name: str) -> ModuleType:
             "looked for in the folder where the command is typed, in PYTHONPATH and among "
             "installed packages; a module in a folder is FOLDER.MODULE, without .py."
         ) from error
+
+
+def _forget(name: str) -> None:
+    """Of a module in a package, all of the package: that is what its digest is of."""
+    own = {name, name.partition(".")[0]}
+    for each in [each for each in sys.modules if each in own or each.partition(".")[0] in own]:
+        del sys.modules[each]
+    for target in [target for target in _added if target.rpartition(".")[0] == name]:
+        del _added[target]
+    del _modules[name]
+    importlib.invalidate_caches()
 
 
 def _parts(module: ModuleType) -> dict[str, Any]:

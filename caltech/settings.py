@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from caltech.errors import InputError
 
@@ -219,7 +219,8 @@ def require_resolved(cfg: DictConfig) -> None:
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         said = str(error).splitlines()[0]
+        typed = f" Type {error.full_key}=VALUE." if isinstance(error, MissingMandatoryValue) else ""
         raise InputError(
-            f"The config is not complete at {error.full_key}: {said}. "
+            f"The config is not complete at {error.full_key}: {said}.{typed} "
             "Type --cfg job to see the whole config."
         ) from error

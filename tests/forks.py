@@ -85,7 +85,7 @@ def driver(folder: Path, machine: Sequence[str] = (), **environment: str) -> Ite
         yield Driver(process, folder)
     finally:
         process.stdin.close()
-        process.wait(timeout=30)
+        process.wait(timeout=300)  # a busy machine
         process.stdout.close()
 
 

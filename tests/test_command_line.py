@@ -55,6 +55,14 @@ def table(output: str) -> list[list[str]]:
     return [line.split() for line in output[output.rindex("key  ") :].splitlines()[1:]]
 
 
+def test_what_was_typed_is_recorded_as_it_was_typed(command, tmp_path):
+    """Each seed's run would else say that it has the first one's split."""
+    ended = command("seeds=2", "split=fraction", "split.seed=${seed}", "num_epochs=1")
+    assert ended.code == 0, ended.output
+    told = [path.read_text() for path in (tmp_path / "multirun").rglob("description.json")]
+    assert len(told) == 2 and all("split.seed=${seed}" in each for each in told)
+
+
 def test_a_run_in_a_process_of_its_own(tree, cache, tmp_path):
     output, errors = start(tmp_path, tree, cache, "lr=0.1").communicate(timeout=120)
     assert "epoch 2/2" in output, errors

@@ -83,6 +83,11 @@ def test_what_is_wrong_is_an_error_of_one_message(word, said):
         caltech.fit("data=digits", word)
 
 
+def test_a_folder_of_options_that_is_not_there_is_told():
+    with pytest.raises(InputError, match="config_dir=nowhere is no folder"):
+        caltech.fit("data=digits", config_dir="nowhere")
+
+
 def test_another_hydra_in_the_process_stays_as_it_is(monkeypatch):
     monkeypatch.setattr(GlobalHydra.instance(), "hydra", None)
     loader = object()

@@ -107,6 +107,19 @@ def test_the_environment_names_plugins_and_other_code_is_another_version(module,
     plugins.load([])
     before = code_version(plugins.digests([f"{name}.f", "torch.optim.SGD"]))
     module("def f(): return 1", "versioned")
+    plugins.load([])
     after = code_version(plugins.digests([f"{name}.f"]))
     assert before["plugins"].keys() == after["plugins"].keys() == {name}
     assert len({before["sha256"], after["sha256"], code_version()["sha256"]}) == 3
+
+
+def test_code_that_was_changed_is_imported_again_and_recorded_as_it_is(module):
+    """As between the cells of a notebook; what is recorded is what was executed."""
+    name = module("def value(): return 1", "edited")
+    plugins.load([name])
+    (Path(sys.modules[name].__file__)).write_text("def value():\n    return 12345")
+    before = plugins.digests([f"{name}.value"])
+    assert plugins.call(None, f"{name}.value", (), {}) == 1
+    plugins.load([name])
+    assert plugins.call(None, f"{name}.value", (), {}) == 12345
+    assert plugins.digests([f"{name}.value"]) != before

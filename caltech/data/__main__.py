@@ -115,7 +115,9 @@ _FILES = {
 
 
 def _name(given: DictConfig) -> str:
-    return given.get("_target_", "").rpartition(".")[2]
+    """Of what is called; a plugin's of the same name is another."""
+    module, _, name = given.get("_target_", "").rpartition(".")
+    return name if module.startswith("caltech.") else f"{module}.{name}"
 
 
 def _files_of(given: DictConfig) -> Path | None:

@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of the study's files, in small or 
 SYSTEM = ("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin",
           "system volume information", "__pycache__")  # fmt: skip
 # Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 SHOWN = 5
 Require = Callable[[Sequence[bytes]], object]  # of the SHA-256 of each file
 

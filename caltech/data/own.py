@@ -21,7 +21,7 @@ from caltech.errors import InputError
 
 # What is an error if it is no image; any other file is one if Pillow finds that it is.
 SUFFIXES = (*IMAGE_SUFFIXES, ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
-            ".pbm", ".pgm", ".ppm")  # fmt: skip
+            ".pbm", ".pgm", ".ppm", ".jp2", ".avif")  # fmt: skip
 NAMED = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
          "validation": "validation", "test": "test", "testing": "test"}  # fmt: skip
 

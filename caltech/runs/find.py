@@ -63,7 +63,8 @@ def find(
 def _of_key(word: str, key: str, directories: Sequence[RunDirectory], place: Path) -> RunDirectory:
     found = [directory for directory in directories if directory.path.name == key]
     if not found and ("/" in key or Path(key).is_dir()):
-        there = "has no config.yaml of a run" if Path(key).is_dir() else "is not there"
+        there = "is a file" if Path(key).is_file() else "is not there"
+        there = "has no config.yaml of a run" if Path(key).is_dir() else there
         raise InputError(
             f"{word}={key} {there}. Type {word}= with a run's directory, or with its key."
         )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from caltech.data import folders, library
@@ -106,6 +107,11 @@ def test_a_folder_of_one_s_own_is_audited(root, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "17 images in 2 classes; 7 ('ant') to 10 ('bee')" in said
     assert "1 groups of files with the same bytes\n    ant/image_0003.jpg  bee/copy.jpg" in said
+
+
+def test_a_plugin_s_function_of_the_same_name_is_no_folder():
+    given = OmegaConf.create({"_target_": "mine.folder", "root": "/nowhere"})
+    assert runpy.run_module("caltech.data", run_name="read")["_files_of"](given) is None
 
 
 def test_a_set_without_files_is_audited(monkeypatch, capsys, tmp_path):

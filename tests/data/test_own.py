@@ -78,7 +78,8 @@ def test_parts_are_told_by_their_folders(parted):
 WORKING = {
     "a.webp": {"format": "WEBP", "lossless": True}, "a.bmp": {"format": "BMP"},
     "a.GIF": {"format": "GIF"}, "a.tif": {"format": "TIFF"}, "a.ppm": {"format": "PPM"},
-    "a": {}, "a.dat": {}, "a.JPEG": {},
+    "a": {}, "a.dat": {}, "a.JPEG": {}, "a.jp2": {"format": "JPEG2000"},
+    "a.avif": {"format": "AVIF", "quality": 100},
 }  # fmt: skip
 
 
