@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import CaltechError, InputError
 from caltech.settings import CONF, ROOT, options, require_places
-from caltech.trust import require_harmless
+from caltech.trust import file_of, is_ours, require_harmless, require_one_file
 from caltech.vocabulary import Vocabulary
 from caltech.words import NOTHING, Word, is_of_its_type
 
@@ -102,8 +102,12 @@ class Composer(ConfigLoaderImpl):
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         result = super()._load_single_config(default, repo)
-        if not _is_ours(result, default.config_path):
-            file, group = _file(result, default.config_path), str(default.config_path).split("/")[0]
+        require_one_file(result, default.config_path, repo)
+        if not is_ours(result, default.config_path):
+            file, group = (
+                file_of(result, default.config_path),
+                str(default.config_path).split("/")[0],
+            )
             if group in ("experiment", "sweep") and default.package not in ("", "_global_"):
                 raise InputError(
                     f"{file}: its values would be those of {default.package}, which nothing "
@@ -116,8 +120,8 @@ class Composer(ConfigLoaderImpl):
         self, config_name: str | None, parsed: list[Override], repo: CachingConfigRepository
     ) -> None:
         primary = repo.load_config(config_name) if config_name is not None else None
-        if primary is not None and not _is_ours(primary, config_name):  # it may name packages
-            require_harmless(primary.config, _file(primary, config_name))
+        if primary is not None and not is_ours(primary, config_name):  # it may name packages
+            require_harmless(primary.config, file_of(primary, config_name))
         super()._process_config_searchpath(config_name, parsed, repo)
 
     def vocabulary(
@@ -259,15 +263,3 @@ def _idle(words: Sequence[str], cfg: DictConfig) -> Iterator[str]:
             readers = {group for group, option in options() if f"${{{word.key}}}" in str(option)}
             shown = " and ".join(f"{group}={choices[group]}" for group in sorted(readers))
             yield f"{word} does nothing here: {shown} does not use it."
-
-
-def _is_ours(result: ConfigResult, name: str | None) -> bool:
-    """Whether a config is part of the program: Hydra's and its plugins', or our own defaults."""
-    if result.path.startswith(("pkg://", "structured://")):
-        return "searchpath" not in result.provider
-    ours = name in ("train", "report", "tell") or str(name).startswith("hydra/")
-    return ours and result.path == f"file://{CONF}"
-
-
-def _file(result: ConfigResult, name: str | None) -> str:
-    return f"{result.path.removeprefix('file://')}/{str(name).removesuffix('.yaml')}.yaml"

@@ -10,11 +10,15 @@ import fnmatch
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_repository import IConfigRepository
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
 from caltech.errors import InputError
+from caltech.settings import CONF
 
 # Paths of plain values within the node `hydra`.
 MAY_SET = (
@@ -99,3 +103,34 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, inner)
         elif not isinstance(value, (dict, list)):
             yield inner, value
+
+
+def is_ours(result: ConfigResult, name: str | None) -> bool:
+    """Whether a config is part of the program: Hydra's and its plugins', or our own defaults."""
+    if result.path.startswith(("pkg://", "structured://")):
+        return "searchpath" not in result.provider
+    ours = name in ("train", "report", "tell") or str(name).startswith("hydra/")
+    return ours and result.path == f"file://{CONF}"
+
+
+def require_one_file(result: ConfigResult, name: str | None, repo: IConfigRepository) -> None:
+    """Raise InputError for files of one name in two folders, of which Hydra would take the first
+    and say nothing of the other: ours, if the other is that of a user's --config-dir."""
+    if not result.path.startswith("file://"):
+        return
+    taken = Path(file_of(result, name))
+    for source in repo.get_sources():
+        other = Path(source.path) / f"{str(name).removesuffix('.yaml')}.yaml"
+        if (
+            source.scheme() == "file"
+            and other.is_file()
+            and other.read_bytes() != taken.read_bytes()
+        ):
+            raise InputError(
+                f"{other} has the name of {taken}, which would be taken in its place. Give it "
+                "another name."
+            )
+
+
+def file_of(result: ConfigResult, name: str | None) -> str:
+    return f"{result.path.removeprefix('file://')}/{str(name).removesuffix('.yaml')}.yaml"

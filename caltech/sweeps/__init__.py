@@ -3,8 +3,10 @@
 jobs       a sweep's folder and study, a job's record, the table at the end; Hydra's callback
 records    what that folder holds: the jobs that were asked for, what became of each
 table      both as one table, and how far a sweep is
+line       that on a terminal
 sweepers   Hydra's sweepers, which write down their jobs before launching them
-trials     a sweep's study in Optuna: pruning, plots
+search     hydra/sweeper=optuna: a worker of a study, or who starts its workers
+study/     which trial is next, and who computes it
 seeds      one point over several seeds
 lists      sweep=FILE.csv: each line a job
 place      where a command writes, checked before any folder is made

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from caltech import errors
 from caltech.config import project_root
 from caltech.errors import InputError
 from caltech.files import explaining_disk, write_bytes
-from caltech.sweeps import records, table
+from caltech.sweeps import line, records, table
 
 USAGE = """\
-python -m caltech.sweeps [STUDY] [SWEEP] [watch=true]
+python -m caltech.sweeps [STUDY] [SWEEP] [--watch]
                                 [csv=FILE] [output=FOLDER]"""
 WORDS = ("output=", "watch=", "csv=")
+WATCH = ("true", "false")
 WATCH_SECONDS = 1.0
 DESCRIPTION = """\
 Print a sweep's table as it is now: every job, also those that run, wait or are
@@ -26,7 +26,7 @@ missing.
   python -m caltech.sweeps                         the newest sweep
   python -m caltech.sweeps search_head             the newest of a study
   python -m caltech.sweeps search_head 20261125T10   one whose name begins so
-  python -m caltech.sweeps search_head watch=true  how far it is, until it ends
+  python -m caltech.sweeps search_head --watch  how far it is, until it ends
   python -m caltech.sweeps search_head csv=table.csv   all that is known of it
 """
 
@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", help="default: the newest")
     parser.add_argument("--output", metavar="FOLDER", default=f"{project_root()}/multirun",
         help="where the studies are (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--watch", default="false", choices=("true", "false"),
+    parser.add_argument("--watch", nargs="?", default="false", const="true", choices=WATCH,
         help="show one line that changes, and the table at the end")  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write the table there, too")
     named = [f"--{word}" if word.startswith(WORDS) else word for word in words]
@@ -62,16 +62,17 @@ def watch(folder: Path) -> None:
 
     On a terminal it is one line, which changes in its place.
     """
-    is_terminal, told = sys.stdout.isatty(), ""
+    told = ""
     while records.is_alive(folder):
-        if (line := table.outlook(folder)) != told:
-            width = shutil.get_terminal_size().columns - 1
-            shown = f"\r{line[:width]:<{width}}" if is_terminal else f"{line}\n"
-            print(shown, end="", flush=True)
-            told = line
+        if (now := table.outlook(folder)) != told:
+            if line.is_terminal():
+                line.draw(now)
+            else:
+                print(now, flush=True)
+            told = now
         time.sleep(WATCH_SECONDS)
-    if is_terminal:
-        print()
+    if told and line.is_terminal():
+        line.draw(table.outlook(folder), is_last=True)
 
 
 def find(output: Path, study: str | None, sweep: str | None) -> Path:

@@ -29,7 +29,7 @@ from caltech.config import build
 from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_resolved
-from caltech.sweeps import records, search, table
+from caltech.sweeps import line, records, search, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
@@ -65,7 +65,7 @@ def recorded(cfg: DictConfig, overrides: Sequence[str], job: DictConfig) -> Iter
             if cfg.dry_run:
                 _remove_empty(Path(cfg.directory))
     if folder is not None and not cfg.dry_run:
-        log.info(table.outlook(folder))
+        line.tell(folder)
 
 
 def let_go(error: BaseException | None) -> None:
@@ -124,6 +124,8 @@ class NameSweep(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         let_go(NameSweep.failed)  # Hydra's functions, too, have ended by now
+        if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
+            line.quieten()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         job_return.cfg = job_return.hydra_cfg = None  # kept to the end of a sweep, read by nobody
@@ -217,6 +219,7 @@ def summarised() -> Iterator[None]:
         if path is not None:
             jobs = records.rows(path)
             if jobs:
+                line.draw_last(path)
                 table.show(jobs)
             searches = NameSweep.config.hydra.runtime.choices["hydra/sweeper"] == "optuna"
             if (not jobs and not searches) or NameSweep.config.dry_run:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from caltech.errors import CaltechError, InputError
 from caltech.files import acquire, explaining_disk, write_bytes
-from caltech.sweeps import records
+from caltech.sweeps import line, records
 from caltech.sweeps.place import sweep
 from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
@@ -135,6 +135,7 @@ class Remote:
 def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: Any) -> Worker:
     """A worker whose jobs run in this process, one after the other."""
     launcher, folder, space = BasicLauncher(), sweep(), Space.of(config)
+    line.quieten()
     launcher.setup(config=config, hydra_context=hydra_context, task_function=task_function)
     compose = partial(hydra_context.config_loader.load_sweep_config, config)
     sampler, total = config.hydra.sweeper.sampler, config.hydra.sweeper.n_trials

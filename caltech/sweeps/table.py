@@ -54,7 +54,8 @@ def by_value(jobs: Sequence[Record]) -> list[Record]:
 def table(jobs: Sequence[Record], width: int) -> str:
     """One line a job, the best first, with the overrides that not all jobs have.
 
-    Overrides that are too long for `width` go on below; a host is told where there are several.
+    Overrides that are too long for `width` have three digits and go on below. A host is told where
+    there are several.
     """
     jobs = by_value(jobs)
     best = max((job.value for job in jobs if job.value is not None), default=None)
@@ -69,6 +70,10 @@ def table(jobs: Sequence[Record], width: int) -> str:
         lines = [line[:5] + line[6:] for line in lines]
     if not any(line[3] for line in lines[1:]):  # of earlier code, or nothing has ended
         lines = [line[:3] + line[4:] for line in lines]
+    before = sum(max(map(len, column)) + 2 for column in list(zip(*lines, strict=True))[:-1])
+    if before + max(len(line[-1]) for line in lines) > width:  # all digits are in table.csv
+        for line in lines:
+            line[-1] = " ".join(map(_short, line[-1].split(" ")))
     return aligned(lines, width)
 
 

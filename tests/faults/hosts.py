@@ -42,6 +42,11 @@ def machine(hostname: str) -> Iterator[list[str]]:
     yield ["unshare", "--net", *_namespaces(hostname)]
 
 
+def machine_in(namespace: str, hostname: str) -> list[str]:
+    """Begin of a command on a machine in this network, which dies with the command."""
+    return ["ip", "netns", "exec", namespace, *_namespaces(hostname)]
+
+
 @contextlib.contextmanager
 def network(size: int) -> Iterator[tuple[str, list[str]]]:
     """Names of a server's network namespace, and those of so many hosts that reach it alone."""

@@ -191,13 +191,13 @@ def test_a_storage_that_does_not_answer_is_waited_for(monkeypatch, caplog):
         storage.patiently(call)
 
 
-def work(url, folder, dies_at, log):
+def work(url, folder, dies_at, log, seconds=0.02):
     """A process of its own, which may be killed in the middle of a trial."""
 
     def training(number):
         with log.open("a") as file:
             file.write(f"{number}\n")
-        time.sleep(0.02 * (1 + number % 3))
+        time.sleep(seconds * (1 + number % 3))
         if dies_at is not None and number >= dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
