@@ -113,12 +113,13 @@ def test_what_is_typed_and_does_nothing_is_told(capsys):
         assert told.startswith(f"warning: {said}") if said else told == ""
 
 
-def test_an_option_of_ours_is_not_taken_in_place_of_a_user_s(typed, tmp_path):
+def test_an_option_of_ours_is_not_taken_in_place_of_a_user_s(typed, tmp_path_factory):
     """Hydra takes the first of two files of one name, and says nothing of the other."""
-    (tmp_path / "loss").mkdir()
-    own = tmp_path / "loss" / "focal.yaml"
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "loss").mkdir()
+    own = folder / "loss" / "focal.yaml"
     own.write_text("_target_: caltech.training.loss.cross_entropy\nlabel_smoothing: 0.3\n")
-    message = typed("--config-dir", str(tmp_path), "loss=focal")
+    message = typed("--config-dir", str(folder), "loss=focal")
     assert message.startswith(f"{own} has the name of ") and "another name" in message
     own.write_bytes((CONF / "loss" / "focal.yaml").read_bytes())  # a copy of ours is ours
-    assert "has the name of" not in typed("--config-dir", str(tmp_path), "loss=focal", "lr=x")
+    assert "has the name of" not in typed("--config-dir", str(folder), "loss=focal", "lr=x")
