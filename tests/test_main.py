@@ -54,6 +54,15 @@ def test_an_unknown_word_is_one_message_with_the_nearest_right_one(forks, words,
     assert ended.output.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["predict", "export", "sweeps", "models", "runs", "clean", "audit", "ui"]
+)
+def test_help_fits_a_terminal(forks, name):
+    (ended,) = forks.run([name, "--help"], module="caltech")
+    assert ended.code == 0 and len(ended.output.splitlines()) > 3
+    assert max(map(len, ended.output.splitlines())) <= 80, ended.output
+
+
 def test_commands_keep_their_words_exit_codes_and_messages(forks, tmp_path):
     own = [*TINY, *places(tmp_path, tracking="none"), "num_epochs=1"]
     dry, bad, sweep, none = forks.run(

@@ -1,4 +1,4 @@
-"""What is wrong with the images: `caltech audit [data.root=FOLDER ...]`, or verify.
+"""What is wrong with images: `caltech audit [data.root=FOLDER ...]`, or verify.
 
 Both read what `caltech train` would, with the same overrides, and change
 nothing.

@@ -35,7 +35,7 @@ usage: caltech clean [KIND...] [yes=true] [output=FOLDER] [cache=FOLDER]
 
 Say what can be deleted, and how much that frees; yes=true deletes it. A KIND is
 {chr(10).join(f"  {name:13}{says}" for name, says in ALL.items())}
-Without a KIND it is all of them but last, which predict weights=last would need.
+Without a KIND it is all but last, which predict weights=last would need.
 Results, answers and the best weights of runs stay, and so does everything of a
 run that a process computes just now."""
 

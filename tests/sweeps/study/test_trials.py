@@ -116,7 +116,7 @@ def test_without_a_pruner_trials_are_kept_once_ended(configure, tmp_path):
     assert [trial[0] for trial in sweep.kept()] == ["COMPLETE", "FAIL"]
     sweep.job(RATES[2])
     drawn = plots.plot(tmp_path, sweep.storage)
-    names = ["optimization_history", "param_importances", "slice", "intermediate_values"]
+    names = ["optimization_history", "slice", "intermediate_values"]
     assert [path.stem for path in drawn if path.stat().st_size > 2000] == names
 
 
