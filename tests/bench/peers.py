@@ -65,7 +65,7 @@ def link_tree(images: Path, folder: Path, count: int) -> None:
 
 
 def compare(script: str | None, names: list[str], batch_size: int, batches: int, repeats: int,
-            device: str) -> None:  # fmt: skip
+            device: str, waits: bool) -> None:  # fmt: skip
     plain.head(f"peers: training from scratch, batch {batch_size}, {batches} batches, {device}")
     rows, ratios = [], {}
     for name in names:
@@ -80,7 +80,7 @@ def compare(script: str | None, names: list[str], batch_size: int, batches: int,
                 plain.in_process, "peers", "--side", "plain", *given
             )
         sides["product"] = functools.partial(plain.in_process, "peers", "--side", "product", *given)
-        rate = plain.medians(plain.alternate(sides, repeats))
+        rate = plain.medians(plain.alternate(sides, repeats, waits))
         rows += [(name, side, value, repeats) for side, value in rate.items()]
         best = max((value for side, value in rate.items() if side != "product"), default=0)
         ratios[name] = rate["product"] / best if best else float("nan")
@@ -107,6 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("--batches", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
     parser.add_argument("--side")
     parser.add_argument("name", nargs="?")
     arguments = parser.parse_args()
@@ -114,4 +115,4 @@ if __name__ == "__main__":
         print(json.dumps(rate_of(arguments.side, arguments.name, arguments)))
     else:
         compare(arguments.timm, arguments.models, arguments.batch, arguments.batches,
-                arguments.repeats, arguments.device)  # fmt: skip
+                arguments.repeats, arguments.device, not arguments.busy)  # fmt: skip
