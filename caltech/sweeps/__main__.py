@@ -21,7 +21,7 @@ DESCRIPTION = """\
 Print a sweep's table as it is now: every job, also those that run, wait or are missing.
 
   python -m caltech.sweeps                 the newest sweep
-  python -m caltech.sweeps search_head     the newest of a study
+  python -m caltech.sweeps search_head     the newest of a study; also study=search_head
   python -m caltech.sweeps search_head 20261125T101500Z-3fa2c1    a sweep by its name or the
                                            beginning of it
   python -m caltech.sweeps search_head watch=true      how far it is, until it ends
@@ -41,9 +41,11 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--watch", default="false", choices=("true", "false"),
         help="show one line that changes, and the table at the end")  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write the table there, too")
-    named = [f"--{word}" if word.startswith(WORDS) else word for word in words]
-    given = parser.parse_args(named)
-    folder = find(Path(given.output).expanduser(), given.study, given.sweep)
+    places = dict(word.split("=", 1) for word in words if word.startswith(("study=", "sweep=")))
+    rest = [word for word in words if not word.startswith(("study=", "sweep="))]
+    given = parser.parse_args([f"--{w}" if w.startswith(WORDS) else w for w in rest])
+    study, sweep = (places.get(n, getattr(given, n)) for n in ("study", "sweep"))
+    folder = find(Path(given.output).expanduser(), study, sweep)
     print(f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}")
     if given.watch == "true":
         watch(folder)
