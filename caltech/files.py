@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, over quota, over the allowed file size
 _NO_LOCKS = "its file system has no file locks, so two processes could write it at the same time"
 _REASONS = dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), _NO_LOCKS) | {
-    errno.ENOENT: "another process removed its temporary file (do file locks reach all hosts?)",
+    errno.ENOENT: "nothing can be made in that folder, or another process removed its temporary "
+    "file (do file locks reach all hosts?)",
     errno.EEXIST: "a file is in the place of its folder",
     errno.ENOTDIR: "a file is in the place of its folder",
 }

@@ -1,6 +1,6 @@
 """Which images, in which split, as which pixels?
 
-dataset   Dataset: images, labels and three index sets, as all other rooms see them
+dataset   Dataset: images, labels and three index sets, as all other rooms see them; how it is read
 sources   the data sets, a function each, which conf/data/ names
 folders   images in category folders: which files they are, what else is there, the digest of bytes
 own       a folder of one's own images, in classes or in parts of classes

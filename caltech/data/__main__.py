@@ -62,9 +62,6 @@ def audit_all(given: DictConfig) -> int:
         print(report(audit(images, parts, (), lambda row: _row(data, row))))
         return 0
     listing, collection = _FILES[_name(given)]
-    if not place.is_dir() and collection is folders.collection:
-        told = folders.explain_absence(place.parent.parent)
-        raise InputError(f"{place} is no folder. {told}")
     listed = listing(place)
     images = collection(place, listed)
     findings = audit(images, _split(given).parts(images), listed.stray, of_files(images))
@@ -121,15 +118,23 @@ def _name(given: DictConfig) -> str:
 
 
 def _files_of(given: DictConfig) -> Path | None:
-    """The folder of its classes; None for a data set that is not of image files."""
+    """The folder of its classes; None for a data set that is not of image files.
+
+    Raises:
+        InputError: it is not there, with what is there instead.
+    """
     if _name(given) not in _FILES:
         return None
     if not given.root:
         raise InputError(
             "Type data.root=DIR: the folder that has a folder of images for each class."
         )
-    is_own = _name(given) == "folder"
-    return Path(given.root).expanduser() if is_own else download.caltech101_images(given.root)
+    if _name(given) == "folder":
+        return Path(given.root).expanduser()
+    place = download.caltech101_images(given.root)
+    if not place.is_dir():
+        raise InputError(f"{place} is no folder. {folders.explain_absence(place.parent.parent)}")
+    return place
 
 
 def _split(given: DictConfig) -> Split:

@@ -1,5 +1,6 @@
 """List a network's blocks: `python -m caltech.models NAME [WEIGHTS] [size=PIXELS] [images=N]`."""
 
+import re
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ and what a cache of the outputs before it takes on the disk in float32
 
 NAME is an option of conf/model, or a network of torchvision or timm (timm/NAME
 for timm's where both have one). Nothing is downloaded or computed."""
+# As a training says it.
+NAMED, LIBRARIES = re.compile(r"^model(\.name|\.weights)?="), ("model=timm", "model=torchvision")
 # Of Caltech-101 (conf/data/caltech101.yaml): it is not read for that.
 IMAGES, CLASSES = 8677, 101
 
@@ -34,6 +37,9 @@ def main(words: Sequence[str]) -> int:
     if not words or {"-h", "--help"} & set(words):
         print(USAGE)
         return 0
+    if "model=timm" in words:
+        words = [re.sub(r"^model\.name=(?!timm/|hf)", "timm/", word) for word in words]
+    words = [NAMED.sub("", word) for word in words if word not in LIBRARIES]
     typed = [word for word in words if "=" not in word]
     numbers = {"size": _default_size(), "images": IMAGES, "classes": CLASSES}
     for name, _, value in (word.partition("=") for word in words if "=" in word):

@@ -43,9 +43,11 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--watch", nargs="?", default="false", const="true", choices=WATCH,
         help="show one line that changes, and the table at the end")  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write the table there, too")
-    named = [f"--{word}" if word.startswith(WORDS) else word for word in words]
-    given = parser.parse_args(named)
-    folder = find(Path(given.output).expanduser(), given.study, given.sweep)
+    places = dict(word.split("=", 1) for word in words if word.startswith(("study=", "sweep=")))
+    rest = [word for word in words if not word.startswith(("study=", "sweep="))]
+    given = parser.parse_args([f"--{w}" if w.startswith(WORDS) else w for w in rest])
+    study, sweep = (places.get(n, getattr(given, n)) for n in ("study", "sweep"))
+    folder = find(Path(given.output).expanduser(), study, sweep)
     print(f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}")
     if given.watch == "true":
         watch(folder)

@@ -132,6 +132,7 @@ def test_a_set_without_files_is_audited(monkeypatch, capsys, tmp_path):
         ("data=nothing", "error: data=nothing is no option: it is one of"),
     ],
 )
-def test_the_command_without_files_to_read(monkeypatch, capsys, override, said):
-    assert run(monkeypatch, "audit", override) == 1
-    assert re.search(said, capsys.readouterr().err, re.DOTALL)
+def test_the_commands_without_files_to_read(monkeypatch, capsys, override, said):
+    for command in ("audit", "verify"):
+        assert run(monkeypatch, command, override) == 1
+        assert re.search(said, capsys.readouterr().err, re.DOTALL)

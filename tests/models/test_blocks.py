@@ -44,9 +44,13 @@ def test_the_command_lists_parameters_shapes_and_room(capsys):
     assert lines[-1].split() == ["9", "linear", "3,591", "7", "2.05", "GB"]
 
 
-@pytest.mark.parametrize("option", ["efficientnet_lite0", "alexnet", "mobilenetv3_small_050"])
-def test_options_and_names_are_found(capsys, option):
-    assert main([option, "size=64"]) == 0
+@pytest.mark.parametrize(
+    "words",
+    ["efficientnet_lite0", "alexnet", "mobilenetv3_small_050", "model=alexnet model.weights=null",
+     "model=timm model.name=mobilenetv3_small_050"],
+)  # fmt: skip
+def test_options_and_names_are_found(capsys, words):
+    assert main([*words.split(), "size=64"]) == 0
     assert "linear" in capsys.readouterr().out
 
 

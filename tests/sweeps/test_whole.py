@@ -93,7 +93,8 @@ def test_a_sweep_s_table_is_there_however_it_ended(command, forks, tmp_path, num
 def test_what_is_no_sweep_is_one_message(command, forks, tmp_path):
     command(["--multirun", "lr=0.1", "study=mine"])
     where = f"output={tmp_path}/a/b"
-    asked = (["other", where], ["mine", "1999", where], [f"output={tmp_path}/none"], [where])
+    asked = (["other", where], ["mine", "1999", where], [f"output={tmp_path}/none"])
+    asked += (["study=mine", where],)
     *wrong, newest = forks.run(*asked, module="caltech.sweeps")
     assert [one.code for one in wrong] == [1, 1, 1]
     assert "no sweep of a study other" in wrong[0].output and "mine" in wrong[0].output
