@@ -186,6 +186,8 @@ def launch_workers(
                 "is kept; the same command computes what is left."
             ) from error
     failed = [answer for answer in answers if answer.status is JobStatus.FAILED]
+    for answer in failed:
+        log.warning("A worker ended before the study: %s", str(answer._return_value).split("\n")[0])
     if failed and not worker.is_complete():
         _ = failed[0].return_value  # raises what the worker raised
 

@@ -1,6 +1,6 @@
 """How long a search's workers wait: trials are sleeps of very different length.
 
-    python -m tests.bench.workers    7 minutes, hardly any of them of the processor
+    python -m tests.bench.workers    10 minutes, hardly any of them of the processor
 
 One side is our workers: processes with a SQLite study, proposals, locks, records, and Hydra's
 composition of each job, twice, as in a search. The other is the loop of hydra-optuna-sweeper over

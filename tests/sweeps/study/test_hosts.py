@@ -77,7 +77,9 @@ def test_two_hosts_share_a_study_and_what_a_killed_one_began_is_taken_up(tmp_pat
         second.wait()
         assert first.wait() == 0
         trials = storage.study("mine-01234567", url).trials
-        storage._storage.cache_clear()  # and with it the connections
+        kept = storage._storage(url, os.getpid())
+        kept.remove_session()
+        kept._backend.engine.dispose()  # before the server goes
     assert {trial.state.name for trial in trials} == {"COMPLETE", "FAIL"}
     assert len({trial.user_attrs["key"] for trial in trials}) == 20 == len(trials)
     begun = [(tmp_path / f"host{number}.begun").read_text().split() for number in range(2)]
