@@ -147,7 +147,7 @@ def test_spaces_have_values_that_fit(vocabulary, word, instead):
     assert told(swept, [word]).endswith(f" Type {instead}.")
 
 
-@pytest.mark.parametrize("word", ["+patience=3", "~lr", "~freeze", "~optimizer.foo", "+a.b=1"])
+@pytest.mark.parametrize("word", ["+qqq=3", "~lr", "~freeze", "~optimizer.foo", "+a.b=1"])
 def test_what_can_neither_be_added_nor_removed_is_left_out(vocabulary, word):
     assert told(vocabulary, [word]).endswith(f"Leave {word} out.")
 

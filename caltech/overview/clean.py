@@ -22,20 +22,24 @@ from caltech.runs.directory import WEIGHTS, RunDirectory
 
 DAYS = 30
 KINDS = {
-    "checkpoints": "of finished runs; more num_epochs go on there",
+    "checkpoints": "of finished runs, which need none",
     "reruns": "weights that rerun=true set aside",
     "leftovers": "temporary files of killed processes",
     "caches": f"not read for {DAYS} days; made again if needed",
 }
 # What somebody may want to have: it goes only if it is typed.
-ON_REQUEST = {"last": "weights of last epochs; those of the best epochs stay"}
+ON_REQUEST = {
+    "kept": "checkpoints that keep_checkpoint=true kept",
+    "last": "weights of last epochs; those of the best stay",
+}
 ALL = KINDS | ON_REQUEST
 HELP = f"""\
 usage: caltech clean [KIND...] [yes=true] [output=FOLDER] [cache=FOLDER]
 
 Say what can be deleted, and how much that frees; yes=true deletes it. A KIND is
 {chr(10).join(f"  {name:13}{says}" for name, says in ALL.items())}
-Without a KIND it is all but last, which predict weights=last would need.
+Without a KIND it is all but kept, from which more num_epochs go on, and last,
+which predict weights=last would need.
 Results, answers and the best weights of runs stay, and so does everything of a
 run that a process computes just now."""
 
@@ -89,7 +93,7 @@ def search(output: Path, cache: Path) -> Iterator[Found]:
     runs = [RunDirectory(path.parent) for path in sorted(output.glob("*/*/config.yaml"))]
     for run in runs:
         if not run.is_held():
-            for kind in ("checkpoints", "reruns", "last"):
+            for kind in ("checkpoints", "reruns", *ON_REQUEST):
                 if paths := _of_run(run, kind):
                     yield Found(kind, paths, run)
     folders = {run.path.parent for run in runs} | {run.path for run in runs}
@@ -134,7 +138,8 @@ def _of_run(run: RunDirectory, kind: str) -> tuple[Path, ...]:
         if kind == "last":
             is_other = last.is_file() and best.is_file() and not last.samefile(best)
             return (last,) if is_other else ()
-        if not (last.is_file() and best.is_file()):
+        is_asked_for = "\nkeep_checkpoint: true\n" in run.config.read_text(errors="replace")
+        if not (last.is_file() and best.is_file()) or is_asked_for != (kind == "kept"):
             return ()
         if run.history.is_file() and read_sealed_json(run.history).get("epochs"):
             return tuple(path for path in run.checkpoints if path.is_file())

@@ -27,8 +27,9 @@ It may import data and models, and what stands below them. A run is a function o
   manifest. What is another run's, or was edited, is named and not used. A directory that holds
   another run is refused before any work.
 - The versions of all that decides bits are recorded; others are warned of.
-- A run keeps its last two checkpoints until it is finished: two at rest, never three while one is
-  written. A finished one has none, or its last with `keep_checkpoint=true`.
+- A run keeps its last two checkpoints until it is finished: two at rest, and three of more
+  than 64 MB never, also while one is written. A finished one has none, or its last with
+  `keep_checkpoint=true`.
 - `num_epochs=40` after a finished run of 30 goes on from its checkpoint, bitwise as 40 at once, if
   the schedule gives the same rates (both are walked) and nothing else depends on num_epochs, or
   begins at its start and says why. The run of 30 stays as it is.

@@ -24,6 +24,7 @@ from caltech.runs.directory import FROZEN, previous_of
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0  # what a failing power supply may cost a run at most, beside an epoch
+SMALL_BYTES = 1 << 26  # of a checkpoint of which three may be on the disk at a time
 
 
 class Stateful(Protocol):
@@ -40,9 +41,9 @@ def save(path: Path, key: str, parts: Mapping[str, Stateful], progress: Mapping[
     The checkpoint before stays as `previous_of(path)`, for the case that this one is damaged later.
     The one before that is deleted first, so there are never more than two on the disk.
 
-    To wait for the disk takes longer than a short epoch. So while the previous one is seconds old,
-    it stays, and the new one, which a kill does not harm, is not waited for: should the power fail,
-    the run goes on from the previous one.
+    To wait for the disk takes longer than a short epoch. So while the previous one is seconds old
+    and both are small, it stays, and the new one, which a kill does not harm, is not waited for:
+    should the power fail, the run goes on from the previous one.
 
     Raises:
         DiskError: there is no room for it; the checkpoint before is still there.
@@ -66,9 +67,11 @@ def adopt(other: Path, its_key: str, path: Path, key: str) -> dict[str, Any]:
 
 
 def _write(path: Path, saved: Mapping[str, Any]) -> None:
-    rotates = path.is_file() and not _is_young(previous_of(path))
+    size = sum(tensor.nbytes for tensor in _tensors(saved))
+    keeps = size <= SMALL_BYTES and _is_young(previous_of(path))
+    rotates = path.is_file() and not keeps
     waits = rotates or not path.is_file()
-    with replacing(path, sum(t.nbytes for t in _tensors(saved)), syncs=waits) as partial:
+    with replacing(path, size, syncs=waits) as partial:
         if rotates:
             previous_of(path).unlink(missing_ok=True)
         with partial.open("wb") as file:  # Python's file, which says why it cannot be written

@@ -100,6 +100,15 @@ def test_last_weights_go_only_if_they_are_typed_and_the_run_is_answered_as_befor
         Predictor.load(run, "last", "cpu")
 
 
+def test_a_checkpoint_that_was_asked_for_goes_only_if_it_is_typed(run, tmp_path):
+    text = run.config.read_text()
+    run.config.write_text(text.replace("keep_checkpoint: false", "keep_checkpoint: true"))
+    clear(tmp_path, "yes=true")
+    assert all(path.is_file() for path in run.checkpoints)
+    clear(tmp_path, "kept", "yes=true")
+    assert not any(path.is_file() for path in run.checkpoints)
+
+
 def test_a_cache_in_use_stays(run, tmp_path, capsys):
     with FileLock(tmp_path / "cache" / "features" / "1.lock"):
         clear(tmp_path, "caches", "yes=true")

@@ -62,7 +62,7 @@ def test_a_checkpoint_with_a_seal_of_before_is_gone_on_with(tmp_path, caplog):
 
 def test_there_are_never_more_than_two(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
-    monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SMALL_BYTES", 0)
     for value in (1.0, 2.0, 3.0):
         checkpoint.save(path, KEY, {"layer": layer(value)}, {"value": value})
     assert {p.name for p in tmp_path.iterdir()} == {"checkpoint.pt", "previous_checkpoint.pt"}

@@ -205,12 +205,12 @@ def test_a_store_that_moved_with_its_artifacts_goes_on_there(tracked, another, t
     cfg.directory = str(Path(cfg.output) / cfg.study / cfg.key)
     train(cfg)
     moved = told(cfg)
-    assert (moved[0], len(moved[5])) == ("FINISHED", 8)
+    assert (moved[0], len(moved[5])) == ("FINISHED", 9)
     assert moved[6]["directory"] == cfg.directory
     other = tracked("lr=0.28", f"output={tmp_path}/other")
     other.tracking = cfg.tracking
     train(other)
-    assert len(told(other)[5]) == 8
+    assert len(told(other)[5]) == 9
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {new.parent.name, "other"}
 
 
