@@ -30,9 +30,9 @@ COMMANDS = {
     "report": Command("caltech.report", "a study's tables, pictures and page"),
     "ui": Command("caltech.overview.ui", "open the runs in MLflow's page"),
     "sync": Command("caltech.tracking", "send MLflow the runs that it lacks"),
-    "audit": Command("caltech.data", "damaged, duplicate and stray images", ("audit",)),
-    "verify": Command("caltech.data", "are the images what the caches are of?", ("verify",)),
-    "models": Command("caltech.models", "a network's blocks, to freeze until one"),
+    "audit": Command("caltech.data", "damaged, duplicate and stray images", ("audit",), True),
+    "verify": Command("caltech.data", "are the images what the caches are of?", ("verify",), True),
+    "models": Command("caltech.models", "a network's blocks, to freeze until one", computes=True),
     "completion": Command("caltech.completion", 'the Tab key: eval "$(caltech completion)"'),
     "clean": Command("caltech.overview.clean", "say what disk can be freed; yes=true frees it"),
 }

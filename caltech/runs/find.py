@@ -138,8 +138,8 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             for (name, sha), ((accuracy, _), directory) in best.items()
         )
         log.warning(
-            "run=best is %s,\nof %s, the data set that was trained on last. Accuracies on "
-            "different data\ncannot be compared. Type data= or run= for the best of another:\n%s",
+            "run=best is %s,\nof %s, the data set that was trained on last. Accuracies\non "
+            "different data cannot be compared. Type data= or run= for another:\n%s",
             best[newest][1], newest[0], listed,
         )  # fmt: skip
     return best[newest][1]
