@@ -22,13 +22,13 @@ from caltech.runs.directory import WEIGHTS, RunDirectory
 
 DAYS = 30
 KINDS = {
-    "checkpoints": "of finished runs; more num_epochs go on there",
+    "checkpoints": "of finished runs, for more num_epochs",
     "reruns": "weights that rerun=true set aside",
     "leftovers": "temporary files of killed processes",
     "caches": f"not read for {DAYS} days; made again if needed",
 }
 # What somebody may want to have: it goes only if it is typed.
-ON_REQUEST = {"last": "weights of last epochs; those of the best epochs stay"}
+ON_REQUEST = {"last": "weights of last epochs; the best ones stay"}
 ALL = KINDS | ON_REQUEST
 HELP = f"""\
 usage: caltech clean [KIND...] [yes=true] [output=FOLDER] [cache=FOLDER]
