@@ -15,21 +15,24 @@ class Command:
     module: str
     says: str
     first: tuple[str, ...] = ()
+    computes: bool = False  # with torch, which takes seconds to import
 
 
 COMMANDS = {
-    "train": Command("caltech.train", "train one classifier, or go on with it"),
-    "sweep": Command("caltech.train", "train one for each combination of values", ("--multirun",)),
+    "train": Command("caltech.train", "train one classifier, or go on with it", computes=True),
+    "sweep": Command(
+        "caltech.train", "train one for each combination of values", ("--multirun",), True
+    ),
     "sweeps": Command("caltech.sweeps", "the newest sweep's table, also while it runs"),
     "runs": Command("caltech.overview.runs", "list runs: what differs, status, accuracy, size"),
-    "predict": Command("caltech.predict", "ask a finished run what images show"),
-    "export": Command("caltech.export", "take a finished run elsewhere"),
+    "predict": Command("caltech.predict", "ask a finished run what images show", computes=True),
+    "export": Command("caltech.export", "take a finished run elsewhere", computes=True),
     "report": Command("caltech.report", "a study's tables, pictures and page"),
     "ui": Command("caltech.overview.ui", "open the runs in MLflow's page"),
     "sync": Command("caltech.tracking", "send MLflow the runs that it lacks"),
-    "audit": Command("caltech.data", "damaged, duplicate and stray images", ("audit",)),
-    "verify": Command("caltech.data", "are the images what the caches are of?", ("verify",)),
-    "models": Command("caltech.models", "a network's blocks, to freeze until one"),
+    "audit": Command("caltech.data", "damaged, duplicate and stray images", ("audit",), True),
+    "verify": Command("caltech.data", "are the images what the caches are of?", ("verify",), True),
+    "models": Command("caltech.models", "a network's blocks, to freeze until one", computes=True),
     "completion": Command("caltech.completion", 'the Tab key: eval "$(caltech completion)"'),
     "clean": Command("caltech.overview.clean", "say what disk can be freed; yes=true frees it"),
 }
@@ -51,7 +54,22 @@ def main() -> None:
     else:
         command = COMMANDS[name]
         sys.argv = [sys.argv[0], *command.first, *words]
-        runpy.run_module(command.module, run_name="__main__", alter_sys=True)
+        try:
+            if command.computes and sys.stderr.isatty():
+                _load()
+            runpy.run_module(command.module, run_name="__main__", alter_sys=True)
+        except KeyboardInterrupt:  # before the command listens to it
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+
+def _load() -> None:
+    """Import what a command takes seconds to import anyway, and say so on a terminal meanwhile."""
+    print("loading torch ...", end="", file=sys.stderr, flush=True)
+    try:
+        import torch  # noqa: F401
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def table() -> str:

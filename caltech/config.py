@@ -1,11 +1,15 @@
 """From a composed config to objects: what it may name, how an option is built."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra._internal.hydra
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from caltech import composer, plugins
 from caltech.errors import CaltechError, InputError
 from caltech.keys import MOVED, begun_key, renamed, targets_in
-from caltech.settings import PACKAGE, Settings, options
+from caltech.settings import CONF, PACKAGE, Settings, options
 
 
 def targets() -> list[str]:
@@ -108,6 +112,23 @@ def gpus(without: int, most: int | None = None) -> int:
     import torch
 
     return min(torch.cuda.device_count(), most or sys.maxsize) or without
+
+
+@contextmanager
+def composing() -> Iterator[None]:
+    """Here `hydra.compose` makes configs of conf/; the Hydra that is in use stays as it is.
+
+    That is of the command that runs, or of a program around us, with configs of its own.
+    """
+    loader, state = hydra._internal.hydra.ConfigLoaderImpl, GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    register()
+    try:
+        with initialize_config_dir(config_dir=str(CONF)):
+            yield
+    finally:
+        hydra._internal.hydra.ConfigLoaderImpl = loader
+        GlobalHydra.instance().hydra = state
 
 
 def register() -> None:

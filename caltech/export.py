@@ -1,5 +1,6 @@
 """Take a trained run elsewhere: `python -m caltech.export run=KEY|best format=onnx to=FOLDER`."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,10 @@ run's own test part are compared with the run's model, and with the answers
 stored when it was tested. The largest difference is printed; beyond the
 tolerance nothing is written and the exit code is 1.
 """
+NEXT = {
+    "safetensors": "caltech predict IMAGE run={}",
+    "mlflow": "mlflow models serve -m {} --env-manager local -h 127.0.0.1 -p 5001",
+}
 TOLERANCE = 1e-4  # of probabilities
 # ONNX computes in float32 what was trained and tested in these.
 ONNX_TOLERANCES = {"float32": TOLERANCE, "float16": 1e-2, "bfloat16": 5e-2}
@@ -50,6 +55,8 @@ def main(words: Sequence[str]) -> int:
     usual = in_onnx if given.format == "onnx" else TOLERANCE
     tolerance = usual if given.tolerance is None else given.tolerance
     print(f"{given.to}: {export(predictor, given.format, given.to.expanduser(), tolerance)}")
+    if given.format in NEXT:
+        print(f"next:\n  {NEXT[given.format].format(shlex.quote(str(given.to)))}")
     return 0
 
 

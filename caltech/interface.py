@@ -5,28 +5,24 @@ the other answers.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import hydra._internal.hydra
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
-from caltech.config import project_root, register
+from caltech.config import composing, project_root
 from caltech.data import pixels
 from caltech.errors import InputError
 from caltech.inference.predictor import Predictor, own_data
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import find
-from caltech.settings import CONF
 from caltech.train import train
 
 if TYPE_CHECKING:
@@ -177,22 +173,9 @@ def _composed(
             "loss/mine.yaml for one of them."
         )
     own = [] if config_dir is None else [f"hydra.searchpath=['{Path(config_dir).absolute()}']"]
-    with _apart(), initialize_config_dir(config_dir=str(CONF)):
+    with composing():
         cfg = compose("train", [*own, *words], return_hydra_config=True)
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     return cfg, choices
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """A Hydra that the program around us uses for its own configs stays as it is."""
-    loader, state = hydra._internal.hydra.ConfigLoaderImpl, GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    register()
-    try:
-        yield
-    finally:
-        hydra._internal.hydra.ConfigLoaderImpl = loader
-        GlobalHydra.instance().hydra = state

@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="file, folder or glob")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--explain", action="store_true",
-        help=f"also write IMAGE{explain.SUFFIX}, a Grad-CAM overlay of where the answer is seen, "
+        help=f"also write IMAGE{explain.OVERLAY}, a Grad-CAM overlay of where the answer is seen, "
         "beside each image")  # fmt: skip
     parser.add_argument("--to", metavar="FOLDER", type=Path, help="write overlays there instead")
     given = parser.read(words)

@@ -26,7 +26,9 @@ def test_safetensors_are_read_by_predict_without_the_run(finished, tree, tmp_pat
     to = tmp_path / "below" / "model"
     words = ["format=safetensors", f"to={to}", f"run={finished}", "device=cpu"]
     assert export.main(words) == 0
-    assert capsys.readouterr().out.startswith(f"{to}: on 20 images of its test part")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{to}: on 20 images of its test part")
+    assert printed.endswith(f"next:\n  caltech predict IMAGE run={to}\n")
     image = str(tree / "caltech101" / "101_ObjectCategories" / "Faces" / "image_0004.jpg")
     answers = []
     for place in (finished, to):

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import caltech
-from caltech import config, interface
+from caltech import config
 from caltech.errors import InputError
 from caltech.inference.formats import export
 from tests.conftest import REPOSITORY
@@ -91,7 +91,8 @@ def test_a_folder_of_options_that_is_not_there_is_told():
 def test_another_hydra_in_the_process_stays_as_it_is(monkeypatch):
     monkeypatch.setattr(GlobalHydra.instance(), "hydra", None)
     loader = object()
-    monkeypatch.setattr(interface.hydra._internal.hydra, "ConfigLoaderImpl", loader)
-    with interface._apart():
-        assert interface.hydra._internal.hydra.ConfigLoaderImpl is config.composer.Composer
-    assert interface.hydra._internal.hydra.ConfigLoaderImpl is loader
+    monkeypatch.setattr(config.hydra._internal.hydra, "ConfigLoaderImpl", loader)
+    with config.composing():
+        assert config.hydra._internal.hydra.ConfigLoaderImpl is config.composer.Composer
+    assert config.hydra._internal.hydra.ConfigLoaderImpl is loader
+    assert GlobalHydra.instance().hydra is None

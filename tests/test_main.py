@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caltech.__main__ import COMMANDS, table
+from caltech.__main__ import COMMANDS, main, table
 from tests.forks import TINY, places
 
 PROGRAM = """
@@ -76,3 +76,24 @@ def test_commands_keep_their_words_exit_codes_and_messages(forks, tmp_path):
     assert bad.code == 1 and bad.output.startswith("error: lr=-1.0 is not allowed")
     assert sweep.code == 0 and sweep.output.count("epoch 1/1") == 2
     assert none.code == 2 and none.output.startswith("error: ")
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_one_line(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["caltech", "runs"])
+    monkeypatch.setattr("caltech.__main__.runpy.run_module", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_alone_is_told_that_torch_is_loaded(monkeypatch, capsys, is_terminal):
+    monkeypatch.setattr(sys, "argv", ["caltech", "train"])
+    monkeypatch.setattr("caltech.__main__.runpy.run_module", lambda *_, **__: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    main()
+    assert ("loading torch" in capsys.readouterr().err) == is_terminal

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from caltech import predict
-from caltech.inference.explain import SUFFIX
+from caltech.inference.explain import OVERLAY
 
 
 @pytest.fixture
@@ -90,14 +90,14 @@ def test_overlays_are_written_where_they_are_asked_for(ask, images, tmp_path):
     overlays = [Path(image["overlay"]) for image in json.loads(output)["images"]]
     assert code == 0
     assert overlays == [
-        tmp_path / name / f"image_0001.jpg{SUFFIX}" for name in ("Faces", "accordion")
+        tmp_path / name / f"image_0001.jpg{OVERLAY}" for name in ("Faces", "accordion")
     ]
     for overlay in overlays:
         with Image.open(overlay) as image:
             assert image.format == "PNG"
             assert image.width == 2 * image.height  # what the model saw, and beside it where
     beside = Path(shutil.copy(one, tmp_path / "mine.jpg"))
-    assert f"seen where {beside}{SUFFIX} is yellow" in ask(beside, "--explain")[1]
+    assert f"seen where {beside}{OVERLAY} is yellow" in ask(beside, "--explain")[1]
 
 
 def test_the_command_from_another_directory(start, finished, images, tmp_path, monkeypatch):

@@ -33,7 +33,8 @@ Promises:
   there is no validation part, every fourth training image validates. Nothing is downloaded there
   but with data.download=true, and PostScript that is called an image is given to no program.
 - No image vanishes: what is hidden, a system's, of another kind or deeper is told at each start and
-  by the audit, and a category without an image of its own is an error.
+  by the audit, and a category without an image of its own is an error. The overlays that
+  predict --explain writes beside images (*.gradcam.png) are told and not read, too.
 - Images that cannot be read, or that change while they are read, are an error that names them, and
   nothing is kept of them. Another image, or another byte in one, is another data set. That is
   seen by sizes and times (modification and change of the entry); what changes bytes beneath the

@@ -86,9 +86,8 @@ def report(findings: Findings) -> str:
     """For people: counts, and the first few names of each kind, escaped."""
     counts = sorted(findings.per_class.items(), key=lambda item: item[1])
     (least, few), (most, many) = counts[0], counts[-1]
-    lines = [
-        f"{findings.images} images in {len(counts)} classes; {few} ({least!a}) to {many} ({most!a})"
-    ]
+    span = f"{few} in each" if few == many else f"{few} ({least!a}) to {many} ({most!a})"
+    lines = [f"{findings.images} images in {len(counts)} classes; {span}"]
     kinds = {
         "files that cannot be read as images": findings.corrupt,
         "stray files and folders (not read)": findings.stray,

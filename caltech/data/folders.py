@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 CALTECH101 = Path("caltech101/101_ObjectCategories")  # below data.root, as torchvision has it
 BACKGROUND = "BACKGROUND_Google"
+OVERLAY = ".gradcam.png"  # of what predict --explain writes beside an image: no image of the set
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of the study's files, in small or large letters
 # What systems, shares and archives leave behind; all that begins with a dot is hidden anyway.
 SYSTEM = ("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin",
@@ -235,7 +236,8 @@ def _right_root(place: Path) -> str | None:
 
 def _is_image(name: str) -> bool:
     """Whether a file of that name is read as an image of the study's kinds."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
+    is_left_out = is_hidden(name) or name.endswith(OVERLAY)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_left_out
 
 
 def _without_images(category: Path, found: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from caltech.data.dataset import PARTS, Collection
 from caltech.data.folders import (
     FORMATS,
     IMAGE_SUFFIXES,
+    OVERLAY,
     Listing,
     in_order,
     is_category,
@@ -167,6 +168,8 @@ def _below(folder: Path, root: Path, stray: list[str], above: Sequence[Path]) ->
 
 def _is_image(path: Path) -> bool:
     """By its name, or else by its first bytes; a link to nothing counts by its name."""
+    if path.name.endswith(OVERLAY):
+        return False
     if path.suffix.lower() in SUFFIXES:
         return True
     if not path.is_file():

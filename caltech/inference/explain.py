@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from caltech.data.folders import OVERLAY
 from caltech.errors import InputError
 from caltech.files import replacing
 from caltech.inference.predictor import Predictor
 from caltech.models.classifier import Classifier
 
-SUFFIX = ".gradcam.png"
 OPACITY = 0.5  # of the colours over the image
 COLOURS = "cividis"  # blue to yellow: read the same with every kind of colour vision
 INCHES, DOTS_PER_INCH = (8.4, 4.2), 100
@@ -33,7 +33,7 @@ def names(images: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
     Raises:
         InputError: a file of such a name exists; nothing is ever overwritten.
     """
-    targets = {image: image.with_name(image.name + SUFFIX) for image in images}
+    targets = {image: image.with_name(image.name + OVERLAY) for image in images}
     if folder is not None and images:
         # Without `..`, and without following links, which could make two names one.
         whole = {image: Path(os.path.abspath(t)) for image, t in targets.items()}  # noqa: PTH100

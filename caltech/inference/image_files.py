@@ -89,7 +89,7 @@ def expand(given: Sequence[str]) -> list[Path]:
             found = [Path(match) for match in matches if Path(match).is_file()]
         else:
             found = [path]
-        images = sorted(p for p in found if not p.name.endswith(explain.SUFFIX))
+        images = sorted(p for p in found if not p.name.endswith(explain.OVERLAY))
         files += images or [path]
     return list(dict.fromkeys(files))
 

@@ -1,9 +1,11 @@
 """The last lines of a command: where its run is, whether it learned anything, what to type next."""
 
+import json
 import logging
 import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +37,15 @@ def warn_if_collapsed(directory: RunDirectory, classes: Sequence[str]) -> None:
 
 
 def tell(cfg: DictConfig, result: Result, overrides: Sequence[str]) -> None:
-    """Key, folder and the commands that come next.
+    """How many images it rests on, key, folder and the commands that come next.
 
     Args:
         cfg: of the run, or of the first of several seeds.
         overrides: as typed.
     """
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # it only informs
+        counts = json.loads(RunDirectory(cfg.directory).data.read_bytes())["images"]
+        log.info("images: %s", ", ".join(f"{count} {part}" for part, count in counts.items()))
     log.info("run %s in %s", result.key, cfg.directory)
     if result.status == FINISHED:
         log.info("next:\n%s", "\n".join(_lines(next_commands(cfg, result.key, overrides))))

@@ -8,19 +8,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from caltech.config import composing
 from caltech.data.dataset import Dataset
-from caltech.errors import DamagedError, InputError
+from caltech.errors import CaltechError, DamagedError, InputError
 from caltech.files import read_sealed_json
+from caltech.keys import former_key, run_key
 from caltech.models.classifier import Classifier
 from caltech.runs import checkpoint, manifest, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
+from caltech.settings import CONF
 
 log = logging.getLogger(__name__)
 
 KEY = "[0-9a-f]{10}"
+EXPERIMENTS = CONF / "experiment"
 # In a run's config, as it writes it: to read it all takes 20 ms a run.
 _TRAINED_ON_VALIDATION = re.compile(r"^ +train_on_validation: true$", re.MULTILINE)
 
@@ -125,15 +132,15 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
         raise InputError(f"{place} has no finished run{wanted}. Train one with caltech.train.")
     newest = max(best, key=ended.__getitem__)
     if len(best) > 1:
-        listed = "; ".join(
-            f"data={name if [n for n, _ in best].count(name) == 1 else sha[:8]} "
-            f"({directory.path.name}, {accuracy:.4f})"
+        listed = "\n".join(
+            f"  run={directory.path.name}  "
+            f"data={name if [n for n, _ in best].count(name) == 1 else sha[:8]}  {accuracy:.4f}"
             for (name, sha), ((accuracy, _), directory) in best.items()
         )
         log.warning(
-            "run=best is %s, of the data set that was trained on last (%s). The best run of each "
-            "data set (key, validation accuracy), which cannot be compared: %s. Type one of these "
-            "data=, or its key as run=, for another.", best[newest][1], newest[0], listed,
+            "run=best is %s,\nof %s, the data set that was trained on last. Accuracies\non "
+            "different data cannot be compared. Type data= or run= for another:\n%s",
+            best[newest][1], newest[0], listed,
         )  # fmt: skip
     return best[newest][1]
 
@@ -155,6 +162,19 @@ def _require_named(directory: RunDirectory, result: Result) -> None:
         raise DamagedError(f"{directory} is named as run {name}, and holds run {result.key}.")
 
 
+def experiment_of(key: str) -> str | None:
+    """The option of experiment= that is the run of this key, for a message: takes some seconds."""
+    if not re.fullmatch(KEY, key):
+        return None
+    for path in sorted(EXPERIMENTS.rglob("*.yaml")):
+        name = str(path.relative_to(EXPERIMENTS).with_suffix(""))
+        with composing(), suppress(CaltechError, HydraException, OmegaConfBaseException):
+            cfg = compose("train", [f"experiment={name}"], return_hydra_config=True)
+            if key in (run_key(cfg), former_key(cfg)):
+                return name
+    return None
+
+
 def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None:
     """Put the best weights of a finished run into a model that is about to be trained.
 
@@ -166,11 +186,22 @@ def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None
             trained on may be tested on here.
         DamagedError: a file of the run is not what it wrote.
     """
-    directory = find(run, None, None, output, word="start")
+    try:
+        directory = find(run, None, None, output, word="start")
+    except InputError as error:
+        if (name := experiment_of(run)) is None:
+            raise
+        raise InputError(
+            f"start={run} is the run of experiment={name}, which is not in {output}. Run it "
+            f"first: caltech train experiment={name}. If it is elsewhere, type output= with the "
+            "folder that holds its study, or start= with its directory."
+        ) from error
     weights = directory.weights("best")
     if Result.read(directory, pruned_too=False) is None or not weights.is_file():
+        name = experiment_of(directory.path.name)
+        command = f"caltech train experiment={name}" if name else "its training command"
         raise InputError(
-            f"start={run} is not finished in {directory}. Type its training command to finish it, "
+            f"start={run} is not finished in {directory}. Type {command} to finish it, "
             "or the key of another run, or start=null."
         )
     manifest.verify(directory, [directory.config, directory.provenance, *directory.model("best")])

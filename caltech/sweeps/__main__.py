@@ -20,8 +20,8 @@ WORDS = ("output=", "watch=", "csv=")
 WATCH = ("true", "false")
 WATCH_SECONDS = 1.0
 DESCRIPTION = """\
-Print a sweep's table as it is now: every job, also those that run, wait or are
-missing.
+Print a sweep's table as it is now: also the jobs that run, wait or are missing.
+A terminal shows the first few of those that wait; a file or a pipe has all.
 
   python -m caltech.sweeps                         the newest sweep
   python -m caltech.sweeps search_head             the newest of a study

@@ -237,6 +237,9 @@ def _tell_where_drawn(path: Path, config: DictConfig) -> None:
         if drawn := plots.plot(path, config.storage):
             print(f"plots: {', '.join(plot.name for plot in drawn)} in {path}")
         if link := build(config.tracking).charts(path.name):
-            print(f"compare in MLflow: {link}")
+            from caltech.tracking.address import is_server  # imports SQLAlchemy
+
+            started = "" if is_server(config.tracking.uri) else " (caltech ui starts its page)"
+            print(f"compare in MLflow{started}: {link}")
     except CaltechError as error:  # the jobs' own failures are not to be hidden by this one
         log.warning("No plots or no link to MLflow: %s", error)

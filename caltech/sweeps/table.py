@@ -17,12 +17,22 @@ from caltech.sweeps.records import Record
 CSV = ("key", "status", "value", "deviation", "test", "seconds", "host", "overrides", "directory")
 # Words on how and where a job is computed: one study may be worked on with different ones.
 HOW = ("workers=", "gpu_share=", "output=", "cache=", "storage=", "tracking")
+NOT_BEGUN = (records.WAITING, records.MISSING)
+MOST_NOT_BEGUN = 5  # lines of a table that is printed; the files beside the records have all
 WHOLE_LINES = 10_000  # characters: a line is as long as its overrides
 
 
 def show(jobs: Sequence[Record]) -> None:
-    """Print the table: as wide as the terminal, or whole lines where there is none."""
-    print(table(jobs, shutil.get_terminal_size().columns if sys.stdout.isatty() else WHOLE_LINES))
+    """Print the table: as wide as the terminal, where of many jobs that were not begun the first
+    few stand for all; whole and in whole lines where there is none.
+    """
+    width, left_out = WHOLE_LINES, []
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        left_out = [id(job) for job in jobs if job.status in NOT_BEGUN][MOST_NOT_BEGUN:]
+    print(table([job for job in jobs if id(job) not in left_out], width))
+    if left_out:
+        print(f"and {len(left_out)} more jobs, waiting or missing")
     if missing := sum(job.status == records.MISSING for job in jobs):
         print(
             f"{missing} of {len(jobs)} jobs missing: never started, lost, or still in a "

@@ -90,6 +90,8 @@ def test_images_changed_with_equal_size_and_time_are_found(root, tmp_path, monke
 
 
 def test_the_command(root, monkeypatch, capsys):
+    assert run(monkeypatch, "audit", f"data.root={root}") == 0
+    assert "16 images in 2 classes; 8 in each\n" in capsys.readouterr().out
     ant(root, 2).write_bytes(b"")
     assert run(monkeypatch, "audit", f"data.root={root}") == 1
     said = capsys.readouterr().out

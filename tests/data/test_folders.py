@@ -32,7 +32,9 @@ def test_hidden_and_system_folders_are_no_classes(images, caplog, name):
     assert "2 files or folders are no images of a category and are not read" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["._image_0001.jpg", ".image.jpg", "Thumbs.db", "x.webp", "list"])
+@pytest.mark.parametrize(
+    "name", ["._image_0001.jpg", ".image.jpg", "Thumbs.db", "x.webp", "list", "a.jpg.gradcam.png"]
+)
 def test_other_files_are_no_images_and_are_told(images, name):
     before = list_images(images)
     (images / "ant" / name).write_bytes((images / "ant" / "image_0001.jpg").read_bytes())

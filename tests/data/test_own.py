@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 
 from caltech.data import own, pixels
-from caltech.data.folders import content_digest
+from caltech.data.folders import OVERLAY, content_digest
 from caltech.data.sources import folder
 from caltech.data.split import OWN, Fraction
 from caltech.errors import DiskError, InputError
@@ -99,6 +99,14 @@ def test_what_is_no_image_is_told(photos, caplog):
     assert len(load(photos).files) == 24
     assert "4 files or folders are no images" in caplog.text
     assert "ant/._0.png, ant/notes.txt, cat/again" in caplog.text
+
+
+def test_an_overlay_of_predict_is_no_image(photos, caplog):
+    """`predict photos/ --explain` writes them beside the images."""
+    before = load(photos).files
+    paint(photos / "ant" / f"0.png{OVERLAY}")
+    assert load(photos).files == before
+    assert f"0.png{OVERLAY}" in caplog.text
 
 
 def test_an_orientation_is_applied_if_that_is_asked_for(photos):

@@ -33,7 +33,7 @@ def test_a_run_s_own_test_files_get_its_stored_answers(finished, images, weights
 
 def test_files_folders_and_globs_each_once(tmp_path):
     hidden = ("._b.JPG", "@eaDir/b.JPG", "below/.thumbnails/d.png")
-    for name in ("b.JPG", "a.png", "notes.txt", f"a.png{explain.SUFFIX}", "below/c.jpeg", *hidden):
+    for name in ("b.JPG", "a.png", "notes.txt", f"a.png{explain.OVERLAY}", "below/c.jpeg", *hidden):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()

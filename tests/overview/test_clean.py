@@ -51,6 +51,7 @@ def test_nothing_goes_unless_yes_is_typed(run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert files(tmp_path) == before
     assert "Type yes=true" in said and max(map(len, said.splitlines())) <= 80
+    assert max(map(len, clean.ALL.values())) <= 44  # 36 columns stand before it
 
 
 def test_what_goes_is_what_no_result_needs(run, tmp_path, capsys):

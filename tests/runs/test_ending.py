@@ -51,3 +51,21 @@ def test_the_majority_s_accuracy_is_not_taken_for_the_run_s(result, caplog):
     with caplog.at_level(logging.INFO):
         result.log()
     assert caplog.messages[-1].startswith("for comparison, always the class most frequent")
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ('{"images": {"train": 39, "validation": 14, "test": 27}}',
+         "images: 39 train, 14 validation, 27 test"),
+        ("{", ""),
+    ],
+)  # fmt: skip
+def test_they_say_how_many_images_an_accuracy_rests_on(configure, result, caplog, written, told):
+    cfg = configure("lr=0.1")
+    directory = RunDirectory(cfg.directory)
+    directory.path.mkdir(parents=True, exist_ok=True)
+    directory.data.write_text(written)
+    with caplog.at_level(logging.INFO):
+        ending.tell(cfg, result, [])
+    assert told in caplog.text and ("images: " in caplog.text) == bool(told)

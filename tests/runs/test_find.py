@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.runs.directory import RunDirectory
-from caltech.runs.find import find
+from caltech.runs.find import experiment_of, find
+from caltech.settings import CONF
 from caltech.train import train
 from tests.observers import TINY, outcome
 
@@ -66,7 +69,8 @@ def test_the_best_runs_of_two_data_sets_are_not_compared(store, found, caplog):
     other = store("study", "ddd", validation=0.99, data="digits")
     os.utime(other / "result.json", (1, 1))
     assert found("best") == last
-    assert "data=caltech101 (bbb, 0.8000); data=digits (ddd" in caplog.text
+    assert "\n  run=bbb  data=caltech101  0.8000\n  run=ddd  data=digits  0.9900" in caplog.text
+    assert max(map(len, caplog.messages[-1].splitlines()[1:])) <= 80
     assert found("best", data="digits") == other
     with pytest.raises(InputError, match="no finished run on data=mnist"):
         found("best", data="mnist")
@@ -142,3 +146,15 @@ def test_a_start_from_another_split_is_refused(compose_in, head, tmp_path):
         own.append(f"data.{name}_files={tmp_path}/{name}.txt")
     with pytest.raises(InputError, match=r"another split .*may be test images here"):
         train(compose_in(head.output, *TINY, *own, f"start={head.key}"))
+
+
+def test_a_missing_start_names_the_experiment_that_makes_it(compose_in, head):
+    key = OmegaConf.load(CONF / "experiment" / "beyond" / "lite2.yaml").start
+    with pytest.raises(InputError, match=r"first: caltech train experiment=beyond/lite2_head\."):
+        train(compose_in(head.output, *TINY, f"start={key}"))
+
+
+def test_a_key_of_no_experiment_has_no_name_and_hydra_stays_as_it_was():
+    before = GlobalHydra.instance().hydra
+    assert experiment_of("0123456789") is None
+    assert GlobalHydra.instance().hydra is before

@@ -2,6 +2,7 @@
 
 import logging
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -92,3 +93,13 @@ def test_a_sweep_tells_how_far_it_is(sweeping, caplog):
         with jobs.recorded(cfg, [], NUMBER) as record:
             record.status, record.value = "finished", 0.95372
     assert caplog.messages[-1].startswith("job 1 of 3 · best 0.9537 · about 0 s left")
+
+
+@pytest.mark.parametrize(("uri", "told"), [("sqlite:///x.db", True), ("http://host:5000", False)])
+def test_a_link_to_mlflow_s_page_says_what_starts_it(monkeypatch, capsys, tmp_path, uri, told):
+    monkeypatch.setattr(jobs.plots, "plot", lambda *_: [])
+    monkeypatch.setattr(jobs, "build", lambda _: SimpleNamespace(charts="http://{}".format))
+    config = OmegaConf.create({"storage": None, "tracking": {"uri": uri}})
+    jobs._tell_where_drawn(tmp_path / "sweep", config)
+    printed = capsys.readouterr().out
+    assert printed.endswith(": http://sweep\n") and ("caltech ui" in printed) == told

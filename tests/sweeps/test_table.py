@@ -1,7 +1,11 @@
 """A sweep's jobs as people see them."""
 
+import sys
+
+import pytest
+
 from caltech.sweeps.records import Record
-from caltech.sweeps.table import table
+from caltech.sweeps.table import show, table
 
 LONG = "weight_decay=0.000123456789 gamma=0.0123456789 step_size=15 label=a-b-c"
 
@@ -29,3 +33,14 @@ def test_the_mean_over_seeds_has_its_deviation():
 
 def test_nothing_in_a_record_steers_a_terminal():
     assert "\x1b" not in table([Record("\x1b[2J", "", "lr=\x1b[31m", "\x07")], 80)
+
+
+@pytest.mark.parametrize("status", ["missing", "waiting"])
+def test_a_sweep_that_was_left_early_does_not_list_all_that_is_left(capsys, monkeypatch, status):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    begun = [Record("a", "", "lr=0.5", "interrupted"), Record("b", "", "lr=0.6", "failed")]
+    show([begun[0], *(Record(f"{n}", "", f"lr={n}", status) for n in range(96)), begun[1]])
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) < 12 and "and 91 more jobs" in printed
+    assert "interrupted" in printed and "failed" in printed
+    assert (f"96 of 98 jobs {status}" in printed) == (status == "missing")
