@@ -34,7 +34,7 @@ WANTED = {
     "optimizer": (("param_groups", "step", "zero_grad", "state_dict"), "a torch.optim.Optimizer"),
     "schedule": (("step", "get_last_lr", "state_dict"),
         "a scheduler of torch.optim.lr_scheduler"),
-    "average": (("update", "end_epoch", "applied", "state_dict"),
+    "average": (("update", "end_epoch", "end", "applied", "state_dict"),
         "a caltech.training.average.Last"),
     "precision": (("autocast", "scaler", "prepare"), "a caltech.training.precision.Precision"),
 }  # fmt: skip

@@ -21,7 +21,7 @@ from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import require_flags
 from caltech.models.classifier import Classifier, require_fit, require_no_single
-from caltech.models.freeze import frozen_digest, split_frozen
+from caltech.models.freeze import frozen_digest, frozen_names, split_frozen
 from caltech.runs import checkpoint, ending, extension, logits, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import begin_from
@@ -78,6 +78,8 @@ def train(
 
     with directory.claimed(waits=folder is not None):
         made_from = provenance.collect(data, model, device, plugins.digests(targets_of(cfg)))
+        if frozen_names(model):
+            made_from["environment"]["features"] = features.way(frozen, augment, cfg.features)
         result = Result.read(directory, pruned_too=True)
         if cfg.rerun and (result or not provenance.is_begun(directory, made_from)):
             directory.set_aside()

@@ -88,6 +88,7 @@ def load(given: argparse.Namespace) -> Predictor | Ensemble:
         else find(name, given.study, given.data, output).path
         for name in names
     ]  # fmt: skip
+    _require_once(names, folders)
     if len(folders) == 1:
         predictor = load_folder(folders[0], given.weights, given.device, given.calibrated)
     else:
@@ -111,6 +112,17 @@ def names_of(run: str) -> list[str]:
         known = ",".join(filter(None, names)) or "best"
         raise InputError(f"run={run} has a comma with no run beside it. Type run={known}.")
     return names
+
+
+def _require_once(names: Sequence[str], folders: Sequence[Path]) -> None:
+    """Raise InputError for a run that is named twice, and would count twice in the mean."""
+    places = [folder.resolve() for folder in folders]
+    for number, name in enumerate(names):
+        if places[number] in places[:number]:
+            raise InputError(
+                f"run={','.join(names)} has one run twice, which would count twice in the mean: "
+                f"{name} is {folders[number]}. Name it once."
+            )
 
 
 def _tell(predictor: Predictor | Ensemble) -> None:

@@ -34,7 +34,7 @@ GIT = shutil.which("git") or "/usr/bin/git"
 
 # Of the environment, what may change a result's last bits; a tracker and a report tell of it, too.
 DECISIVE = ("device", "torch", "torchvision", "timm", "numpy", "pillow", "libjpeg", "libwebp")
-DECISIVE += ("instructions", "cuda", "cudnn", "fp32")
+DECISIVE += ("instructions", "cuda", "cudnn", "fp32", "features")
 
 
 def settled(cfg: DictConfig) -> DictConfig:

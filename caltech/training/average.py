@@ -1,5 +1,6 @@
 """Whose weights are validated, tested and kept: the last step's, or a mean over the steps."""
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 class Last:
@@ -33,6 +36,9 @@ class Last:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+    def end(self) -> None:
+        """After the last epoch: there is nothing to say."""
 
 
 class Mean(Last):
@@ -164,6 +170,16 @@ class StochasticWeightAverage(Mean):
         """The model is the mean inside, once there is one, and bitwise what it was after."""
         with super().applied() if self.averaged > 0 else nullcontext():
             yield
+
+    def end(self) -> None:
+        """Say so if the training ended before the mean began, as patience may have it."""
+        if self.averaged == 0:
+            log.warning(
+                "Nothing was averaged: the mean begins with epoch %d, and the last was %d. What is "
+                "tested are the weights as they were trained. Type a smaller average.start.",
+                self.epochs_before + 1,
+                self.epochs,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"epochs": self.epochs, "state": self.state}

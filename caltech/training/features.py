@@ -160,6 +160,11 @@ def inputs_of(
     return Outputs(frozen, Images(data, augment, device), precision)
 
 
+def way(apart: nn.Module | None, augment: Callable, option: str) -> str:
+    """By which option of `features` outputs are computed in truth; they differ by rounding."""
+    return option if apart is not None and _are_kept(augment, option) else "off"
+
+
 def _are_kept(augment: Callable, option: str) -> bool:
     return isinstance(augment, Views) and option != "off"
 

@@ -28,6 +28,7 @@ def test_once(
     Args:
         keeps_logits: whether a run keeps them, by the bytes of the weights that it trained.
     """
+    learner.average.end()
     with learner.average.applied():
         states = {"last": checkpoint.copy_of(learner.trainable), "best": progress.best_state}
     epochs = {"last": len(progress.history), "best": progress.best_epoch}

@@ -138,6 +138,7 @@ def test_members_that_differ_are_one_message(tiny, tmp_path, change, said):
         ("run=A,,B", "a comma with no run beside it. Type run=A,B"),
         ("run=A,", "Type run=A."),
         ("run=A,B --explain", "--explain shows where one network looks"),
+        ("run=A,B,A", "has one run twice"),
         ("run=A,0000000000", "run=0000000000 is neither in"),
     ],
 )

@@ -65,3 +65,13 @@ def test_other_weights_are_refused(configure, monkeypatch):
     monkeypatch.setattr(provenance, "digest", lambda modules: "f" * 64)
     with pytest.raises(InputError, match=r"made from other weights.*study=NAME.*rerun=true"):
         train(cfg)
+
+
+def test_a_run_that_goes_on_with_features_of_other_bits_says_and_records_it(configure, caplog):
+    own = [*TINY, "freeze=backbone", "schedule=constant"]
+    train(configure(*own, "features=off", "num_epochs=1", "keep_checkpoint=true"))
+    train(cfg := configure(*own))
+    assert "made with features off, and now there is features auto" in caplog.text
+    told = read_sealed_json(Path(cfg.directory) / "provenance.json")
+    makers = [told, *told["continued_by"]]
+    assert [each["environment"]["features"] for each in makers] == ["off", "auto"]

@@ -107,6 +107,15 @@ def test_the_share_of_epochs_before_a_mean(problem, start, num_epochs, first):
     assert average.epochs_before + 1 == first
 
 
+@pytest.mark.parametrize(("num_epochs", "said"), [(4, False), (5, True)])
+def test_a_mean_that_never_began_is_told(problem, caplog, num_epochs, said):
+    average = StochasticWeightAverage(problem[0], 0.75, num_epochs)
+    for _ in range(average.epochs_before if said else num_epochs):
+        average.end_epoch()
+    average.end()
+    assert ("Nothing was averaged: the mean begins with epoch 4" in caplog.text) == said
+
+
 @pytest.mark.parametrize("start", [-0.1, 1, float("nan"), "a", None])
 def test_a_start_that_is_no_share_is_refused(problem, start):
     with pytest.raises(InputError, match=r"average\.start=.* at least 0 and below 1"):
