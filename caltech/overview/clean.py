@@ -30,7 +30,7 @@ KINDS = {
 # What somebody may want to have: it goes only if it is typed.
 ON_REQUEST = {
     "kept": "checkpoints that keep_checkpoint=true kept",
-    "last": "weights of last epochs; those of the best stay",
+    "last": "weights of last epochs; the best ones stay",
 }
 ALL = KINDS | ON_REQUEST
 HELP = f"""\

@@ -23,16 +23,13 @@ def test_a_line_fits_and_is_replaced(terminal, tmp_path, capsys):
     assert shown == f"{'trial 0 of 60':<39}\r" + "x" * 38 + "\N{HORIZONTAL ELLIPSIS}\r"
 
 
-def test_a_terminal_is_left_to_the_line(terminal):
+def test_a_terminal_is_left_to_the_line(terminal, monkeypatch):
     def of(name: str, level: int) -> logging.LogRecord:
         return logging.LogRecord(name, level, "", 0, "", (), None)
 
     handler = logging.StreamHandler()
-    logging.getLogger().addHandler(handler)
-    try:
-        line.quieten()
-    finally:
-        logging.getLogger().removeHandler(handler)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])  # none that outlive the test
+    line.quieten()
     assert not handler.filter(of("caltech.training.fit", logging.INFO))
     assert not handler.filter(of("caltech.runs.ending", logging.WARNING))
     assert handler.filter(of("caltech.tracking.store", logging.WARNING))
