@@ -218,7 +218,11 @@ def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
         # What an optimizer or a schedule does not have is no difference of its own.
         own = [flat for flat in flats if name in flat or name not in PLACES.values()]
         differs = len({flat.get(name) for flat in own}) > 1
-        if differs and (name in parameters or distinct([*chosen, name]) > distinct(chosen)):
+        # A key is told by others of its group, or by the parameter that it takes its value from;
+        # not by what happens to differ with it.
+        group, leaf = name.partition(".")[0], name.rpartition(".")[2]
+        related = [each for each in chosen if each == leaf or each.partition(".")[0] == group]
+        if differs and (name in parameters or distinct([*related, name]) > distinct(related)):
             chosen.append(name)
     return [{name: flat.get(name, "") for name in chosen} for flat in flats]
 

@@ -225,6 +225,14 @@ def test_seeds_of_one_split_and_a_split_for_each_seed_are_two_rows(experiments):
     assert named["ResNet-50, linear head (split.seed=0)"] == 2
 
 
+def test_what_differs_with_another_key_of_another_group_is_told():
+    """Weights from scratch at a rate of their own are not known by the rate alone."""
+    at = ["freeze=until", "freeze.at=2"]
+    runs = [made_up(*at), made_up(*at, "freeze.reinitialize=true", "optimizer.backbone_lr=0.3")]
+    (own,) = arrange.arrange(runs, [], "default")
+    assert set(own.columns) == {"optimizer.backbone_lr", "freeze.reinitialize"}
+
+
 def test_every_experiment_that_the_order_names_is_there():
     """Files that conf/report.yaml does not list follow those that it does; none may be gone."""
     order = OmegaConf.load(CONF / "report.yaml").order
