@@ -115,7 +115,7 @@ def until_it_ends(started: Driver, command: list[str], moments: list[float], **d
 def outcomes(output: str) -> list[tuple[str, ...]]:
     """The final table without its seconds and places."""
     lines = output[output.rindex("key  ") :].splitlines()[1:]
-    found = [re.match(r"(\w+)  (\w+)  ([\d.]+(?: best)?) +[\d.]+  ", line) for line in lines]
+    found = [re.match(r"(\w+)  (\w+) +([\d.]+(?: best)?) +[\d.]+  ", line) for line in lines]
     return [match.groups() for match in found if match]
 
 
