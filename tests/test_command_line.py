@@ -175,7 +175,7 @@ def test_help_is_readable():
     command = [sys.executable, "-m", "caltech.train", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     for line in (
-        "model: alexnet, efficientnet_lite0, efficientnet_lite2",
+        "model: alexnet, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2",
         "freeze: backbone, head, linear, none",
         "lr: 0.1",
     ):

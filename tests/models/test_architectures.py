@@ -50,7 +50,14 @@ def test_timm_models_are_cut_without_a_change(name):
     assert torch.equal(classifier(images), whole(Normalize(*HALF)(images)))
 
 
-NAMED = ("efficientnet_lite0", "efficientnet_lite2", "alexnet", "resnet18", "resnet50")
+NAMED = (
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "alexnet",
+    "resnet18",
+    "resnet50",
+)
 BY_NAME = ("torchvision model.name=resnet18", "timm model.name=resnet18")
 
 

@@ -194,7 +194,7 @@ def packaged_file(variant: str) -> type:
     return getattr(package, f"Efficientnet{variant.capitalize()}ModelFile")
 
 
-@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+@pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
 def test_the_packaged_file_is_verified(variant, tmp_path, monkeypatch):
     damaged = tmp_path / "efficientnet.pth"
     damaged.write_bytes(b"damaged")
@@ -206,7 +206,7 @@ def test_the_packaged_file_is_verified(variant, tmp_path, monkeypatch):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+@pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2"])
 def test_efficientnet_recognises_imagenet_s_dalmatian(variant, real_data):
     """The packaged weights under timm's names, with their own 1000-class layer put back."""
     classifier = getattr(architectures, f"efficientnet_{variant}")(1000, "imagenet").eval()
