@@ -100,7 +100,7 @@ def require_launcher(launcher: DictConfig) -> None:
 
 
 def require_workers(config: DictConfig) -> None:
-    """Raise InputError for workers that nothing would start."""
+    """Raise InputError for workers that nothing would start, or a number that is not theirs."""
     choices = config.hydra.runtime.choices
     searches = choices["hydra/sweeper"] == "optuna"
     if not searches and config.workers > 1:
@@ -108,6 +108,12 @@ def require_workers(config: DictConfig) -> None:
             f"workers={config.workers} is for a search, and this is none. Leave it out; how many "
             "jobs of a grid run at a time is the launcher's: hydra/launcher=parallel "
             f"hydra.launcher.n_jobs={config.workers}."
+        )
+    of_grid = [w for w in config.hydra.overrides.hydra if w.startswith("hydra.launcher.n_jobs=")]
+    if searches and of_grid:
+        raise InputError(
+            f"{of_grid[-1]} is how many jobs of a grid run at a time, and this is a search. How "
+            f"many processes work on it is workers={of_grid[-1].partition('=')[2]}."
         )
     if searches and choices["hydra/launcher"] == "basic" and config.hydra.sweeper.n_jobs != 1:
         raise InputError(
@@ -125,12 +131,13 @@ def require_search(sweeper: DictConfig) -> None:
             f"hydra.sweeper.direction={direction}: a search has one objective, the best validation "
             "accuracy, and maximises it. Type hydra.sweeper.direction=maximize, or leave it out."
         )
-    for name in ("n_trials", "n_jobs"):
+    counts = {"n_trials": "trials the study is to have", "n_jobs": "workers there are (workers=)"}
+    for name, what in counts.items():
         value = sweeper[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(
-                f"hydra.sweeper.{name}={value} is not allowed: it is a number of trials, at least "
-                f"1, for example hydra.sweeper.{name}=20."
+                f"hydra.sweeper.{name}={value} is not allowed: it is how many {what}, at least 1, "
+                f"for example hydra.sweeper.{name}=20."
             )
     rate = sweeper.max_failure_rate
     if not isinstance(rate, int | float) or not 0 <= rate <= 1:

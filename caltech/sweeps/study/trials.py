@@ -58,8 +58,8 @@ class Trial(Observer):
             self._report()
             return self.live.should_prune()
         except storage.OUTAGES as error:
-            log.warning("The study's storage does not answer: this job is not pruned now. %s",
-                type(error).__name__)  # fmt: skip
+            log.warning("The study's storage does not answer (%s): this job is not pruned now.",
+                storage.first_line(error))  # fmt: skip
             return False
 
     def end(self, status: str, value: float | None) -> None:
@@ -168,7 +168,8 @@ def trial(
         yield NOBODY
         return
     study = storage.patiently(storage.study, noted["name"], cfg.storage, pruner)
-    job = Trial(study, point(noted["space"], overrides), cfg.key, noted["search"])
+    place = point(noted["space"], overrides)
+    job = storage.patiently(Trial, study, place, cfg.key, noted["search"])
     try:
         yield job
     except Exception:
