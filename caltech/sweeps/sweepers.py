@@ -205,9 +205,9 @@ def described(cfg: DictConfig) -> records.Record:
         InputError: its config is not complete, or its place is not its own.
     """
     try:
-        require_place(cfg)
+        key, directory = require_place(cfg)
         overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))
-        return records.Record(cfg.key, cfg.directory, without_passwords(overrides))
+        return records.Record(key, directory, without_passwords(overrides))
     except OmegaConfBaseException as error:
         said = str(error).splitlines()[0]
         raise InputError(f"A job's config is not complete at {error.full_key}: {said}.") from error
