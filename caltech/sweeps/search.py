@@ -31,7 +31,7 @@ from caltech.sweeps.place import sweep
 from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
-from caltech.sweeps.sweepers import Grid, described
+from caltech.sweeps.sweepers import Grid, described, gave_up
 from caltech.training.device import choose_device
 
 log = logging.getLogger(__name__)
@@ -228,11 +228,7 @@ def launch_workers(
             if isinstance(error, BrokenProcessPool) and _progress(worker) != before:
                 log.warning("A worker was killed, and with it the others. Starting them again.")
                 continue
-            said = [*str(error).strip().splitlines(), ""][0].rstrip(".")
-            raise CaltechError(
-                f"The launcher gave up: {type(error).__name__}: {said}. What its workers computed "
-                "is kept; the same command computes what is left."
-            ) from error
+            raise gave_up(error) from error
     failed = [answer for answer in answers if answer.status is JobStatus.FAILED]
     for answer in failed:
         log.warning("A worker ended before the study: %s", str(answer._return_value).split("\n")[0])

@@ -187,15 +187,22 @@ class Announcing(Launcher):
         except (CaltechError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
-            said = [*str(error).strip().splitlines(), ""][0].rstrip(".")
-            raise CaltechError(
-                f"The launcher gave up: {type(error).__name__}: {said}. What its jobs computed is "
-                "kept; the same command computes what is left."
-            ) from error
+            raise gave_up(error) from error
         failed = [each for each in results if each.status is JobStatus.FAILED]
         if failed and isinstance(error := failed[0]._return_value, CaltechError):
             raise error  # Hydra would print a line of its own before it raises the first
         return results
+
+
+def gave_up(error: Exception) -> CaltechError:
+    """What a launcher raised as one sentence; Ray's has a traceback, whose last line says it."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    is_traceback = any(line.lstrip().startswith("Traceback") for line in lines)
+    said = lines[-1] if is_traceback else f"{type(error).__name__}: {lines[0]}"
+    return CaltechError(
+        f"The launcher gave up: {said.strip().rstrip('.')}. What was computed is kept; the same "
+        "command computes what is left."
+    )
 
 
 def described(cfg: DictConfig) -> records.Record:
