@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from caltech.config import build
 from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
-from caltech.settings import require_resolved
+from caltech.settings import require_allowed, require_resolved
 from caltech.sweeps import line, records, search, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
@@ -171,6 +171,7 @@ def _begin(config: DictConfig) -> Path:
     for node in (config.tracking, config.pruner):
         require_resolved(node)
     require_place(config)
+    require_allowed("workers", config.workers)
     choices = config.hydra.runtime.choices
     searches = (sweeper := choices["hydra/sweeper"]) == "optuna"
     if sweeper not in ("basic", "optuna"):

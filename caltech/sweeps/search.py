@@ -5,11 +5,11 @@ Spaces and samplers are those of hydra-optuna-sweeper. Its loop over batches is 
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,18 @@ from hydra.types import HydraContext
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import CaltechError, InputError
 from caltech.files import acquire, explaining_disk, write_bytes
+from caltech.settings import ROOT, require_allowed
 from caltech.sweeps import line, records
 from caltech.sweeps.place import sweep
 from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
-from caltech.sweeps.sweepers import Grid, described
+from caltech.sweeps.sweepers import Grid, described, gave_up
+from caltech.training.device import choose_device
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class Search(OptunaSweeper):
         """
         config, worker = self.parts["config"], worker_of(**self.parts)
         if config.hydra.launcher._target_ == BASIC:
-            worker.work()
+            _work(worker, config)
         else:
             launch_workers(worker, **self.parts)
         conclude(worker, Path(config.hydra.sweep.dir))
@@ -74,13 +77,14 @@ def prepare(config: DictConfig, sweeps: Path) -> Path:
     """
     space = Space.of(config)
     _require_space(space, config)
+    _require_fixed(space, config)
     with explaining_disk(sweeps):
         sweeps.mkdir(parents=True, exist_ok=True)
     with acquire(sweeps / "search.lock"):  # of a fresh database, one creates the tables
         name = trials.name_of(config, space)
         known = storage.names(config.storage)
         study = storage.study(name, config.storage)
-        _require_total(study, config.hydra.sweeper.n_trials)
+        storage.patiently(_require_total, study, config.hydra.sweeper.n_trials)
         others = [
             each for each in known if re.fullmatch(f"{re.escape(config.study)}-[0-9a-f]{{8}}", each)
         ]
@@ -94,7 +98,7 @@ def prepare(config: DictConfig, sweeps: Path) -> Path:
         folder = found[0] if found else sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
         folder.mkdir(exist_ok=True)
         origin.mark(folder)
-        origin.require_same(study, config, space, folder)
+        storage.patiently(origin.require_same, study, config, space, folder)
         trials.note(folder, name, space, is_search=True)
     return folder
 
@@ -109,6 +113,13 @@ def _require_space(space: Space, config: DictConfig) -> None:
     if sampler._target_.endswith("GridSampler"):
         space.require_choices()
     proposals.require_sampler(space, sampler)
+
+
+def _require_fixed(space: Space, config: DictConfig) -> None:
+    """Raise InputError for a value by which every trial would be refused."""
+    for name in (name for name in ROOT if name not in space.searched):
+        with suppress(OmegaConfBaseException):  # it may refer to what is searched
+            require_allowed(name, config[name])
 
 
 def _require_total(study: optuna.Study, total: int) -> None:
@@ -128,16 +139,53 @@ class Remote:
 
     def __call__(self, cfg: DictConfig) -> None:
         worker, config = worker_of(**self.parts), self.parts["config"]
-        origin.require_same(worker.study, config, worker.space, worker.folder)  # on this machine
-        worker.work()
+        study, space, folder = worker.study, worker.space, worker.folder
+        storage.patiently(origin.require_same, study, config, space, folder)  # on this machine
+        _work(worker, config)
+
+
+def _work(worker: Worker, config: DictConfig) -> None:
+    """Take the device before a trial, which would fail for want of one, and the next one with it.
+
+    Raises:
+        InputError: there is no such device, or no room on it.
+    """
+    choose_device(config.device, config.gpu_share, config.workers)
+    worker.work()
+
+
+class ComposedOnce:
+    """A config loader: a job that has been described is launched with the config it has by then.
+
+    Hydra's launcher composes each job by itself, and to compose is most of what a worker's
+    processor does between two trials (tests/bench/workers.py measures it).
+    """
+
+    def __init__(self, loader: Any, config: DictConfig) -> None:
+        self.loader, self.config = loader, config
+        self.last: tuple[list[str], DictConfig] | None = None  # words and config
+
+    def describe(self, overrides: Sequence[str]) -> records.Record:
+        """What is written down of a job before it starts."""
+        composed = self.loader.load_sweep_config(self.config, [*overrides])
+        self.last = [*overrides], composed
+        return described(composed)
+
+    def load_sweep_config(self, master_config: DictConfig, overrides: list[str]) -> DictConfig:
+        """As Hydra's; a config is given away once, since whoever launches it writes into it."""
+        last, self.last = self.last, None
+        if last is not None and last[0] == overrides and master_config is self.config:
+            return last[1]
+        return self.loader.load_sweep_config(master_config, overrides)
 
 
 def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: Any) -> Worker:
     """A worker whose jobs run in this process, one after the other."""
     launcher, folder, space = BasicLauncher(), sweep(), Space.of(config)
     line.quieten()
-    launcher.setup(config=config, hydra_context=hydra_context, task_function=task_function)
-    compose = partial(hydra_context.config_loader.load_sweep_config, config)
+    composed = ComposedOnce(hydra_context.config_loader, config)
+    context = replace(hydra_context, config_loader=composed)
+    launcher.setup(config=config, hydra_context=context, task_function=task_function)
     sampler, total = config.hydra.sweeper.sampler, config.hydra.sweeper.n_trials
     points = space.points()
     return Worker(
@@ -147,7 +195,7 @@ def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: An
         total=total if points is None else min(total, len(points)),
         most_failed=config.hydra.sweeper.max_failure_rate,
         folder=folder,
-        describe=lambda overrides: described(compose([*overrides])),
+        describe=composed.describe,
         launch=lambda overrides, number: launcher.launch([overrides], number)[0],
     )
 
@@ -180,11 +228,7 @@ def launch_workers(
             if isinstance(error, BrokenProcessPool) and _progress(worker) != before:
                 log.warning("A worker was killed, and with it the others. Starting them again.")
                 continue
-            said = [*str(error).strip().splitlines(), ""][0].rstrip(".")
-            raise CaltechError(
-                f"The launcher gave up: {type(error).__name__}: {said}. What its workers computed "
-                "is kept; the same command computes what is left."
-            ) from error
+            raise gave_up(error) from error
     failed = [answer for answer in answers if answer.status is JobStatus.FAILED]
     for answer in failed:
         log.warning("A worker ended before the study: %s", str(answer._return_value).split("\n")[0])

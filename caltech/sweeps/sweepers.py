@@ -100,7 +100,7 @@ def require_launcher(launcher: DictConfig) -> None:
 
 
 def require_workers(config: DictConfig) -> None:
-    """Raise InputError for workers that nothing would start."""
+    """Raise InputError for workers that nothing would start, or a number that is not theirs."""
     choices = config.hydra.runtime.choices
     searches = choices["hydra/sweeper"] == "optuna"
     if not searches and config.workers > 1:
@@ -108,6 +108,12 @@ def require_workers(config: DictConfig) -> None:
             f"workers={config.workers} is for a search, and this is none. Leave it out; how many "
             "jobs of a grid run at a time is the launcher's: hydra/launcher=parallel "
             f"hydra.launcher.n_jobs={config.workers}."
+        )
+    of_grid = [w for w in config.hydra.overrides.hydra if w.startswith("hydra.launcher.n_jobs=")]
+    if searches and of_grid:
+        raise InputError(
+            f"{of_grid[-1]} is how many jobs of a grid run at a time, and this is a search. How "
+            f"many processes work on it is workers={of_grid[-1].partition('=')[2]}."
         )
     if searches and choices["hydra/launcher"] == "basic" and config.hydra.sweeper.n_jobs != 1:
         raise InputError(
@@ -125,12 +131,13 @@ def require_search(sweeper: DictConfig) -> None:
             f"hydra.sweeper.direction={direction}: a search has one objective, the best validation "
             "accuracy, and maximises it. Type hydra.sweeper.direction=maximize, or leave it out."
         )
-    for name in ("n_trials", "n_jobs"):
+    counts = {"n_trials": "trials the study is to have", "n_jobs": "workers there are (workers=)"}
+    for name, what in counts.items():
         value = sweeper[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(
-                f"hydra.sweeper.{name}={value} is not allowed: it is a number of trials, at least "
-                f"1, for example hydra.sweeper.{name}=20."
+                f"hydra.sweeper.{name}={value} is not allowed: it is how many {what}, at least 1, "
+                f"for example hydra.sweeper.{name}=20."
             )
     rate = sweeper.max_failure_rate
     if not isinstance(rate, int | float) or not 0 <= rate <= 1:
@@ -180,15 +187,22 @@ class Announcing(Launcher):
         except (CaltechError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
-            said = [*str(error).strip().splitlines(), ""][0].rstrip(".")
-            raise CaltechError(
-                f"The launcher gave up: {type(error).__name__}: {said}. What its jobs computed is "
-                "kept; the same command computes what is left."
-            ) from error
+            raise gave_up(error) from error
         failed = [each for each in results if each.status is JobStatus.FAILED]
         if failed and isinstance(error := failed[0]._return_value, CaltechError):
             raise error  # Hydra would print a line of its own before it raises the first
         return results
+
+
+def gave_up(error: Exception) -> CaltechError:
+    """What a launcher raised as one sentence; Ray's has a traceback, whose last line says it."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    is_traceback = any(line.lstrip().startswith("Traceback") for line in lines)
+    said = lines[-1] if is_traceback else f"{type(error).__name__}: {lines[0]}"
+    return CaltechError(
+        f"The launcher gave up: {said.strip().rstrip('.')}. What was computed is kept; the same "
+        "command computes what is left."
+    )
 
 
 def described(cfg: DictConfig) -> records.Record:
@@ -198,9 +212,9 @@ def described(cfg: DictConfig) -> records.Record:
         InputError: its config is not complete, or its place is not its own.
     """
     try:
-        require_place(cfg)
+        key, directory = require_place(cfg)
         overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))
-        return records.Record(cfg.key, cfg.directory, without_passwords(overrides))
+        return records.Record(key, directory, without_passwords(overrides))
     except OmegaConfBaseException as error:
         said = str(error).splitlines()[0]
         raise InputError(f"A job's config is not complete at {error.full_key}: {said}.") from error

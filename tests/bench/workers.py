@@ -3,8 +3,9 @@
     python -m tests.bench.workers    10 minutes, hardly any of them of the processor
 
 One side is our workers: processes with a SQLite study, proposals, locks, records, and Hydra's
-composition of each job, twice, as in a search. The other is the loop of hydra-optuna-sweeper over
-batches, with threads in place of a launcher, which cost it nothing. Points are random on both.
+composition of each job, once as in a search, and twice as in one of earlier code. The other is the
+loop of hydra-optuna-sweeper over batches, with threads in place of a launcher, which cost it
+nothing. Points are random on all.
 """
 
 import argparse
@@ -14,17 +15,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import optuna
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.distributions import FloatDistribution
 
 from caltech.config import register
 from caltech.settings import CONF
-from caltech.sweeps import records
+from caltech.sweeps.search import ComposedOnce
 from caltech.sweeps.study import storage
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
@@ -42,35 +45,39 @@ def sleep(overrides: Sequence[str], longest: float) -> tuple[float, float]:
     return begin, time.monotonic()
 
 
-def work(folder: Path, trials: int, longest: float, spans: multiprocessing.Queue) -> None:
-    """One of our workers."""
+def work(
+    folder: Path, trials: int, longest: float, is_twice: bool, spans: multiprocessing.Queue
+) -> None:
+    """One of our workers; `is_twice` composes each job again to launch it."""
     study, own = storage.study("bench-01234567", f"sqlite:///{folder}/optuna.db"), []
     space = Space({"weight_decay": FloatDistribution(1 / 15, 1, log=True)}, {}, [])
-
-    def describe(overrides: Sequence[str]) -> records.Record:
-        cfg = compose("train", [*overrides])
-        return records.Record(cfg.key, cfg.directory, " ".join(overrides))
-
-    def launch(overrides: Sequence[str], number: int) -> JobReturn:
-        key = describe(overrides).key
-        own.append(sleep(overrides, longest))
-        for trial in study.get_trials(deepcopy=False):
-            if trial.user_attrs["key"] == key:
-                study.tell(trial.number, 1.0, skip_if_finished=True)
-        return JobReturn(status=JobStatus.COMPLETED)
-
     register()
     with initialize_config_dir(config_dir=str(CONF)):
-        compose("train")  # Hydra's plugins and grammar, half a minute on a busy machine
+        # Hydra's plugins and grammar, half a minute on a busy machine
+        config = compose("train", return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        composed = ComposedOnce(loader, config)
+
+        def launch(overrides: Sequence[str], number: int) -> JobReturn:
+            launching = loader if is_twice else composed
+            key = launching.load_sweep_config(config, [*overrides]).key
+            own.append(sleep(overrides, longest))
+            for trial in study.get_trials(deepcopy=False):
+                if trial.user_attrs["key"] == key:
+                    study.tell(trial.number, 1.0, skip_if_finished=True)
+            return JobReturn(status=JobStatus.COMPLETED)
+
         before = time.process_time()
         Worker(
             study=study, space=space, sampler=OmegaConf.create(SAMPLER), total=trials,
-            most_failed=1.0, folder=folder, describe=describe, launch=launch,
+            most_failed=1.0, folder=folder, describe=composed.describe, launch=launch,
         ).work()  # fmt: skip
         spans.put((own, time.process_time() - before))
 
 
-def ours(workers: int, trials: int, longest: float) -> tuple[list[Spans], float]:
+def ours(
+    workers: int, trials: int, longest: float, is_twice: bool = False
+) -> tuple[list[Spans], float]:
     """And seconds of the processor that a trial takes beside its sleep, on a busy machine, too."""
     fork = multiprocessing.get_context("fork")
     spans = fork.Queue()
@@ -80,7 +87,7 @@ def ours(workers: int, trials: int, longest: float) -> tuple[list[Spans], float]
         creating.start()
         creating.join()
         each = [
-            fork.Process(target=work, args=(Path(folder), trials, longest, spans))
+            fork.Process(target=work, args=(Path(folder), trials, longest, is_twice, spans))
             for _ in range(workers)
         ]
         for process in each:
@@ -141,7 +148,11 @@ def main() -> None:
     plain.head(f"workers: {given.workers}, {given.trials} trials of {given.longest / 15:.0f} to "
                f"{given.longest:.0f} s; load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip
     rows = []
-    for name, side in (("workers of one study", ours), ("batches, official", official)):
+    sides = {
+        "workers of one study": ours, "each job composed twice": partial(ours, is_twice=True),
+        "batches, official": official,
+    }  # fmt: skip
+    for name, side in sides.items():
         spans, processor = side(given.workers, given.trials, given.longest)
         slept = [b - a for own in spans for a, b in own]
         seconds, between, whole = idle(spans)

@@ -11,9 +11,15 @@ import sqlite3
 import numpy as np
 import optuna
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
+from caltech.config import register
 from caltech.errors import InputError
+from caltech.settings import CONF
 from caltech.sweeps import records
+from caltech.sweeps.search import ComposedOnce
 from caltech.sweeps.study import storage
 from tests.forks import TINY
 
@@ -67,6 +73,30 @@ def test_processes_that_type_one_command_share_a_study(command, tmp_path):
     (refused,) = command(["hydra.sweeper.n_trials=2"])
     assert refused.code == 1 and "this study has 6 trials already" in refused.output
     assert "key  " not in refused.output
+
+
+def test_a_job_is_composed_once_and_given_what_it_always_was(tmp_path):
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        loader, asked = GlobalHydra.instance().config_loader(), []
+
+        class Counting:
+            def load_sweep_config(self, master, words):
+                asked.append(words)
+                return loader.load_sweep_config(master, words)
+
+        config = compose("train", [f"output={tmp_path}"], return_hydra_config=True)
+        once = ComposedOnce(Counting(), config)
+        words = ["lr=0.5", "freeze=none"]
+        record, given = once.describe(words), once.load_sweep_config(config, words)
+        assert asked == [words]
+        fresh = loader.load_sweep_config(config, words)
+        assert OmegaConf.to_yaml(given) == OmegaConf.to_yaml(fresh)
+        assert given.key == fresh.key == record.key
+        assert once.load_sweep_config(config, words) is not given  # a job writes into its config
+        once.describe(words)
+        assert once.load_sweep_config(config, ["lr=0.1"]).lr == 0.1
+        assert len(asked) == 4
 
 
 def test_other_data_are_refused_and_another_space_is_told(command, tmp_path):
@@ -123,10 +153,22 @@ def test_a_launcher_starts_workers(command, tmp_path, launcher):
     assert len({trial.user_attrs["key"] for trial in found}) == 6
 
 
+def test_what_every_trial_would_fail_of_is_told_before_the_first(command):
+    wrong = ["device=cuda", "gpu_share=0", "workers=0", "batch_size=0"]
+    for word, one in zip(
+        wrong, command(*([w] for w in wrong), environment={"CUDA_VISIBLE_DEVICES": ""}), strict=True
+    ):
+        assert one.code == 1, one.output
+        assert re.search(rf"^error: {word} is not (available|allowed)", one.output, re.M)
+        assert "FAILED" not in one.output and "Traceback" not in one.output
+
+
 def test_workers_that_nobody_would_start_are_told(command):
-    alone, grid = command(["workers=4"], ["workers=4", "hydra/sweeper=basic"])
+    parallel = ["hydra/launcher=parallel", "hydra.launcher.n_jobs=4"]
+    alone, grid, jobs = command(["workers=4"], ["workers=4", "hydra/sweeper=basic"], parallel)
     assert alone.code == 1 and "Add hydra/launcher=parallel" in alone.output
     assert grid.code == 1, grid.output
+    assert jobs.code == 1 and "many processes work on it is workers=4." in jobs.output
 
 
 def test_a_server_that_is_not_there_is_told_without_its_password():

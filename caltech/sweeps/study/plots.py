@@ -44,7 +44,7 @@ def plot(folder: Path, url: str) -> list[Path]:
     """
     if (noted := noted_in(folder)) is None:
         return []
-    study = with_curves(storage.study(noted["name"], url))
+    study = storage.patiently(with_curves, storage.study(noted["name"], url))
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     if len({trial.value for trial in finished}) < 2:
         return []  # nothing varies, so nothing has an importance

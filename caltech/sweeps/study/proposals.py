@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from caltech.errors import InputError
+from caltech.sweeps.study import storage
 from caltech.sweeps.study.space import Space
 
 ATTEMPTS = 100  # proposals of known points in a row, after which a space is taken to have no others
@@ -33,7 +34,7 @@ def proposals(
     The first is the sampler's. The others are for where its point is known: another one of the
     sampler's or, in a space that can be counted, one that was not tried. Nothing is written.
     """
-    trials, points = study.get_trials(deepcopy=False), space.points()
+    trials, points = storage.patiently(study.get_trials, deepcopy=False), space.points()
     for attempt in range(ATTEMPTS if points is None else 1):
         proposed = _ask(study, trials, space, sampler, (number, attempt))
         yield {"params": proposed.params, "system_attrs": proposed.system_attrs}

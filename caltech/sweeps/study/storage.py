@@ -82,7 +82,7 @@ def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             reason = error.__cause__ if isinstance(error, InputError) else error
             if not isinstance(reason, OUTAGES):
                 raise
-            told = _first_line(reason)
+            told = first_line(reason)
         if seconds is not None:
             log.warning("The study's storage does not answer (%s): again in %d s.", told, seconds)
             time.sleep(seconds)
@@ -144,9 +144,12 @@ def _explained(url: str) -> Iterator[None]:
             if url.startswith("postgres"):
                 advice = "Type postgresql+psycopg://..., and: pip install 'caltech[postgresql]'"
         raise InputError(
-            f"Cannot open Optuna's storage {without_passwords(url)}: {_first_line(error)}. {advice}"
+            f"Cannot open Optuna's storage {without_passwords(url)}: {first_line(error)}. {advice}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What went wrong; Optuna says of whatever a database raises that its data may be invalid."""
+    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     return without_passwords([*str(error).splitlines(), type(error).__name__][0].rstrip("."))

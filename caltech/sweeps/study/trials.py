@@ -19,7 +19,7 @@ from optuna import pruners
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from caltech.config import build
-from caltech.errors import DamagedError, InputError
+from caltech.errors import DamagedError, DiskError, InputError
 from caltech.files import write_json
 from caltech.keys import former_key, run_key
 from caltech.runs.result import FINISHED, PRUNED
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 CURVE = "val/accuracy"  # attribute of a trial without a pruner: its epochs
 NOTE = "study.json"  # in a sweep's folder: where its jobs find the study
 STATES = {FINISHED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED}
+OF_MACHINE = (DiskError, storage.OutageError)  # no failure of a trial: the next would fail, too
 ENDED = {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
 
 
@@ -58,8 +59,8 @@ class Trial(Observer):
             self._report()
             return self.live.should_prune()
         except storage.OUTAGES as error:
-            log.warning("The study's storage does not answer: this job is not pruned now. %s",
-                type(error).__name__)  # fmt: skip
+            log.warning("The study's storage does not answer (%s): this job is not pruned now.",
+                storage.first_line(error))  # fmt: skip
             return False
 
     def end(self, status: str, value: float | None) -> None:
@@ -152,7 +153,8 @@ def trial(
 ) -> Iterator[Observer]:
     """The trial of a job of the sweep in `folder`; it ends as the job's record says by then.
 
-    An interrupted job's trial stays open, for the same job to go on with.
+    An interrupted job's trial stays open, for the same job to go on with; as does a search's that
+    this machine had no room for.
 
     Raises:
         InputError: a pruner, and no sweep whose jobs it could compare.
@@ -168,11 +170,13 @@ def trial(
         yield NOBODY
         return
     study = storage.patiently(storage.study, noted["name"], cfg.storage, pruner)
-    job = Trial(study, point(noted["space"], overrides), cfg.key, noted["search"])
+    place = point(noted["space"], overrides)
+    job = storage.patiently(Trial, study, place, cfg.key, noted["search"])
     try:
         yield job
-    except Exception:
-        job.end("failed", None)
+    except Exception as error:
+        if not (job.is_of_search and isinstance(error, OF_MACHINE)):
+            job.end("failed", None)
         raise
     job.end(record.status, record.value)
 

@@ -169,8 +169,9 @@ class Worker:
 
         Raises:
             OutageError: the job could not tell how it ended.
+            DiskError: there was no room for it here; another machine may have some.
         """
-        if isinstance(answer._return_value, storage.OutageError):  # others are told by the job
+        if isinstance(answer._return_value, trials.OF_MACHINE):  # others are told by the job
             raise answer._return_value
         jobs = self.jobs()
         open_still = [t.number for t in jobs[claim.key] if t.state == TrialState.RUNNING]

@@ -1,6 +1,8 @@
 """Storages that are harmed, of another kind, or late: one message, and nothing is lost."""
 
 import socket
+import sqlite3
+import threading
 
 import optuna
 import pytest
@@ -23,6 +25,18 @@ def test_half_a_line_that_a_full_disk_left_in_a_journal_is_no_end(tmp_path):
         study_name="mine", storage=storage.JournalStorage(storage.JournalFileBackend(str(path)))
     )
     assert again.user_attrs == {"first": 1, "second": 2}
+
+
+def test_a_database_that_another_process_locks_is_waited_for(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(storage.DETAILS, "sqlite", {"timeout": 0.05})
+    monkeypatch.setattr(storage, "PATIENCE", (0.1,) * 20)
+    study = storage.study("mine", f"sqlite:///{tmp_path}/study.db")
+    other = sqlite3.connect(tmp_path / "study.db", check_same_thread=False)
+    other.execute("begin exclusive")
+    threading.Timer(0.3, other.close).start()
+    storage.patiently(study.set_user_attr, "told", 1)
+    assert study.user_attrs == {"told": 1}
+    assert "does not answer ((sqlite3.OperationalError) database is locked)" in caplog.text
 
 
 @pytest.mark.parametrize("url", ["sqlite:////no/such/folder/x.db", "nonsense", "sqlite:///{}"])

@@ -8,14 +8,15 @@ import optuna
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
+from optuna.distributions import CategoricalDistribution
 
-from caltech.errors import InputError
+from caltech.errors import DiskError, InputError
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.settings import CONF
 from caltech.sweeps.records import Record
-from caltech.sweeps.study import plots, trials
-from caltech.sweeps.study.space import point
+from caltech.sweeps.study import plots, proposals, trials
+from caltech.sweeps.study.space import Space, point
 from caltech.train import train
 from caltech.training.fit import Observer
 from tests.forks import TINY
@@ -118,6 +119,20 @@ def test_without_a_pruner_trials_are_kept_once_ended(configure, tmp_path):
     drawn = plots.plot(tmp_path, sweep.storage)
     names = ["optimization_history", "slice", "intermediate_values"]
     assert [path.stem for path in drawn if path.stat().st_size > 2000] == names
+
+
+def test_a_search_s_trial_for_which_there_was_no_room_stays_open(configure, tmp_path):
+    sweep, cfg = Sweep(configure, tmp_path, "num_epochs=1"), configure("lr=0.3")
+    note = json.loads((tmp_path / trials.NOTE).read_text())
+    space = Space({"lr": CategoricalDistribution([*RATES])}, {}, [])
+    trials.note(tmp_path, note["name"], space, is_search=True)
+    study = optuna.load_study(study_name=note["name"], storage=sweep.storage)
+    for error, state in ((DiskError("no room"), "RUNNING"), (ValueError("diverged"), "FAIL")):
+        proposals.begin(study, space, {"params": {"lr": 0.3}}, cfg.key)
+        of_job = trials.trial(cfg, Record(cfg.key, "", ""), ["lr=0.3"], tmp_path)
+        with pytest.raises(type(error)), of_job:
+            raise error
+        assert [trial[0] for trial in sweep.kept()] == [state]
 
 
 def test_hyperband_stops_jobs_in_brackets(configure, tmp_path):

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from caltech.errors import CaltechError
+from caltech.errors import CaltechError, DiskError
 from caltech.sweeps import records
 from caltech.sweeps.study import proposals, storage, workers
 from caltech.sweeps.study.space import Space
@@ -161,13 +161,14 @@ def test_too_many_failures_end_a_search(tmp_path):
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4 + ["FAIL"]
 
 
-def test_a_job_that_could_not_tell_how_it_ended_has_not_failed(tmp_path):
+@pytest.mark.parametrize("kind", [storage.OutageError, DiskError])
+def test_what_the_machine_lacks_ends_a_worker_and_fails_no_trial(tmp_path, kind):
     study = new_study()
     jobs, out = Jobs(study), JobReturn(status=JobStatus.FAILED)
-    out.return_value = storage.OutageError("The study's storage does not answer")
+    out.return_value = kind("no answer, or no room")
     lost = Jobs(study)
     lost.launch = lambda overrides, number: out
-    with pytest.raises(storage.OutageError):
+    with pytest.raises(kind):
         worker(study, tmp_path, lost).work()
     assert [trial.state for trial in study.trials] == [TrialState.RUNNING]
     worker(study, tmp_path, jobs, total=1).work()
