@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from caltech.errors import InputError
+from caltech.files import without_passwords
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries conf/ inside the package; in a checkout it stands beside it.
@@ -54,6 +56,16 @@ def _is_place(path: str) -> bool:
     return False
 
 
+def _is_database(url: str) -> bool:
+    """Whether there may be a database at an URL: asked before SQLAlchemy and drivers are loaded."""
+    kind, _, rest = url.partition("://")
+    own = {each.name for each in metadata.entry_points(group="sqlalchemy.dialects")}
+    known = kind.partition("+")[0] in DATABASES or kind in own or kind.replace("+", ".") in own
+    return known and rest.strip("/") not in ("", ":memory:")
+
+
+# What SQLAlchemy has; others are added by packages. A study in memory would end with its process.
+DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql", "journal")
 _PLACE = (_is_place, "it is the path of a folder here, and ~ is the home directory if there is one")
 # What Hydra and the tracker are told of a run, and what it is found by: computed from all the rest.
 COMPUTED = {"key": "${run_key:}"}
@@ -112,7 +124,8 @@ ROOT = {
     "checkpoint_minutes": RootKey(False, float, lambda v: v > 0, "it must be positive", "10"),
     "cache": RootKey(False, str, *_PLACE, "/tmp/caltech"),
     "output": RootKey(False, str, *_PLACE, "multirun"),
-    "storage": RootKey(False, str, bool, "it is the URL of a database",
+    "storage": RootKey(False, str, _is_database, "it is the URL of a database: sqlite:///PATH, "
+        "postgresql+psycopg://USER@HOST/NAME, mysql://..., or journal://PATH",
         "sqlite:////tmp/optuna.db"),
     "key": RootKey(False, str),
     "directory": RootKey(False, str, *_PLACE, "multirun/first_try/one"),
@@ -171,7 +184,8 @@ def require_allowed(name: str, value: Any) -> None:
     """Raise InputError if the table does not allow a root key to have this value."""
     key = ROOT[name]
     if not key.allowed(value):
-        raise InputError(f"{name}={value} is not allowed: {key.rule}. Type {name}={key.example}.")
+        shown = without_passwords(value) if isinstance(value, str) else value
+        raise InputError(f"{name}={shown} is not allowed: {key.rule}. Type {name}={key.example}.")
 
 
 def require_places(cfg: DictConfig) -> None:
@@ -180,7 +194,7 @@ def require_places(cfg: DictConfig) -> None:
     Hydra makes a run's directory before it calls us; this is looked at when a config is composed.
     A directory= is taken as it is: what it holds is asked by the run (provenance.settled).
     """
-    for name in ("study", "output", "cache", "directory"):
+    for name in ("study", "output", "cache", "directory", "storage"):
         if name in cfg:
             with suppress(OmegaConfBaseException):  # a value that is not there is told later
                 require_allowed(name, cfg[name])

@@ -43,7 +43,7 @@ def test_flags_are_told_from_keys(typed):
     assert typed("--data.resize=32").endswith("Type data.resize=32.")
     assert typed("--mutirun", "lr=0.1,0.2").endswith("Type --multirun.")
     assert typed("\N{EN DASH}-multirun").endswith("Type --multirun.")
-    assert "'job', 'hydra', 'all'" in typed("--cfg", "jobs")
+    assert "it is one of job, hydra, all" in typed("--cfg", "jobs")
 
 
 def test_two_options_of_a_group_cannot_both_be(typed):

@@ -1,5 +1,6 @@
 """What may be typed: refused before any work, with what is allowed and what to type instead."""
 
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -69,3 +70,27 @@ def test_no_root_key_can_be_removed(configure, name):
 def test_a_value_that_is_not_there_is_named(configure, value):
     with pytest.raises(InputError, match=r"not complete at tracking\.uri"):
         validate(configure("tracking=mlflow", f"tracking.uri={value}"))
+
+
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("sqlite:////tmp/a.db", True), ("postgresql+psycopg://me:secret@host/a", True),
+        ("mysql://host/a", True), ("journal:///shared/a.log", True), ("duckdb:///a", False),
+        ("foo://me:secret@x", False), ("a.db", False), ("sqlite://", False),
+        ("postgres://x", False),
+    ],
+)  # fmt: skip
+def test_a_storage_is_of_a_kind_that_there_is(configure, url, is_one):
+    """Whatever runs: a single run would not open it, and take any."""
+    if is_one:
+        return validate(configure(f"storage={url}"))
+    with pytest.raises(InputError, match=r"^storage=.* is not allowed: .*journal.* Type") as told:
+        configure(f"storage={url}")
+    assert "secret" not in str(told.value)
+
+
+def test_a_package_adds_kinds_of_storages(configure, monkeypatch):
+    added = metadata.EntryPoint("duckdb", "x", "sqlalchemy.dialects")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [added])
+    validate(configure("storage=duckdb:///a"))

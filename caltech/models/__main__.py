@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from caltech.amounts import size_of
 from caltech.config import build
 from caltech.errors import InputError, shown_as_messages
 from caltech.models.blocks import Block, blocks_of
@@ -81,7 +82,7 @@ def _table(blocks: Sequence[Block], images: int) -> list[str]:
     before: Block | None = None
     for number, block in enumerate(blocks):
         shape = "unknown" if block.shape is None else " x ".join(map(str, block.shape))
-        room = f"{4 * before.numbers * images / 1e9:.2f} GB" if before and before.numbers else ""
+        room = size_of(4 * before.numbers * images) if before and before.numbers else ""
         line = f"{number:9d}  {block.name:{width}}  {block.parameters:11,d}  {shape:14}  {room}"
         lines.append(line.rstrip())
         before = block

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from caltech.amounts import counted, size_of
 from caltech.errors import DamagedError, InputError, shown_as_messages
 from caltech.files import read_sealed_json
 from caltech.locks import leftovers, remove_leftovers
 from caltech.overview import typed
-from caltech.overview.listing import size_of
 from caltech.runs.directory import WEIGHTS, RunDirectory
 
 DAYS = 30
@@ -81,7 +81,7 @@ def main(words: Sequence[str]) -> None:
         of_kind = [each for each in found if each.kind == kind]
         count = sum(len(each.paths) for each in of_kind)
         size = size_of(sum(each.bytes for each in of_kind))
-        print(f"{kind:12} {count:5d} file{'s' if count != 1 else ' '}  {size:>8}  {ALL[kind]}")
+        print(f"{kind:12} {counted(count, 'file'):>11}  {size:>8}  {ALL[kind]}")
     if values["yes"]:
         print(f"freed {size_of(sum(map(free, found)))}")
     elif found:

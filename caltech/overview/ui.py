@@ -52,13 +52,13 @@ def main(words: Sequence[str]) -> None:
     port = _port(*typed[-1:])
     if not (uri := cfg.tracking.get("uri")):
         raise InputError("tracking=none keeps no runs to look at. Leave it out.")
-    line = build(cfg.tracking).line
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise InputError(
             f"{path} is not there: nothing was tracked yet. Train a run first (caltech train "
             "data=digits), or type tracking.uri= with the address of another store."
         )
+    line = build(cfg.tracking).line  # loads MLflow
     line.require(view.show)
     experiment = line.store.experiment_id
     if is_server(uri):

@@ -40,8 +40,8 @@ def test_the_command_lists_parameters_shapes_and_room(capsys):
     assert torch.equal(torch.get_rng_state(), state)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["0", "conv1", "9,536", "64", "x", "16", "x", "16"]
-    assert lines[2].split()[-2:] == ["65.54", "GB"]  # 64 * 16 * 16 numbers of 4 bytes, a million
-    assert lines[-1].split() == ["9", "linear", "3,591", "7", "2.05", "GB"]
+    assert lines[2].split()[-2:] == ["66", "GB"]  # 64 * 16 * 16 numbers of 4 bytes, a million
+    assert lines[-1].split() == ["9", "linear", "3,591", "7", "2.0", "GB"]
 
 
 @pytest.mark.parametrize(
