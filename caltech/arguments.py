@@ -100,7 +100,8 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{word} is no option. Type {close}={value}")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {told(message, self)}. Type --help to see what is possible.\n")
+        said = told(message, self)
+        self.exit(2, f"error: {said}.{' Type --help to see more.' * ('Type ' not in said)}\n")
 
 
 def told(

@@ -58,7 +58,7 @@ def test_a_place_that_cannot_be_written_is_one_message(typed):
 def test_the_other_commands_tell_it_in_the_same_words(typed):
     assert typed("stude=x", module="caltech.report").endswith("Type study=x.")
     assert typed("audit", "data.rot=/x", module="caltech.data").endswith("Type data.root=/x.")
-    assert "type run=best" in typed("cat.jpg", "rnu=best", module="caltech.predict")
+    assert typed("cat.jpg", "rnu=best", module="caltech.predict").endswith("Type run=best.")
     assert "type format=onnx" in typed("format", "=", "onnx", module="caltech.export")
 
 

@@ -74,7 +74,7 @@ def test_the_tolerance(finished, tmp_path, monkeypatch, form, dtype, typed, expe
     OmegaConf.save(cfg, other.config)
     made_anew(other)
     asked = []
-    monkeypatch.setattr(export, "export", lambda *given: asked.append(given[1:]))
+    monkeypatch.setattr(formats, "export", lambda *given: asked.append(given[1:]))
     words = [f"format={form}", f"to={tmp_path}/to", f"run={other}", "device=cpu"]
     assert export.main([*words, *typed]) == 0
     assert asked == [(form, tmp_path / "to", expected)]

@@ -91,16 +91,16 @@ def report(findings: Findings) -> str:
     classes = counted(len(counts), "class", "classes")
     lines = [f"{counted(findings.images, 'image')} in {classes}; {span}"]
     kinds = {
-        ("file", "that cannot be read as an image"): findings.corrupt,
-        ("stray file or folder", "(not read)"): findings.stray,
-        ("group", "of files with the same bytes"): findings.exact,
-        ("pair", "with the same bytes in different splits"): findings.exact_across,
-        ("near duplicate", f"in different splits (at most {NEAR_BITS} of 64 bits)"): sorted(
+        ("file", "", "that cannot be read as an image"): findings.corrupt,
+        ("stray file or folder", "stray files or folders", "(not read)"): findings.stray,
+        ("group", "", "of files with the same bytes"): findings.exact,
+        ("pair", "", "with the same bytes in different splits"): findings.exact_across,
+        ("near duplicate", "", f"in different splits (at most {NEAR_BITS} of 64 bits)"): sorted(
             findings.near_across, key=lambda pair: pair[2]
         ),
     }
-    for (thing, what), found in kinds.items():
-        lines.append(f"{counted(len(found), thing)} {what}")
+    for (*noun, what), found in kinds.items():
+        lines.append(f"{counted(len(found), *noun)} {what}")
         lines += [f"    {_shown(one)}" for one in found[:SHOWN]]
         if len(found) > SHOWN:
             lines.append(f"    and {len(found) - SHOWN} more")

@@ -13,14 +13,13 @@ from caltech.amounts import counted
 from caltech.config import project_root
 from caltech.errors import InputError
 from caltech.runs import known
-from caltech.runs.directory import WEIGHTS
+from caltech.runs.directory import EXPORTED, WEIGHTS
 from caltech.waiting import load_torch
 
 if TYPE_CHECKING:
     from caltech.inference.ensemble import Ensemble
     from caltech.inference.predictor import Predictor
 
-EXPORTED = "ensemble.json"  # in a folder of members that were exported together
 WIDTH = 80
 
 

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json
-from caltech.inference.command_line import EXPORTED
 from caltech.inference.predictor import Predictor, ranked
 from caltech.runs import logits
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import EXPORTED, RunDirectory
 
 
 class Mean(nn.Module):

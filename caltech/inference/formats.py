@@ -21,13 +21,12 @@ from torch import Tensor
 
 from caltech.errors import InputError
 from caltech.files import making_folder, write_sealed_json
-from caltech.inference.command_line import EXPORTED
 from caltech.inference.comparison import compare, files_of, reread, sample, sample_of_members
 from caltech.inference.ensemble import Ensemble, load
 from caltech.inference.predictor import Predictor
 from caltech.runs import manifest, provenance
 from caltech.runs.checkpoint import save_weights
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import EXPORTED, RunDirectory
 from caltech.settings import CONF, PACKAGE
 
 if TYPE_CHECKING:

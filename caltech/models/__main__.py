@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from caltech.amounts import size_of
+from caltech.arguments import nearest
 from caltech.config import build
 from caltech.errors import InputError, shown_as_messages
 from caltech.models.blocks import Block, blocks_of
@@ -44,8 +45,12 @@ def main(words: Sequence[str]) -> int:
     typed = [word for word in words if "=" not in word]
     numbers = {"size": _default_size(), "images": IMAGES, "classes": CLASSES}
     for name, _, value in (word.partition("=") for word in words if "=" in word):
-        if name not in numbers or not value.isdecimal() or int(value) < 1:
-            raise InputError(f"{name}={value} is not understood. Type {USAGE.splitlines()[0]}.")
+        if name not in numbers:
+            near = f"{nearest(name, numbers)}={value}" if nearest(name, numbers) else "--help"
+            raise InputError(f"{name}={value} is not of this command. Type {near}.")
+        if not value.isdecimal() or int(value) < 1:
+            example = f"{name}={numbers[name]}"
+            raise InputError(f"{name}={value} is not allowed: it is from 1 on. Type {example}.")
         numbers[name] = int(value)
     if not 1 <= len(typed) <= 2:
         raise InputError(f"One network at a time. Type {USAGE.splitlines()[0]}.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from caltech.amounts import counted, size_of
+from caltech.arguments import nearest
 from caltech.errors import DamagedError, InputError, shown_as_messages
 from caltech.files import read_sealed_json
 from caltech.locks import leftovers, remove_leftovers
@@ -73,7 +74,8 @@ def main(words: Sequence[str]) -> None:
     kinds, values = typed.read(words, "caltech clean", defaults)
     for kind in kinds:
         if kind not in ALL:
-            raise InputError(f"{kind} is no kind of what can go. Type one of {', '.join(ALL)}.")
+            near = f"Type {nearest(kind, ALL)}." if nearest(kind, ALL) else "Type one of them."
+            raise InputError(f"{kind} is no kind of what can go: they are {', '.join(ALL)}. {near}")
     output, cache = (Path(values[name]).expanduser() for name in ("output", "cache"))
     chosen = [kind for kind in ALL if kind in (kinds or KINDS)]
     found = [each for each in search(output, cache) if each.kind in chosen]

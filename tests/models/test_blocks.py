@@ -59,8 +59,8 @@ def test_options_and_names_are_found(capsys, words):
     [
         (["resnet5"], "model.name=resnet5 is not known"),
         (["resnet18", "V7"], "model.weights=V7 is not known"),
-        (["resnet18", "size=big"], "size=big is not understood"),
-        (["resnet18", "pixels=3"], "pixels=3 is not understood"),
+        (["resnet18", "size=big"], "size=big is not allowed: it is from 1 on. Type size="),
+        (["resnet18", "pixels=3"], "pixels=3 is not of this command"),
         (["a", "b", "c"], "One network at a time"),
         (["timm"], "timm is a library"),
         (["vit_b_16", "size=100"], "cannot take images of 100 x 100"),

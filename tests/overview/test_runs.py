@@ -77,7 +77,9 @@ def test_shared_files_count_by_their_share(tmp_path):
     assert taken([one, other]) == alone == 2 * taken([one])
 
 
-@pytest.mark.parametrize("word", ["defualt", "csv=3", "outptu=x", "--json"])
+@pytest.mark.parametrize(
+    "word", ["defualt", "csv=3", "outptu=x", "--json", "output=", "--output", "output=b"]
+)
 def test_a_word_that_is_none_is_one_message(study, word):
     with pytest.raises(InputError, match="Type "):
         runs.main([f"output={study.parent}", word])
