@@ -121,7 +121,7 @@ def compare(
         told = f"\n  {differences[1]:.1e} from the answers stored in its test"
     sentence = (
         f"on {counted(len(answered), 'image')} {kind}, probabilities differ by at most\n"
-        f"  {differences[0]:.1e} from the run's model{told}\n  {tolerance:g} is tolerated"
+        f"  {differences[0]:.1e} from the run's model{told}\n  {tolerance:.1e} is tolerated"
     )
     # Not `>`, and not of the maximum: what is not a number is no difference that is tolerated.
     if not all(difference <= tolerance for difference in differences):

@@ -63,9 +63,10 @@ def table(study: str, runs: Sequence[Listed]) -> str:
     for run in runs:
         of_data[tuple(word for word in run.words if re.match(r"\+*data[=.]", word))].append(run)
     for same in of_data.values():
-        words = differing(same)
-        if shared := [word for word in same[0].words if word not in words[same[0].directory]]:
-            told = f"with {' '.join(shared)}" if len(of_data) > 1 else f"all {' '.join(shared)}"
+        words = differing(same) if len(same) > 1 else {same[0].directory: ()}
+        shared = [word for word in same[0].words if word not in words[same[0].directory]]
+        if shared or len(of_data) > 1:
+            told = f"with {' '.join(shared) or 'the data that are the default'}"
             lines += textwrap.wrap(_plain(told), WIDTH, subsequent_indent="  ", **WHOLE)
         lines += [_row(run, words[run.directory]) for run in same]
     return "\n".join(lines)

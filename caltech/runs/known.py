@@ -77,5 +77,6 @@ def other_studies(study: str, output: Path) -> str:
     there = sorted(path.name for path in output.glob("*/") if not path.name.startswith("."))
     if not there:
         return f"There is no study in {output}. Train a run first: caltech train data=digits."
-    instead = f"study={nearest(study, there, 0) or there[0]}"
-    return f"Studies in {output} are: {', '.join(there)}. Type {instead}."
+    near = nearest(study, there)
+    instead = f"Type study={near}." if near else "Type study= with one of them."
+    return f"Studies in {output} are: {', '.join(there)}. {instead}"

@@ -85,7 +85,7 @@ def find(output: Path, study: str | None, sweep: str | None) -> Path:
         raise InputError(
             f"There is no sweep of a study {study} in {output}. "
             f"Studies with sweeps are: {', '.join(studies) or 'none'}. "
-            + (f"Type {nearest(study, studies, 0) or studies[0]}." if studies else SWEEP_FIRST)
+            + (f"Type {nearest(study, studies) or 'one of them'}." if studies else SWEEP_FIRST)
         )
     found = [path for path in all_sweeps if study in (None, path.parent.parent.name)]
     if not found:

@@ -72,7 +72,7 @@ def table(jobs: Sequence[Record], width: int) -> str:
     jobs = by_value(jobs)
     values = [job.value for job in jobs if job.value is not None]
     best = max(values, default=None)
-    mark = " best" if values.count(best) == 1 else " tied best"
+    mark = " best" if values.count(best) == 1 else " tied"
     lines = [["key", "status", "val accuracy", "test accuracy", "seconds", "host", "overrides"]]
     for job, own in zip(jobs, own_words(jobs), strict=True):
         seconds = "" if job.status in records.OPEN else f"{job.seconds:.1f}"

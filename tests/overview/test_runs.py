@@ -100,7 +100,9 @@ def test_words_of_all_runs_on_a_data_set_stand_once_above_them():
     made = [run("a", *digits, "lr=1"), run("b", "lr=1"), run("c", "lr=2", *digits), run("d", long)]
     lines = runs.table("s", made).splitlines()
     assert lines[2] == "with data=digits data.resize=32"
-    assert [line.split()[0] for line in lines[3:7]] == ["a", "c", "b", "d"]
+    assert [line.split()[0] for line in lines[3:8]] == ["a", "c", "with", "b", "d"]
     assert lines[3].endswith(" lr=1") and lines[4].endswith(" lr=2") and "digits" not in lines[3]
+    *_, one, other, row = runs.table("s", [run("a", long, "lr=1")]).splitlines()
+    assert [one, other] == [f"  {long}", "  lr=1"] and row.endswith("1.0 kB")
     alike = runs.table("s", [run("a", *digits, "lr=1"), run("b", *digits, "lr=1")]).splitlines()
-    assert alike[2:] == ["all data=digits data.resize=32 lr=1", *alike[3:]]
+    assert alike[2:] == ["with data=digits data.resize=32 lr=1", *alike[3:]]

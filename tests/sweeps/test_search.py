@@ -62,7 +62,7 @@ def test_processes_that_type_one_command_share_a_study(command, tmp_path):
     assert [row.status for row in rows] == ["finished"] * 6
     best = max(rows, key=lambda row: row.value)
     assert re.search(
-        rf"^key .*\n{best.key}  finished  {best.value:.4f} (tied )?best", said, re.MULTILINE
+        rf"^key .*\n{best.key}  finished  {best.value:.4f} (best|tied)", said, re.MULTILINE
     )
     assert f"trial 6 of 6 · best {best.value:.4f} (lr=" in said
     assert (folder / "table.csv").read_text().startswith("key,status,value,deviation,test,")
