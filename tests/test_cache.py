@@ -236,7 +236,7 @@ def counting(path: Path, row_bytes: int = 0) -> CachedArray:
         done(len(rows))
         return torch.tensor(rows)
 
-    return CachedArray(path, 10, 4, compute, "counting %d rows", row_bytes)
+    return CachedArray(path, 10, 4, compute, "counting %s", row_bytes)
 
 
 def test_ensure_computes_what_is_missing_and_says_so(tmp_path):
