@@ -153,6 +153,8 @@ def _advice(
     action = _action(name, parser)
     if action is None:
         return ""
+    if not action.option_strings and not action.choices:
+        return f": {action.help}" if action.help else ""
     rule, example = NUMBERS.get(action.type, ("", action.metavar or "VALUE"))
     if action.choices:
         rule = f"one of {', '.join(action.choices)}"

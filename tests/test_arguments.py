@@ -7,6 +7,15 @@ import pytest
 from caltech.arguments import Parser, nearest
 
 
+def test_what_must_be_typed_is_told_with_what_it_is(capsys):
+    made = Parser("caltech", "")
+    made.add_argument("images", metavar="IMAGE", nargs="+", help="file, folder or glob")
+    with pytest.raises(SystemExit):
+        made.read([])
+    said = "error: IMAGE is missing: file, folder or glob. Type --help to see more.\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.fixture
 def parser() -> Parser:
     made = Parser("caltech", "")

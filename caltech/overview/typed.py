@@ -23,6 +23,8 @@ def read(
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals and not word.startswith("-"):
+            if isinstance(values.get(word), bool):
+                raise InputError(f"{word} has no value. Type {word}=true.")
             plain.append(word)
             continue
         value = value if equals else "true"

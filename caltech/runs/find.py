@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from caltech.arguments import nearest
 from caltech.config import composing
 from caltech.data.dataset import Dataset
 from caltech.errors import CaltechError, DamagedError, InputError
@@ -69,6 +70,7 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
     """Validation decides, never the test part. Accuracies on different data cannot be compared:
     of several data sets, that of the run that was finished last is taken, and told."""
     best: dict[tuple[str, str], tuple[tuple[float, float], RunDirectory]] = {}
+    others: set[str] = set()  # data sets that are not asked for
     ended: dict[tuple[str, str], int] = {}  # of each data set, when its newest run did
     for directory in directories:
         result = Result.read(directory, pruned_too=False)
@@ -82,6 +84,7 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             log.warning("%s The run is not considered.", error)
             continue
         if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
+            others.add(made_from["name"])
             continue
         if _TRAINED_ON_VALIDATION.search(directory.config.read_text("utf-8")):
             log.warning(
@@ -96,7 +99,10 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             best[name] = measured, directory
     if not best:
         wanted = f" on data={data}" if data else ""
-        raise InputError(f"{place} has no finished run{wanted}. Train one with caltech.train.")
+        known = f" Runs there are on {', '.join(sorted(others))}." if others else ""
+        near = nearest(data or "", others)
+        instead = f"Type data={near}." if near else "Train one with caltech.train."
+        raise InputError(f"{place} has no finished run{wanted}.{known} {instead}")
     newest = max(best, key=ended.__getitem__)
     if len(best) > 1:
         listed = "\n".join(

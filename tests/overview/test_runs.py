@@ -78,7 +78,7 @@ def test_shared_files_count_by_their_share(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "word", ["defualt", "csv=3", "outptu=x", "--json", "output=", "--output", "output=b"]
+    "word", ["defualt", "csv=3", "outptu=x", "--json", "output=", "--output", "output=b", "csv"]
 )
 def test_a_word_that_is_none_is_one_message(study, word):
     with pytest.raises(InputError, match="Type "):
