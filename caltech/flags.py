@@ -59,7 +59,7 @@ def _require_one_command(given: Namespace) -> None:
         if is_there
     ]
     if len(asked) > 1 and not getattr(given, "help", False):
-        is_sweep = "--multirun" in asked
+        is_sweep = "--multirun" in asked and "--run" not in asked
         raise InputError(
             f"{' and '.join(asked)} cannot both be"
             + ": caltech sweep is --multirun, and a config that is shown is of one run" * is_sweep

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from caltech.arguments import nearest
 from caltech.errors import InputError
 from caltech.files import without_passwords
 
@@ -42,10 +43,15 @@ class RootKey:
     allowed: Callable[[Any], bool] = lambda value: True
     rule: str = ""
     example: str = ""
+    like: Callable[[Any], str] = lambda value: (
+        ""
+    )  # what may be meant by a value that is not allowed
 
 
-def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
-    return lambda value: value in options, f"it is one of {', '.join(options)}", options[0]
+def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str, Callable[[Any], str]]:
+    rule = f"it is one of {', '.join(options)}"
+    # As far from each other as gpu and cpu, they are not alike.
+    return options.__contains__, rule, options[0], lambda value: nearest(value, options, 0.7)
 
 
 def _is_place(path: str) -> bool:
@@ -62,6 +68,18 @@ def _is_database(url: str) -> bool:
     own = {each.name for each in metadata.entry_points(group="sqlalchemy.dialects")}
     known = kind.partition("+")[0] in DATABASES or kind in own or kind.replace("+", ".") in own
     return known and rest.strip("/") not in ("", ":memory:")
+
+
+def _database_like(url: str) -> str:
+    """The URL that a path or a URL of older forms may mean; empty if none."""
+    kind, _, rest = url.partition("://")
+    if kind.casefold() == "postgres" and rest:
+        return f"postgresql+psycopg://{without_passwords(f'a://{rest}')[4:]}"
+    if rest and kind != kind.casefold() and _is_database(f"{kind.casefold()}://{rest}"):
+        return without_passwords(f"{kind.casefold()}://{rest}")
+    path = re.sub(r"^sqlite:/*(?=/)", "", url)
+    is_path = "://" not in path and path.endswith((".db", ".sqlite", ".sqlite3"))
+    return f"sqlite:///{Path(path).expanduser().absolute()}" if is_path else ""
 
 
 # What SQLAlchemy has; others are added by packages. A study in memory would end with its process.
@@ -126,7 +144,7 @@ ROOT = {
     "output": RootKey(False, str, *_PLACE, "multirun"),
     "storage": RootKey(False, str, _is_database, "it is the URL of a database: sqlite:///PATH, "
         "postgresql+psycopg://USER@HOST/NAME, mysql://..., or journal://PATH",
-        "sqlite:////tmp/optuna.db"),
+        "sqlite:////tmp/optuna.db", _database_like),
     "key": RootKey(False, str),
     "directory": RootKey(False, str, *_PLACE, "multirun/first_try/one"),
     "plugins": RootKey(False, list[str], example="[my_package.parts]"),
@@ -185,7 +203,8 @@ def require_allowed(name: str, value: Any) -> None:
     key = ROOT[name]
     if not key.allowed(value):
         shown = without_passwords(value) if isinstance(value, str) else value
-        raise InputError(f"{name}={shown} is not allowed: {key.rule}. Type {name}={key.example}.")
+        meant = (isinstance(value, str) and key.like(value)) or key.example
+        raise InputError(f"{name}={shown} is not allowed: {key.rule}. Type {name}={meant}.")
 
 
 def require_places(cfg: DictConfig) -> None:

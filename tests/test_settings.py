@@ -90,6 +90,22 @@ def test_a_storage_is_of_a_kind_that_there_is(configure, url, is_one):
     assert "secret" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("storage=/tmp/x.db", "sqlite:////tmp/x.db"), ("storage=SQLITE:////x.db", "sqlite:////x.db"),
+        ("storage=sqlite:/tmp/x.db", "sqlite:////tmp/x.db"),
+        ("storage=postgres://me:secret@h/d", "postgresql+psycopg://***@h/d"),
+        ("storage=redis://h", "sqlite:////tmp/optuna.db"), ("features=fold", "folded"),
+        ("device=cuda:0", "cuda"), ("device=gpu", "auto"),
+    ],
+)  # fmt: skip
+def test_the_value_that_may_be_meant_is_told(configure, typed, meant):
+    with pytest.raises(InputError) as told:
+        validate(configure(typed))
+    assert str(told.value).endswith(f" Type {typed.split('=')[0]}={meant}.")
+
+
 def test_a_package_adds_kinds_of_storages(configure, monkeypatch):
     added = metadata.EntryPoint("duckdb", "x", "sqlalchemy.dialects")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [added])
