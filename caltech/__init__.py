@@ -23,6 +23,9 @@ likeness    what is like what was typed
 words       one word of a command line
 plugins     code of one's own that a config may name
 settings    what may be typed: each root key once
+arguments   command lines that Hydra does not read
+amounts     numbers of things as people read them
+waiting     what a command waits for, said on a terminal
 cache       a big array on disk, computed once
 links       one place on the disk for what several files hold
 files       whole, or not there, or found out

@@ -15,7 +15,7 @@ class Command:
     module: str
     says: str
     first: tuple[str, ...] = ()
-    computes: bool = False  # with torch, which takes seconds to import
+    computes: bool = False  # with torch, which takes seconds to import, whatever is typed
 
 
 COMMANDS = {
@@ -25,8 +25,8 @@ COMMANDS = {
     ),
     "sweeps": Command("caltech.sweeps", "the newest sweep's table, also while it runs"),
     "runs": Command("caltech.overview.runs", "list runs: what differs, status, accuracy, size"),
-    "predict": Command("caltech.predict", "ask a finished run what images show", computes=True),
-    "export": Command("caltech.export", "take a finished run elsewhere", computes=True),
+    "predict": Command("caltech.predict", "ask a finished run what images show"),
+    "export": Command("caltech.export", "take a finished run elsewhere"),
     "report": Command("caltech.report", "a study's tables, pictures and page"),
     "ui": Command("caltech.overview.ui", "open the runs in MLflow's page"),
     "sync": Command("caltech.tracking", "send MLflow the runs that it lacks"),
@@ -55,21 +55,14 @@ def main() -> None:
         command = COMMANDS[name]
         sys.argv = [sys.argv[0], *command.first, *words]
         try:
-            if command.computes and sys.stderr.isatty():
-                _load()
+            if command.computes:
+                from caltech.waiting import load_torch
+
+                load_torch()
             runpy.run_module(command.module, run_name="__main__", alter_sys=True)
         except KeyboardInterrupt:  # before the command listens to it
             print("interrupted", file=sys.stderr)
             sys.exit(130)
-
-
-def _load() -> None:
-    """Import what a command takes seconds to import anyway, and say so on a terminal meanwhile."""
-    print("loading torch ...", end="", file=sys.stderr, flush=True)
-    try:
-        import torch  # noqa: F401
-    finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def table() -> str:

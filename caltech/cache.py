@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caltech import files
+from caltech.amounts import counted
 from caltech.errors import DamagedError
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class _Progress:
         if self.kind and done < self.total and now - self.told >= TELL_SECONDS:
             left = (self.total - done) * (now - self.begun) / (done - self.first)
             shown = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-            log.info("%s: %d of %d images, about %s left", self.kind, done, self.total, shown)
+            total = counted(self.total, "image")
+            log.info("%s: %d of %s, about %s left", self.kind, done, total, shown)
             self.told = now
 
 
@@ -57,7 +59,7 @@ class CachedArray:
         block_rows: how many are computed at a time, and are then in memory.
         compute: given a range of rows, their values (n, ...) on the CPU, always of one shape and
             type; it also gets a function to call with the number of rows done since the last call.
-        doing: what computing is called in the log, with %d for the number of rows.
+        doing: what computing is called in the log, with %s for how many images.
         row_bytes: if known, room on the disk is asked for before any work, else after a block.
     """
 
@@ -158,15 +160,15 @@ class CachedArray:
             except Timeout:
                 done, seconds = sum(rows for rows, _ in self._note()["blocks"]), TELL_SECONDS
                 log.info(
-                    "%s: another process computes them, and this one waits: %d of %d images",
-                    self.path.parent.name, done, self.rows,
+                    "%s: another process computes them, and this one waits: %d of %s",
+                    self.path.parent.name, done, counted(self.rows, "image"),
                 )  # fmt: skip
 
     def _compute(self, blocks: list[tuple], todo: Sequence[int], row_bytes: int) -> None:
         """Write one block after the other, and note each once it is written."""
         ends = list(accumulate(rows for rows, _ in blocks))
         count = sum(blocks[number][0] for number in todo)
-        log.info(f"{self.doing}\ninto %s", count, self.path)
+        log.info(f"{self.doing}\ninto %s", counted(count, "image"), self.path)
         kind = self.path.parent.name
         bar = tqdm(total=self.rows, initial=self.rows - count, desc=kind, disable=None)
         progress = _Progress(kind, self.rows - count, self.rows) if bar.disable else _Progress()

@@ -34,12 +34,21 @@ _caltech() {
 complete -o bashdefault -o default -F _caltech caltech python python3"""
 
 
+EVAL = 'eval "$(caltech completion)"'
+
+
 def main(words: Sequence[str]) -> None:
     """Print the script, or what a line may go on with."""
-    if list(words) != ["query"]:
+    if {"-h", "--help"} & set(words):
+        print(
+            f"usage: {EVAL}\n\nIn ~/.bashrc: the Tab key completes words of caltech, in Bash alone."
+        )
+    elif words and list(words) != ["query"]:
+        sys.exit(f"error: {words[0]} is one word too many: completion is for Bash. Type {EVAL}")
+    elif not words:
         print(SCRIPT.replace("PROGRAM", sys.executable))
-        return
-    print(*choices(os.environ["CALTECH_LINE"]), sep="\n")
+    else:
+        print(*choices(os.environ["CALTECH_LINE"]), sep="\n")
 
 
 def choices(line: str) -> list[str]:

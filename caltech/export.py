@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caltech.inference import command_line
-from caltech.inference.ensemble import Ensemble
-from caltech.inference.formats import FORMATS, export
 
 USAGE = """\
 python -m caltech.export [run=KEY[,KEY...]|best] format=FORMAT to=FOLDER
@@ -31,6 +29,7 @@ run's own test part are compared with the run's model, and with the answers
 stored when it was tested. The largest difference is printed; beyond the
 tolerance nothing is written and the exit code is 1.
 """
+FORMATS = ("safetensors", "onnx", "mlflow")
 NEXT = {
     "safetensors": "caltech predict IMAGE run={}",
     "mlflow": "mlflow models serve -m {} --env-manager local -h 127.0.0.1 -p 5001",
@@ -49,12 +48,16 @@ def main(words: Sequence[str]) -> int:
         help="of probabilities (default: 1e-4; for ONNX, which computes in float32, 1e-2 if the "
         "run has precision=amp, 5e-2 if bf16)")  # fmt: skip
     given = parser.read(words)
+    command_line.require_there(given)
+    from caltech.inference.formats import export
+
     predictor = command_line.load(given)
-    members = predictor.members if isinstance(predictor, Ensemble) else (predictor,)
+    members = getattr(predictor, "members", (predictor,))
     in_onnx = max(ONNX_TOLERANCES[member.precision.name] for member in members)
     usual = in_onnx if given.format == "onnx" else TOLERANCE
     tolerance = usual if given.tolerance is None else given.tolerance
-    print(f"{given.to}: {export(predictor, given.format, given.to.expanduser(), tolerance)}")
+    told = export(predictor, given.format, given.to.expanduser(), tolerance)
+    print(f"{given.to}:\n{told}")
     if given.format in NEXT:
         print(f"next:\n  {NEXT[given.format].format(shlex.quote(str(given.to)))}")
     return 0

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock
 
+from caltech.amounts import size_of
 from caltech.errors import DamagedError, DiskError
 from caltech.locks import held_partial, remove_leftovers
 
@@ -244,10 +245,10 @@ def _no_room(path: Path, size: int | None, reason: str) -> str:
     folder = path.parent
     while not folder.is_dir():
         folder = folder.parent
-    needed = "" if size is None else f" It needs {size / 1e6:.1f} MB;"
+    needed = "" if size is None else f" It needs {size_of(size)};"
     return (
         f"{path} cannot be written: {reason}.{needed} "
-        f"{shutil.disk_usage(folder).free / 1e6:.1f} MB are free there. Make room, or type "
+        f"{size_of(shutil.disk_usage(folder).free)} are free there. Make room, or type "
         "output=FOLDER (runs) or cache=FOLDER (caches) for another place; the same command then "
         "goes on from the last checkpoint."
     )

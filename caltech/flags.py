@@ -8,41 +8,80 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
+from caltech import arguments
 from caltech.errors import InputError
 from caltech.settings import CONF, ROOT, options
 from caltech.words import Word, plain, shell, truth
 
+SHOWN = {"cfg": "job", "info": "defaults", "package": "optimizer"}  # what people ask for most
 
-def require_flags(arguments: Sequence[str], parser: ArgumentParser | None = None) -> None:
+
+def require_flags(typed: Sequence[str], parser: ArgumentParser | None = None) -> None:
     """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
     parser = parser or get_args_parser()
 
     def refuse(message: str) -> None:
-        raise InputError(f"{message}. Type {_instead_of(message)}.")
+        instead = _instead_of(message)
+        told = f"{message}. Type {instead}" if instead else arguments.told(message, parser, SHOWN)
+        raise InputError(f"{told}.")
 
     parser.error = refuse
-    for argument in arguments:
+    for argument in typed:
         if plain(argument).startswith("-") and not argument.startswith("-"):
             raise InputError(
                 f"{argument} begins with no dash of a keyboard. Type {plain(argument)}."
             )
-    given, rest = parser.parse_known_args(arguments)
+    given, rest = parser.parse_known_args(typed)
     known = [each for each in parser._option_string_actions if each.startswith("--")]
     for flag in rest:
         if flag.startswith("-"):
-            after = [*arguments[list(arguments).index(flag) + 1 :], ""][0]
+            after = [*typed[list(typed).index(flag) + 1 :], ""][0]
             raise InputError(
                 f"{flag} is no flag; keys and groups are typed without dashes, as KEY=VALUE. "
                 f"Type {_meant(flag, '' if after.startswith('-') else after, known)}."
             )
+    _require_one_command(given)
     _require_folders(given)
     _require_package(given)
+
+
+def _require_one_command(given: Namespace) -> None:
+    """Raise InputError for flags of Hydra's of which each asks for something else."""
+    asked = [
+        flag
+        for flag, is_there in (
+            ("--multirun", getattr(given, "multirun", False)),
+            ("--run", getattr(given, "run", False) is True),
+            (f"--cfg {getattr(given, 'cfg', None)}", getattr(given, "cfg", None) is not None),
+            (f"--info {getattr(given, 'info', None)}", getattr(given, "info", None) is not None),
+            ("--shell-completion", getattr(given, "shell_completion", False)),
+        )
+        if is_there
+    ]
+    if len(asked) > 1 and not getattr(given, "help", False):
+        is_sweep = "--multirun" in asked and "--run" not in asked
+        raise InputError(
+            f"{' and '.join(asked)} cannot both be"
+            + ": caltech sweep is --multirun, and a config that is shown is of one run" * is_sweep
+            + f". Type {asked[-1]} alone"
+            + ", with caltech train" * is_sweep
+            + "."
+        )
+    if getattr(given, "resolve", False) and not (given.cfg or given.help):
+        raise InputError("--resolve is of --cfg alone. Type --cfg job --resolve.")
+    if getattr(given, "experimental_rerun", None) is not None:
+        raise InputError(
+            "--experimental-rerun needs files of Hydra's that are not kept here: a run goes on "
+            "when its command is typed again. Type rerun=true to compute it once more."
+        )
 
 
 def _require_folders(given: Namespace) -> None:
     for name in ("config_dir", "config_path"):
         folder, flag = getattr(given, name, None), f"--{name.replace('_', '-')}"
         if folder and not Path(folder).is_dir():
+            if (near := arguments.nearest_place(Path(folder))) is not None:
+                raise InputError(f"{flag} {folder} is no folder that there is. Type {flag} {near}.")
             raise InputError(
                 f"{flag} {folder} is no folder that there is. Type the path of one with configs of "
                 f"your own (experiment/NAME.yaml, say), or leave {flag} out: ours are in {CONF}."
@@ -92,18 +131,13 @@ def _meant(flag: str, after: str, known: Sequence[str]) -> str:
 
 
 def _instead_of(message: str) -> str:
-    """What to type in place of what a parser of flags does not take, by what it says."""
+    """What to type in place of a value at a flag that takes none; empty for any other mistake."""
     said = re.match(r"argument (--[\w-]+)(?:/(-\w+))?: (.*)", message, re.DOTALL)
     flag, short, reason = said.groups() if said else ("", "", "")
-    values = {"--cfg": "job", "--info": "defaults", "--package": "optimizer"}
     if ignored := re.match(r"ignored explicit argument '(.*)'", reason, re.DOTALL):
         word = ignored[1]
         if word and short and (key := f"{short[1:]}{word}".partition("=")[0]) in ROOT:
             is_switch = ROOT[key].type is bool and "=" not in word
             return f"{key}=true" if is_switch else f"{short[1:]}{word}"
         return f"{flag} {shell(word)}" if Word.of(word).value is not None else "--help"
-    if reason.startswith(("expected one argument", "invalid choice")) and flag in values:
-        return f"{flag} {values[flag]}"
-    if reason.startswith("expected one argument"):
-        return f"{flag} VALUE"
-    return "--help to see what is possible"
+    return ""

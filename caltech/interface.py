@@ -40,7 +40,10 @@ class Model:
 
     @property
     def model(self) -> nn.Module:
-        """Images (n, 3, crop, crop) uint8 to probabilities (n, classes), in eval mode."""
+        """Images (n, 3, crop, crop) uint8 to probabilities (n, classes), in eval mode.
+
+        Nothing of it is trained: `model.requires_grad_()` is for one's own fine-tuning.
+        """
         return self.predictor.network
 
     @property
@@ -158,7 +161,9 @@ def load(
     """
     place = Path(output or f"{project_root()}/multirun").expanduser()
     directory = find(str(Path(run).expanduser()), study, data, place)
-    return Model(Predictor.load(directory, weights, device))
+    predictor = Predictor.load(directory, weights, device)
+    predictor.network.requires_grad_(False)
+    return Model(predictor)
 
 
 def _composed(

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from caltech.settings import CONF, ROOT
-from caltech.words import FUNCTIONS, NOTHING, SWITCHES, Word, plain, shell, truth
+from caltech.words import FUNCTIONS, NOTHING, SWITCHES, Word, is_nothing, plain, shell, truth
 
 PAIR = r"([\w./]+)\s*:\s*(?:[\"']([^\"']*)[\"']|([^,}]+))"  # of {name:value, name:value}
 
@@ -36,7 +36,7 @@ def values_like(value: str) -> list[str]:
     text = value.strip().strip("'\"")
     # To Hydra a backslash is itself but before a quotation mark.
     escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
-    quoted = [f"'{escaped}'"] if text else []
+    quoted = [f"'{escaped}'"] if text and not is_nothing(text) else []
     spaced = bare.replace(" ", ",")
     switch = [truth(bare)] if bare.casefold() in SWITCHES else []
     name, called, rest = value.partition("(")

@@ -1,7 +1,9 @@
 """Ask a trained run what images show: `python -m caltech.predict IMAGE... run=KEY|best`."""
 
+import glob
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from caltech.errors import InputError
-from caltech.inference import command_line, explain
-from caltech.inference.ensemble import Ensemble
-from caltech.inference.image_files import absent, answers, expand
+from caltech.inference import command_line
 
 USAGE = """\
 python -m caltech.predict IMAGE... [run=KEY[,KEY...]|best] [--calibrated]
@@ -40,12 +40,20 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="file, folder or glob")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--explain", action="store_true",
-        help=f"also write IMAGE{explain.OVERLAY}, a Grad-CAM overlay of where the answer is seen, "
-        "beside each image")  # fmt: skip
+        help="also write a Grad-CAM overlay of where it is seen, beside each image")  # fmt: skip
     parser.add_argument("--to", metavar="FOLDER", type=Path, help="write overlays there instead")
     given = parser.read(words)
     if given.to and not given.explain:
-        parser.error("to=FOLDER is for the overlays of --explain")
+        parser.error("to=FOLDER is for the overlays of --explain. Type --explain, too")
+    if all(glob.has_magic(name) or Path(name).expanduser().exists() for name in given.images):
+        command_line.require_there(given)  # what is missing of the images is told first
+    return _answer(given)
+
+
+def _answer(given: Namespace) -> int:
+    """Ask the run; the exit code."""
+    from caltech.inference import explain
+    from caltech.inference.image_files import absent, answers, expand
 
     images = expand(given.images)
     missing = absent(images)
@@ -57,7 +65,7 @@ def main(words: Sequence[str]) -> int:
         return _end(document, given.json)
     overlays = explain.names(images, given.to) if given.explain else {}
     predictor = command_line.load(given)
-    if given.explain and isinstance(predictor, Ensemble):
+    if given.explain and hasattr(predictor, "members"):
         raise InputError(
             "--explain shows where one network looks, and this is an ensemble. Type run= with one "
             f"of {', '.join(member.cfg.key for member in predictor.members)}."

@@ -8,13 +8,16 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from caltech.arguments import nearest
 from caltech.errors import InputError
+from caltech.files import without_passwords
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries conf/ inside the package; in a checkout it stands beside it.
@@ -40,10 +43,15 @@ class RootKey:
     allowed: Callable[[Any], bool] = lambda value: True
     rule: str = ""
     example: str = ""
+    like: Callable[[Any], str] = lambda value: (
+        ""
+    )  # what may be meant by a value that is not allowed
 
 
-def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str]:
-    return lambda value: value in options, f"it is one of {', '.join(options)}", options[0]
+def _one_of(*options: str) -> tuple[Callable[[Any], bool], str, str, Callable[[Any], str]]:
+    rule = f"it is one of {', '.join(options)}"
+    # As far from each other as gpu and cpu, they are not alike.
+    return options.__contains__, rule, options[0], lambda value: nearest(value, options, 0.7)
 
 
 def _is_place(path: str) -> bool:
@@ -54,6 +62,28 @@ def _is_place(path: str) -> bool:
     return False
 
 
+def _is_database(url: str) -> bool:
+    """Whether there may be a database at an URL: asked before SQLAlchemy and drivers are loaded."""
+    kind, _, rest = url.partition("://")
+    own = {each.name for each in metadata.entry_points(group="sqlalchemy.dialects")}
+    known = kind.partition("+")[0] in DATABASES or kind in own or kind.replace("+", ".") in own
+    return known and rest.strip("/") not in ("", ":memory:")
+
+
+def _database_like(url: str) -> str:
+    """The URL that a path or a URL of older forms may mean; empty if none."""
+    kind, _, rest = url.partition("://")
+    if kind.casefold() == "postgres" and rest:
+        return f"postgresql+psycopg://{without_passwords(f'a://{rest}')[4:]}"
+    if rest and kind != kind.casefold() and _is_database(f"{kind.casefold()}://{rest}"):
+        return without_passwords(f"{kind.casefold()}://{rest}")
+    path = re.sub(r"^sqlite:/*(?=/)", "", url)
+    is_path = "://" not in path and path.endswith((".db", ".sqlite", ".sqlite3"))
+    return f"sqlite:///{Path(path).expanduser().absolute()}" if is_path else ""
+
+
+# What SQLAlchemy has; others are added by packages. A study in memory would end with its process.
+DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql", "journal")
 _PLACE = (_is_place, "it is the path of a folder here, and ~ is the home directory if there is one")
 # What Hydra and the tracker are told of a run, and what it is found by: computed from all the rest.
 COMPUTED = {"key": "${run_key:}"}
@@ -112,8 +142,9 @@ ROOT = {
     "checkpoint_minutes": RootKey(False, float, lambda v: v > 0, "it must be positive", "10"),
     "cache": RootKey(False, str, *_PLACE, "/tmp/caltech"),
     "output": RootKey(False, str, *_PLACE, "multirun"),
-    "storage": RootKey(False, str, bool, "it is the URL of a database",
-        "sqlite:////tmp/optuna.db"),
+    "storage": RootKey(False, str, _is_database, "it is the URL of a database: sqlite:///PATH, "
+        "postgresql+psycopg://USER@HOST/NAME, mysql://..., or journal://PATH",
+        "sqlite:////tmp/optuna.db", _database_like),
     "key": RootKey(False, str),
     "directory": RootKey(False, str, *_PLACE, "multirun/first_try/one"),
     "plugins": RootKey(False, list[str], example="[my_package.parts]"),
@@ -171,7 +202,9 @@ def require_allowed(name: str, value: Any) -> None:
     """Raise InputError if the table does not allow a root key to have this value."""
     key = ROOT[name]
     if not key.allowed(value):
-        raise InputError(f"{name}={value} is not allowed: {key.rule}. Type {name}={key.example}.")
+        shown = without_passwords(value) if isinstance(value, str) else value
+        meant = (isinstance(value, str) and key.like(value)) or key.example
+        raise InputError(f"{name}={shown} is not allowed: {key.rule}. Type {name}={meant}.")
 
 
 def require_places(cfg: DictConfig) -> None:
@@ -180,7 +213,7 @@ def require_places(cfg: DictConfig) -> None:
     Hydra makes a run's directory before it calls us; this is looked at when a config is composed.
     A directory= is taken as it is: what it holds is asked by the run (provenance.settled).
     """
-    for name in ("study", "output", "cache", "directory"):
+    for name in ("study", "output", "cache", "directory", "storage"):
         if name in cfg:
             with suppress(OmegaConfBaseException):  # a value that is not there is told later
                 require_allowed(name, cfg[name])

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException, UnsupportedValueType, Valid
 from caltech import likeness, words
 from caltech.errors import InputError
 from caltech.settings import COMPUTED, ROOT, kind, refusal
-from caltech.words import NOTHING, Word, argument, paths, plain, shell
+from caltech.words import NOTHING, Word, argument, is_nothing, paths, plain, shell
 
 SWEPT = 1000  # so many values of a sweep are looked at
 
@@ -97,6 +97,8 @@ class Vocabulary:
         word = Word.of(text)
         if word.prefix == "~":
             return f"Leave {text} out."
+        if word.key in self.groups and word.key not in ROOT and is_nothing(word.value):
+            return f"Leave {text} out."  # no experiment is typed by typing none
         if swept := likeness.swept(word):
             return f"Type --multirun {swept}."
         if word.key in self.groups and (of_library := likeness.library(word, self.groups)):
@@ -110,6 +112,8 @@ class Vocabulary:
             return f"Type {', or '.join(near)}."
         if word.prefix:
             return f"Leave {text} out."
+        if "." in word.key and is_there and (not word.value or is_nothing(word.value)):
+            return f"Type {word.key}=VALUE."
         if "." in word.key or words.deepest(self.cfg, word.key)[2] is None:
             shown = "hydra" if word.key.startswith("hydra") else "job"
             return f"Type --cfg {shown} to see what is there."
@@ -145,10 +149,9 @@ class Vocabulary:
         else:
             value = override.value()
             given = value if isinstance(value, list) and word.key not in ROOT else [value]
-        is_optional = word.key not in ROOT and self.choices.get(word.key) is None
         for option in given:
-            if option not in known and not (option is None and is_optional):
-                shown = "null" if option is None else option
+            if option not in known:
+                shown = (word.value or "null") if option is None else option
                 return f"{word.key}={shown} is no option: it is one of {', '.join(known)}."
         return None
 

@@ -47,6 +47,11 @@ def shell(word: str) -> str:
     return word if plainly else shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
 
 
+def is_nothing(value: str | None) -> bool:
+    """Whether a value means none: null, in any case, or another language's word for it."""
+    return (value or "").strip("'\"").casefold() in {"null", *NOTHING}
+
+
 def plain(text: str) -> str:
     """With the dashes, quotes and spaces of a keyboard in place of a text program's."""
     ascii_of = {"Pd": "-", "Pi": "'", "Pf": "'", "Zs": " ", "Cf": ""}
@@ -136,6 +141,9 @@ def misfit(cfg: DictConfig, key: str, value: Any) -> str | None:
     node = OmegaConf.select(cfg, group)._get_node(name, validate_access=False)
     present = None if node is None else node._value()
     taken = _taken(parameter.annotation)
+    is_needed = parameter.default is inspect.Parameter.empty
+    if value is None and is_needed and not taken & {type(None), inspect.Parameter.empty, Any}:
+        return "it needs a value"
     if isinstance(present, bool) or taken == {inspect.Parameter.empty}:
         like = present if isinstance(present, (bool, int, float)) else parameter.default
         taken = {type(like) if isinstance(like, bool) else float if present is like else str}

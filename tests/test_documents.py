@@ -21,7 +21,7 @@ from caltech.__main__ import COMMANDS
 from caltech.config import register
 from caltech.inference import command_line
 from caltech.overview import typed
-from caltech.report.sources.asked import listed
+from caltech.report.sources.unknown import listed
 from caltech.settings import CONF, validate
 from caltech.sweeps import seeds
 from tests import documents

@@ -27,7 +27,7 @@ def test_safetensors_are_read_by_predict_without_the_run(finished, tree, tmp_pat
     words = ["format=safetensors", f"to={to}", f"run={finished}", "device=cpu"]
     assert export.main(words) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"{to}: on 20 images of its test part")
+    assert printed.startswith(f"{to}:\non 20 images of its test part")
     assert printed.endswith(f"next:\n  caltech predict IMAGE run={to}\n")
     image = str(tree / "caltech101" / "101_ObjectCategories" / "Faces" / "image_0004.jpg")
     answers = []
@@ -48,14 +48,14 @@ def test_an_export_that_answers_otherwise_is_refused(predictor, finished, tmp_pa
             predictor.network.model.linear[0].bias[0] -= 0.1
 
     monkeypatch.setitem(formats.FORMATS, "safetensors", (spoil, formats.read_safetensors))
-    with pytest.raises(CaltechError, match=r"Nothing is exported: on 20 images.*tolerance="):
-        export.export(predictor, "safetensors", tmp_path / "model", 1e-4)
+    with pytest.raises(CaltechError, match=r"(?s)Nothing is exported: on 20 images.*tolerance="):
+        formats.export(predictor, "safetensors", tmp_path / "model", 1e-4)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_overwritten(predictor, tmp_path):
     with pytest.raises(InputError, match=r"exists already\. Nothing is overwritten"):
-        export.export(predictor, "safetensors", tmp_path, 1e-4)
+        formats.export(predictor, "safetensors", tmp_path, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_tolerance(finished, tmp_path, monkeypatch, form, dtype, typed, expe
     OmegaConf.save(cfg, other.config)
     made_anew(other)
     asked = []
-    monkeypatch.setattr(export, "export", lambda *given: asked.append(given[1:]))
+    monkeypatch.setattr(formats, "export", lambda *given: asked.append(given[1:]))
     words = [f"format={form}", f"to={tmp_path}/to", f"run={other}", "device=cpu"]
     assert export.main([*words, *typed]) == 0
     assert asked == [(form, tmp_path / "to", expected)]

@@ -60,12 +60,12 @@ def test_every_relative_link_leads_somewhere():
 PROGRAM = """
 import sys
 from caltech import train
-from caltech.report import command
+from caltech.report import typed
 places, tiny = sys.argv[1:5], sys.argv[5:]
 sys.argv = ["caltech.train", *places, *tiny]
 train.main()
 sys.argv = ["caltech.report", "study=default", *places]
-command.main()
+typed.main()
 print(train.__file__)
 """
 

@@ -68,6 +68,8 @@ def test_a_sent_model_needs_nothing_else(result, output, tmp_path):
         assert torch.equal(transform(image), transform(tmp_path / "noise.png"))
         answers.append(model(transform(image)[None]))
     assert torch.allclose(answers[0], answers[1])
+    assert not answers[0].requires_grad and not model.training
+    assert model.requires_grad_()(transform(image)[None]).requires_grad  # who asks for it
     (row,) = loaded.answer(tmp_path / "noise.png").to_dict("records")
     assert row["probability"] == pytest.approx(answers[2].max().item())
 

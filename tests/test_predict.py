@@ -110,7 +110,7 @@ def test_the_command_from_another_directory(start, finished, images, tmp_path, m
     assert code == 1
     assert output.count("%") == 5
     assert [line.split(":")[0] for line in errors.splitlines()] == [
-        f"run {finished.name} of study default, best weights", "unreadable",
+        f"run {finished.name} of study default", "unreadable",
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What may be typed: refused before any work, with what is allowed and what to type instead."""
 
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -69,3 +70,43 @@ def test_no_root_key_can_be_removed(configure, name):
 def test_a_value_that_is_not_there_is_named(configure, value):
     with pytest.raises(InputError, match=r"not complete at tracking\.uri"):
         validate(configure("tracking=mlflow", f"tracking.uri={value}"))
+
+
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("sqlite:////tmp/a.db", True), ("postgresql+psycopg://me:secret@host/a", True),
+        ("mysql://host/a", True), ("journal:///shared/a.log", True), ("duckdb:///a", False),
+        ("foo://me:secret@x", False), ("a.db", False), ("sqlite://", False),
+        ("postgres://x", False),
+    ],
+)  # fmt: skip
+def test_a_storage_is_of_a_kind_that_there_is(configure, url, is_one):
+    """Whatever runs: a single run would not open it, and take any."""
+    if is_one:
+        return validate(configure(f"storage={url}"))
+    with pytest.raises(InputError, match=r"^storage=.* is not allowed: .*journal.* Type") as told:
+        configure(f"storage={url}")
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("storage=/tmp/x.db", "sqlite:////tmp/x.db"), ("storage=SQLITE:////x.db", "sqlite:////x.db"),
+        ("storage=sqlite:/tmp/x.db", "sqlite:////tmp/x.db"),
+        ("storage=postgres://me:secret@h/d", "postgresql+psycopg://***@h/d"),
+        ("storage=redis://h", "sqlite:////tmp/optuna.db"), ("features=fold", "folded"),
+        ("device=cuda:0", "cuda"), ("device=gpu", "auto"),
+    ],
+)  # fmt: skip
+def test_the_value_that_may_be_meant_is_told(configure, typed, meant):
+    with pytest.raises(InputError) as told:
+        validate(configure(typed))
+    assert str(told.value).endswith(f" Type {typed.split('=')[0]}={meant}.")
+
+
+def test_a_package_adds_kinds_of_storages(configure, monkeypatch):
+    added = metadata.EntryPoint("duckdb", "x", "sqlalchemy.dialects")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [added])
+    validate(configure("storage=duckdb:///a"))

@@ -110,6 +110,8 @@ def test_the_nearest_right_thing(vocabulary, words, instead):
         ("optimizer=Lamb", "optimizer=timm optimizer.name=lamb"),
         ("freeze.at=layer4", "freeze=until freeze.at=layer4"),
         ("data=digits data.root=/x", "data=folder data.root=/x"),
+        ("freeze=until freeze.at=None", "freeze.at=VALUE"), ("experiment=null",
+        "experiment=null out"), ("freeze=until freeze.at=NULL", "freeze.at=VALUE"),
         ("data.group=x", "--cfg job to see what is there"),
         ("data.path=/x", "--cfg job to see what is there"),
         ('hydra.sweeper.params={lr:"0.1,0.2"}', "--multirun lr=0.1,0.2"),
@@ -161,7 +163,7 @@ def test_where_nothing_is_near_the_keys_are_told(vocabulary, word):
 @pytest.mark.parametrize(
     "word",
     [
-        "lr=0.1", "lr= 0.1", "study=none", "study='my study'", "experiment=null", "start=null",
+        "lr=0.1", "lr= 0.1", "study=none", "study='my study'", "start=null",
         "model=alexnet", "+optimizer.nesterov=true", "++lr=0.1", "~model.weights", "rerun=yes",
         "hydra.run.dir=/tmp", "hydra/launcher=parallel", "+hydra.job.env_set.A=b",
         "optimizer.momentum=0.5", "optimizer.momentum=${momentum}", "schedule.step_size=5.0",
@@ -188,7 +190,9 @@ def test_what_hydra_and_we_take_is_right(vocabulary, word):
         ("--config-dir", "--config-dir VALUE"), ("--cfg job --package", "--package optimizer"),
         ("--cfg job --package zzz", "--package optimizer"),
         ("--cfg job --package optimizer.x", "--package optimizer"),
-        ("--package lr", "--cfg job --package lr"),
+        ("--package lr", "--cfg job --package lr"), ("--multirun lr=1,2 --cfg job", "--cfg job "
+        "alone, with caltech train"), ("--cfg job --info all", "--info all alone"),
+        ("--resolve", "--cfg job --resolve"),
     ],
 )  # fmt: skip
 def test_what_is_no_flag(arguments, instead):

@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from caltech import errors, plugins
+from caltech.amounts import counted
 from caltech.config import build, register
 from caltech.data import download, folders, own, pixels, sources
 from caltech.data.audit import audit, of_files, report
@@ -75,14 +76,15 @@ def verify(given: DictConfig) -> int:
     if place is None:
         raise InputError(
             "verify compares image files with the caches, and this data set has none: "
-            f"{_name(given)} is read anew each time, or its archive is verified by its library."
+            f"{_name(given)} is read anew each time, or its archive is verified by its library. "
+            "Type caltech audit for what is wrong with its images."
         )
     cache, upright = Path(given.cache).expanduser(), given.get("upright", False)
     listed = _FILES[_name(given)][0](place)
     required = "distinct" if _name(given) == "folder" else "len"
     content = folders.read_digest(place, listed.files)
     kept = folders.kept_digest(place, listed.files, cache, required)
-    print(f"{len(listed.files)} images in {place}: SHA-256 {content}")
+    print(f"{counted(len(listed.files), 'image')} in {place}: SHA-256 {content}")
     try:
         before = read_sealed_json(kept)["content"] if kept.is_file() else None
     except DamagedError as error:

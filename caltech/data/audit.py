@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, get_num_threads
 from tqdm import tqdm
 
+from caltech.amounts import counted
 from caltech.data import pixels
 from caltech.data.dataset import Collection
 
@@ -87,18 +88,19 @@ def report(findings: Findings) -> str:
     counts = sorted(findings.per_class.items(), key=lambda item: item[1])
     (least, few), (most, many) = counts[0], counts[-1]
     span = f"{few} in each" if few == many else f"{few} ({least!a}) to {many} ({most!a})"
-    lines = [f"{findings.images} images in {len(counts)} classes; {span}"]
+    classes = counted(len(counts), "class", "classes")
+    lines = [f"{counted(findings.images, 'image')} in {classes}; {span}"]
     kinds = {
-        "files that cannot be read as images": findings.corrupt,
-        "stray files and folders (not read)": findings.stray,
-        "groups of files with the same bytes": findings.exact,
-        "pairs with the same bytes in different splits": findings.exact_across,
-        f"near duplicates in different splits (at most {NEAR_BITS} of 64 bits)": sorted(
+        ("file", "", "that cannot be read as an image"): findings.corrupt,
+        ("stray file or folder", "stray files or folders", "(not read)"): findings.stray,
+        ("group", "", "of files with the same bytes"): findings.exact,
+        ("pair", "", "with the same bytes in different splits"): findings.exact_across,
+        ("near duplicate", "", f"in different splits (at most {NEAR_BITS} of 64 bits)"): sorted(
             findings.near_across, key=lambda pair: pair[2]
         ),
     }
-    for kind, found in kinds.items():
-        lines.append(f"{len(found)} {kind}")
+    for (*noun, what), found in kinds.items():
+        lines.append(f"{counted(len(found), *noun)} {what}")
         lines += [f"    {_shown(one)}" for one in found[:SHOWN]]
         if len(found) > SHOWN:
             lines.append(f"    and {len(found) - SHOWN} more")

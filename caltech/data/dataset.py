@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from caltech.amounts import counted
 from caltech.errors import InputError
 
 PARTS = ("train", "validation", "test")
@@ -136,8 +137,9 @@ def require_training(images: Collection, parts: Mapping[str, Tensor]) -> None:
     """Raise InputError if a class has no image to learn from."""
     seen = {images.labels[row] for row in parts["train"].tolist()}
     if unseen := [images.classes[label] for label in sorted(set(images.labels) - seen)]:
+        count = counted(len(unseen), "class", "classes")
         raise InputError(
-            f"{len(unseen)} classes of {images.place} have no training image, {unseen[0]} for "
-            "one: they are too small for this split, or in one group. Add images, move the folder "
-            "out of the data set, or type another split=."
+            f"{images.place} has {count} without a training image, {unseen[0]} for one: too small "
+            "for this split, or in one group. Add images, move the folder out of the data set, or "
+            "type another split=."
         )

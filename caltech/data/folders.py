@@ -6,12 +6,15 @@ Nothing vanishes: what is no image of a category is told, and a category without
 import hashlib
 import logging
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from caltech.amounts import counted
+from caltech.arguments import nearest_place
 from caltech.data.dataset import Collection
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json, write_sealed_json
@@ -22,6 +25,9 @@ CALTECH101 = Path("caltech101/101_ObjectCategories")  # below data.root, as torc
 BACKGROUND = "BACKGROUND_Google"
 OVERLAY = ".gradcam.png"  # of what predict --explain writes beside an image: no image of the set
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # of the study's files, in small or large letters
+# Of a folder of one's own: an error if it is no image; other files are if Pillow finds they are.
+SUFFIXES = (*IMAGE_SUFFIXES, ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
+            ".pbm", ".pgm", ".ppm", ".jp2", ".avif")  # fmt: skip
 # What systems, shares and archives leave behind; all that begins with a dot is hidden anyway.
 SYSTEM = ("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin",
           "system volume information", "__pycache__")  # fmt: skip
@@ -93,11 +99,16 @@ def tell_strays(images: Path, stray: Sequence[str]) -> None:
     """Warn of what is not read, once a build; the real data set's one is in its background."""
     told = [name for name in stray if not name.startswith(f"{BACKGROUND}/")]
     if told:
-        named = ", ".join(ascii(name)[1:-1] for name in told[:SHOWN])
-        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+        names = ", ".join(ascii(name)[1:-1] for name in told[:SHOWN])
+        names += f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+        what = counted(len(told), "file or folder is no image", "files or folders are no images")
+        read = "is not read" if len(told) == 1 else "are not read"
+        others = {Path(name).suffix.lower() for name in told if "/" in name} & {*SUFFIXES}
         log.warning(
-            "%s: %d files or folders are no images of a category and are not read: %s%s. "
-            "python -m caltech.data audit lists them.", images, len(told), named, more,
+            "%s:\n%s of a category and %s:\n%s.\n%spython -m caltech.data audit lists them.",
+            images, what, read,
+            textwrap.fill(names, 79, break_on_hyphens=False, break_long_words=False),
+            f"data=folder reads {', '.join(sorted(others))}, too.\n" if others else "",
         )  # fmt: skip
 
 
@@ -207,6 +218,8 @@ def explain_absence(root: Path) -> str:
             return right
         if not root.is_dir():
             told = f"{root} {'is a file' if root.exists() else 'does not exist'}."
+            if (near := nearest_place(root)) is not None:
+                told += f" {near} is there: type data.root={near} if it is meant."
         else:
             names = sorted(named(path, root) for path in root.iterdir())
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
@@ -242,10 +255,10 @@ def _is_image(name: str) -> bool:
 
 def _without_images(category: Path, found: Sequence[str]) -> str:
     kinds = Counter(
-        "folders" if path.is_dir() else f"{path.suffix or 'files without a suffix'}"
+        "folder" if path.is_dir() else f"{path.suffix} file".strip()
         for path in map(category.joinpath, found)
     )
-    holds = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(SHOWN))
+    holds = ", ".join(counted(count, kind) for kind, count in kinds.most_common(SHOWN))
     return (
         f"{category} has no {', '.join(IMAGE_SUFFIXES)} of its own ({holds or 'it is empty'}): "
         "its class would be missing, and each class after it would have another number. Put the "

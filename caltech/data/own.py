@@ -6,11 +6,13 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from caltech.amounts import counted
+from caltech.arguments import nearest_place
 from caltech.data.dataset import PARTS, Collection
 from caltech.data.folders import (
     FORMATS,
-    IMAGE_SUFFIXES,
     OVERLAY,
+    SUFFIXES,
     Listing,
     in_order,
     is_category,
@@ -20,9 +22,8 @@ from caltech.data.folders import (
 )
 from caltech.errors import InputError
 
-# What is an error if it is no image; any other file is one if Pillow finds that it is.
-SUFFIXES = (*IMAGE_SUFFIXES, ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp",
-            ".pbm", ".pgm", ".ppm", ".jp2", ".avif")  # fmt: skip
+# Images that Pillow does not read: a camera's or a drawing program's.
+UNREAD = (".heic", ".heif", ".hif", ".jxl", ".cr3", ".raf", ".rw2", ".psd", ".svg", ".tga")
 NAMED = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
          "validation": "validation", "test": "test", "testing": "test"}  # fmt: skip
 
@@ -37,6 +38,8 @@ def listing(root: Path) -> Listing:
     with naming_file():
         if not root.is_dir():
             told = "is a file" if root.exists() else "does not exist"
+            if (near := nearest_place(root)) is not None:
+                raise InputError(f"data.root={root} {told}. Type data.root={near}.")
             raise InputError(
                 f"data.root={root} {told}. Type data.root= with the folder that has a folder of "
                 "images for each class, or the folders train, val and test of such."
@@ -93,6 +96,16 @@ def collection(root: Path, listed: Listing) -> Collection:
                     )
     number = {name: label for label, name in enumerate(classes)}
     return Collection(root, listed.files, [number[name] for name in names], classes, given)
+
+
+def require_read(root: Path, stray: Sequence[str]) -> None:
+    """Raise InputError for images that Pillow cannot read: training would go without them."""
+    inside = [Path(name) for name in stray if "/" in name and not is_hidden(Path(name).name)]
+    if lost := [path for path in inside if path.suffix.lower() in UNREAD]:
+        raise InputError(
+            f"{root} has {counted(len(lost), 'image')} of a kind that is not read, {lost[0]} for "
+            "one. Convert them to JPEG or PNG, or move them out of the data set."
+        )
 
 
 def require_distinct(images: Collection) -> Callable[[Sequence[bytes]], None]:

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from caltech import versions
+from caltech.amounts import counted, size_of
 from caltech.cache import CachedArray
 from caltech.data.folders import FORMATS, signature
 from caltech.errors import DamagedError, DiskError, InputError
@@ -87,7 +88,7 @@ def placed(pixels: Tensor | Decoded, device: torch.device) -> Tensor | Decoded:
         return pixels.to(device)
     log.info(
         "the pixels take %s, more than a quarter of the GPU's memory: they stay on the host",
-        _shown(pixels.nbytes),
+        size_of(pixels.nbytes),
     )
     return Decoded(lambda row: pixels[row].numpy(), len(pixels), pixels.shape[1], device)
 
@@ -130,7 +131,7 @@ def cached(decoded: Decoded, content: str, cache: Path) -> CachedArray:
         rows=decoded.rows,
         block_rows=max(1, BLOCK_BYTES // row_bytes),
         compute=decoded.at,
-        doing="decoding %d images once",
+        doing="decoding %s once",
         row_bytes=row_bytes,
     )
 
@@ -148,14 +149,17 @@ def announce(array: CachedArray, decoded: Decoded) -> None:
     size = array.rows * array.row_bytes
     missing = size - (array.path.stat().st_size if array.path.is_file() else 0)
     free = shutil.disk_usage(array.path.parent).free
-    told = f"{array.rows} images of {decoded.side} x {decoded.side} pixels take {_shown(size)}"
+    told = (
+        f"{counted(array.rows, 'image')} of {decoded.side} x {decoded.side} pixels take "
+        f"{size_of(size)}"
+    )
     if size > MAX_CACHE_BYTES or missing > free:
-        limit = f"at most {_shown(MAX_CACHE_BYTES)} are kept" if size > MAX_CACHE_BYTES else ""
+        limit = f"at most {size_of(MAX_CACHE_BYTES)} are kept" if size > MAX_CACHE_BYTES else ""
         raise DiskError(
             f"{array.path} cannot be written: {told}, and "
-            f"{limit or f'no space is left for it: {_shown(free)} are free there'}. Type a smaller "
-            "data.resize=, data.cache_pixels=false (each image is decoded whenever it is used), or "
-            "cache=FOLDER on another disk."
+            f"{limit or f'no space is left for it: {size_of(free)} are free there'}. Type a "
+            "smaller data.resize=, data.cache_pixels=false (each image is decoded whenever it is "
+            "used), or cache=FOLDER on another disk."
         )
     if array.rows < 20 * SAMPLED:
         return  # a moment
@@ -164,10 +168,6 @@ def announce(array: CachedArray, decoded: Decoded) -> None:
     decoded.at(chosen)
     seconds = (time.monotonic() - start) / len(chosen) * missing / array.row_bytes
     log.info("%s in %s: about %.1f minutes, once", told, array.path.parent, seconds / 60)
-
-
-def _shown(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Unkept:
             rows=self.decoded.rows,
             block_rows=max(1, BLOCK_BYTES // (self.decoded.side**2 * 3)),
             compute=self._found_readable,
-            doing="reading %d images once, before any is used",
+            doing="reading %s once, before any is used",
             row_bytes=1,
         )
         try:

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from caltech.amounts import counted
 from caltech.data.dataset import PARTS, SHORT, Collection
 from caltech.errors import InputError
 
@@ -188,9 +189,9 @@ class PerClass:
             if counts[part] and missing.total():
                 label = images.classes[missing.most_common(1)[0][0]]
                 raise InputError(
-                    f"split.group={self.group} makes groups of which {counts[part]} images of "
-                    f"{label} for {part} cannot be put together. Type other numbers, or "
-                    "split=fraction."
+                    f"split.group={self.group} makes groups of which "
+                    f"{counted(counts[part], 'image')} of {label} for {part} cannot be put "
+                    "together. Type other numbers, or split=fraction."
                 )
         return _sorted(parts)
 
@@ -205,10 +206,10 @@ class PerClass:
         label, fewest = min(Counter(images.labels).items(), key=lambda item: item[1])
         if fewest < asked:
             raise InputError(
-                f"The class {images.classes[label]} has {fewest} images, and split=per_class asks "
-                f"for {asked} ({self.train_per_class}, {self.val_per_class} and "
-                f"{self.test_per_class or 'at least 1'} for the test). Type smaller numbers, or "
-                "move the folder out of the data set."
+                f"The class {images.classes[label]} has {counted(fewest, 'image')}, and "
+                f"split=per_class asks for {asked} ({self.train_per_class}, {self.val_per_class} "
+                f"and {self.test_per_class or 'at least 1'} for the test). Type smaller "
+                "numbers, or move the folder out of the data set."
             )
 
 
@@ -221,9 +222,10 @@ def _drawn(images: Collection, seed: int, group: str | None) -> list[list[int]]:
         units[name].append(row)
     if group is not None and len(units) < len(PARTS):
         raise InputError(
-            f"split.group={group} makes {len(units)} groups of all {len(images.files)} images, "
-            f"{next(iter(units))!r} for one: there is nothing to divide. Type an expression that "
-            "finds what only the images of one object share."
+            f"split.group={group} makes {counted(len(units), 'group')} of all "
+            f"{counted(len(images.files), 'image')}, {next(iter(units))!r} for one: there is "
+            "nothing to divide. Type an expression that finds what only the images of one object "
+            "share."
         )
 
     def place(name: str) -> bytes:
@@ -272,8 +274,8 @@ def _require_apart(lists: Mapping[str, Sequence[str]]) -> None:
     for key, files in lists.items():
         if overlap := sorted(set(files) & seen.keys()):
             raise InputError(
-                f"{len(overlap)} files are in both {seen[overlap[0]]} and {key}, {overlap[0]} for "
-                "one. Remove them from one of the two."
+                f"{seen[overlap[0]]} and {key} have {counted(len(overlap), 'file')} in common, "
+                f"{overlap[0]} for one. Remove what they have in common from one of the two."
             )
         seen |= dict.fromkeys(files, key)
 

@@ -1,36 +1,33 @@
 """Command lines of the commands beside training: run=KEY as Hydra writes it, or --run KEY."""
 
 import argparse
-import difflib
 import io
-import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from caltech import errors, plugins
+from caltech import arguments, errors, plugins
+from caltech.amounts import counted
 from caltech.config import project_root
 from caltech.errors import InputError
-from caltech.inference.ensemble import NAME as EXPORTED
-from caltech.inference.ensemble import Ensemble
-from caltech.inference.ensemble import load as load_folder
-from caltech.inference.predictor import Predictor
-from caltech.runs.directory import WEIGHTS
-from caltech.runs.find import find
+from caltech.runs import known
+from caltech.runs.directory import EXPORTED, WEIGHTS
+from caltech.waiting import load_torch
+
+if TYPE_CHECKING:
+    from caltech.inference.ensemble import Ensemble
+    from caltech.inference.predictor import Predictor
+
+WIDTH = 80
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with the options that say which run is meant, and errors of one line."""
+class Parser(arguments.Parser):
+    """With the options that say which run is meant."""
 
     def __init__(self, usage: str, description: str) -> None:
-        super().__init__(
-            usage=usage,
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="Every --name VALUE can be written name=VALUE.",
-            allow_abbrev=False,
-        )
+        super().__init__(usage, description)
         add = self.add_argument_group("which run").add_argument
         add("--run", metavar="KEY", default="best",
             help="a run's key or directory; best (the default) is the finished run of highest "
@@ -49,38 +46,21 @@ class Parser(argparse.ArgumentParser):
             help="modules of your own that the run's config names, with commas")  # fmt: skip
         add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
 
-    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse, with name=VALUE as --name=VALUE for every option that takes a value."""
-        names = {s for a in self._actions for s in a.option_strings if a.nargs != 0}
-        for word in arguments:
-            flag = f"--{word.partition('=')[0].lstrip('-')}"
-            if "=" in word and flag in {*self._option_string_actions} - names:
-                self.error(f"{word}: {flag} takes no value; type {flag}, or leave it out")
-        self._refuse_misspelt(arguments, [name.removeprefix("--") for name in names])
-        words = [f"--{a}" if "=" in a and f"--{a.split('=')[0]}" in names else a for a in arguments]
-        return self.parse_intermixed_args(words)
 
-    def _refuse_misspelt(self, arguments: Sequence[str], names: Sequence[str]) -> None:
-        """A word that is no file and nearly an option is not taken for an image."""
-        for position, word in enumerate(arguments):
-            name, equals, value = word.partition("=")
-            if equals and not name.strip():
-                given = " ".join([*arguments[:position][-1:], *arguments[position:][:2]])
-                joined = "".join(given.split())
-                self.error(f"{given} is torn apart by spaces; type {joined}")
-            close = difflib.get_close_matches(name.strip("-").casefold(), names, n=1, cutoff=0.6)
-            if equals and name.lstrip("-") not in names and close and not Path(word).exists():
-                self.error(f"{word} is no option; type {close[0]}={value}")
-
-    def error(self, message: str) -> NoReturn:
-        if unknown := re.match(r"unrecognized arguments: (--?[\w-]+)", message):
-            near = difflib.get_close_matches(unknown[1], self._option_string_actions, 1, 0.7)
-            message = f"{unknown[1]} is no option" + (f"; type {near[0]}" if near else "")
-        self.exit(2, f"error: {message}. Type --help to see what is possible.\n")
+def require_there(given: argparse.Namespace) -> None:
+    """Raise InputError for a run that is not there, by names alone, and then load torch."""
+    for name in names_of(given.run):
+        if not (Path(name) / EXPORTED).is_file():
+            known.candidates(name, given.study, Path(given.output).expanduser())
+    load_torch()
 
 
-def load(given: argparse.Namespace) -> Predictor | Ensemble:
+def load(given: argparse.Namespace) -> "Predictor | Ensemble":
     """The run or the runs that the command line names; says on stderr which."""
+    from caltech.inference.ensemble import Ensemble
+    from caltech.inference.ensemble import load as load_folder
+    from caltech.runs.find import find
+
     plugins.load(list(filter(None, given.plugins.strip("[]").split(","))))
     names, output = names_of(given.run), Path(given.output).expanduser()
     folders = [
@@ -125,20 +105,20 @@ def _require_once(names: Sequence[str], folders: Sequence[Path]) -> None:
             )
 
 
-def _tell(predictor: Predictor | Ensemble) -> None:
-    members = predictor.members if isinstance(predictor, Ensemble) else (predictor,)
+def _tell(predictor: "Predictor | Ensemble") -> None:
+    members = getattr(predictor, "members", (predictor,))
     for told in (member.summary() for member in members):
-        print(
-            f"run {told['key']} of study {told['study']}, {told['weights']} weights: epoch "
-            f"{told['epoch']}, validation accuracy {told['val/accuracy']:.4f}",
-            file=sys.stderr,
+        line = (
+            f"run {told['key']} of study {told['study']}: {told['weights']} epoch "
+            f"{told['epoch']}, validation accuracy {told['val/accuracy']:.4f}"
         )
-    if isinstance(predictor, Ensemble):
+        print(textwrap.fill(line, WIDTH, subsequent_indent="  "), file=sys.stderr)
+    if len(members) > 1:
         print(f"ensemble of {len(members)}: the mean of their probabilities", file=sys.stderr)
     if predictor.fitted_on is not None:
         print(
-            f"calibrated: temperature {predictor.temperature:.3f}, fitted to {predictor.fitted_on} "
-            "validation images",
+            f"calibrated: temperature {predictor.temperature:.3f}, fitted to "
+            f"{counted(predictor.fitted_on, 'validation image')}",
             file=sys.stderr,
         )
 

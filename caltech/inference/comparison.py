@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from caltech.amounts import counted
 from caltech.errors import CaltechError, DamagedError, DiskError, InputError
 from caltech.inference.ensemble import Ensemble, scaled
 from caltech.inference.ensemble import stored as answers_of
@@ -96,7 +97,8 @@ def compare(
     stored: Mapping[str, Tensor],
     tolerance: float,
 ) -> str:
-    """Largest differences of probabilities from the run's model and from its stored answers.
+    """Largest differences of probabilities from the run's model and from its stored answers, in
+    lines of 80 columns.
 
     Args:
         answer: the exported model, decoded pixels (n, resize, resize, 3) uint8 to (n, classes).
@@ -116,16 +118,16 @@ def compare(
         confidences = likely.gather(1, stored["predictions"][:, None]).squeeze(1)
         differences.append((confidences - stored["confidences"]).abs().max().item())
         kind = "of its test part"
-        told = f" and by at most {differences[1]:.1e} from the answers stored in its test"
+        told = f"\n  {differences[1]:.1e} from the answers stored in its test"
     sentence = (
-        f"on {len(answered)} images {kind}, probabilities differ by at most {differences[0]:.1e} "
-        f"from the run's model{told}; {tolerance:g} is tolerated"
+        f"on {counted(len(answered), 'image')} {kind}, probabilities differ by at most\n"
+        f"  {differences[0]:.1e} from the run's model{told}\n  {tolerance:.1e} is tolerated"
     )
     # Not `>`, and not of the maximum: what is not a number is no difference that is tolerated.
     if not all(difference <= tolerance for difference in differences):
         raise CaltechError(
-            f"Nothing is exported: {sentence}. Type tolerance= for another, if the run was "
-            "computed on another kind of device, for example."
+            f"Nothing is exported: {sentence}.\nType tolerance= for another, if the run was "
+            "computed on another kind\nof device, for example."
         )
     return sentence
 

@@ -19,9 +19,7 @@ from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json
 from caltech.inference.predictor import Predictor, ranked
 from caltech.runs import logits
-from caltech.runs.directory import RunDirectory
-
-NAME = "ensemble.json"  # in a folder of members that were exported together
+from caltech.runs.directory import EXPORTED, RunDirectory
 
 
 class Mean(nn.Module):
@@ -147,13 +145,13 @@ def load(folder: Path, weights: str, device: str, calibrated: bool = False) -> P
     Raises:
         InputError, DamagedError: as Predictor.load.
     """
-    if not (folder / NAME).is_file():
+    if not (folder / EXPORTED).is_file():
         return Predictor.load(RunDirectory(folder), weights, device, calibrated)
     needs = {"members": list, "weights": str, "temperature": float}
-    told = read_sealed_json(folder / NAME, needs)
+    told = read_sealed_json(folder / EXPORTED, needs)
     names, fitted_on = told["members"], told.get("fitted_on")
     if not names or not all(isinstance(name, str) and name.isdecimal() for name in names):
-        raise DamagedError(f"{folder / NAME} was cut short or changed: it has no members.")
+        raise DamagedError(f"{folder / EXPORTED} was cut short or changed: it has no members.")
     members = [Predictor.load(RunDirectory(folder / n), told["weights"], device) for n in names]
     if calibrated and fitted_on is None:
         raise InputError(

@@ -22,12 +22,11 @@ from torch import Tensor
 from caltech.errors import InputError
 from caltech.files import making_folder, write_sealed_json
 from caltech.inference.comparison import compare, files_of, reread, sample, sample_of_members
-from caltech.inference.ensemble import NAME as ENSEMBLE
 from caltech.inference.ensemble import Ensemble, load
 from caltech.inference.predictor import Predictor
 from caltech.runs import manifest, provenance
 from caltech.runs.checkpoint import save_weights
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import EXPORTED, RunDirectory
 from caltech.settings import CONF, PACKAGE
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def write_safetensors(predictor: Predictor | Ensemble, folder: Path, pixels: Ten
             write_safetensors(member, folder / name, pixels)
         told = {"members": names, "weights": predictor.weights}
         told |= {"temperature": predictor.temperature, "fitted_on": predictor.fitted_on}
-        write_sealed_json(folder / ENSEMBLE, told)
+        write_sealed_json(folder / EXPORTED, told)
         return
     run, to = predictor.directory, RunDirectory(folder)
     groups = {"key", "study", "model", "freeze", "augment", "precision"} & predictor.cfg.keys()

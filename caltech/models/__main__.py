@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from caltech.amounts import size_of
+from caltech.arguments import nearest
 from caltech.config import build
 from caltech.errors import InputError, shown_as_messages
 from caltech.models.blocks import Block, blocks_of
@@ -43,8 +45,12 @@ def main(words: Sequence[str]) -> int:
     typed = [word for word in words if "=" not in word]
     numbers = {"size": _default_size(), "images": IMAGES, "classes": CLASSES}
     for name, _, value in (word.partition("=") for word in words if "=" in word):
-        if name not in numbers or not value.isdecimal() or int(value) < 1:
-            raise InputError(f"{name}={value} is not understood. Type {USAGE.splitlines()[0]}.")
+        if name not in numbers:
+            near = f"{nearest(name, numbers)}={value}" if nearest(name, numbers) else "--help"
+            raise InputError(f"{name}={value} is not of this command. Type {near}.")
+        if not value.isdecimal() or int(value) < 1:
+            example = f"{name}={numbers[name]}"
+            raise InputError(f"{name}={value} is not allowed: it is from 1 on. Type {example}.")
         numbers[name] = int(value)
     if not 1 <= len(typed) <= 2:
         raise InputError(f"One network at a time. Type {USAGE.splitlines()[0]}.")
@@ -81,7 +87,7 @@ def _table(blocks: Sequence[Block], images: int) -> list[str]:
     before: Block | None = None
     for number, block in enumerate(blocks):
         shape = "unknown" if block.shape is None else " x ".join(map(str, block.shape))
-        room = f"{4 * before.numbers * images / 1e9:.2f} GB" if before and before.numbers else ""
+        room = size_of(4 * before.numbers * images) if before and before.numbers else ""
         line = f"{number:9d}  {block.name:{width}}  {block.parameters:11,d}  {shape:14}  {room}"
         lines.append(line.rstrip())
         before = block

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from caltech.amounts import counted, size_of
+from caltech.arguments import nearest
 from caltech.errors import DamagedError, InputError, shown_as_messages
 from caltech.files import read_sealed_json
 from caltech.locks import leftovers, remove_leftovers
 from caltech.overview import typed
-from caltech.overview.listing import size_of
 from caltech.runs.directory import WEIGHTS, RunDirectory
 
 DAYS = 30
@@ -73,7 +74,8 @@ def main(words: Sequence[str]) -> None:
     kinds, values = typed.read(words, "caltech clean", defaults)
     for kind in kinds:
         if kind not in ALL:
-            raise InputError(f"{kind} is no kind of what can go. Type one of {', '.join(ALL)}.")
+            near = f"Type {nearest(kind, ALL)}." if nearest(kind, ALL) else "Type one of them."
+            raise InputError(f"{kind} is no kind of what can go: they are {', '.join(ALL)}. {near}")
     output, cache = (Path(values[name]).expanduser() for name in ("output", "cache"))
     chosen = [kind for kind in ALL if kind in (kinds or KINDS)]
     found = [each for each in search(output, cache) if each.kind in chosen]
@@ -81,7 +83,7 @@ def main(words: Sequence[str]) -> None:
         of_kind = [each for each in found if each.kind == kind]
         count = sum(len(each.paths) for each in of_kind)
         size = size_of(sum(each.bytes for each in of_kind))
-        print(f"{kind:12} {count:5d} file{'s' if count != 1 else ' '}  {size:>8}  {ALL[kind]}")
+        print(f"{kind:12} {counted(count, 'file'):>11}  {size:>8}  {ALL[kind]}")
     if values["yes"]:
         print(f"freed {size_of(sum(map(free, found)))}")
     elif found:

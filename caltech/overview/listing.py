@@ -54,13 +54,6 @@ def taken(files: Iterable[Path]) -> int:
     return round(total)
 
 
-def size_of(count: float) -> str:
-    """Bytes as people read them: 0.4 MB, 13 MB, 1.7 GB."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
-
-
 def _read(directory: RunDirectory) -> Listed:
     status, stopped, best, epochs = INTERRUPTED, "", {}, 0
     try:

@@ -1,16 +1,20 @@
 """List runs: `caltech runs [STUDY...] [output=FOLDER] [csv=true]`."""
 
 import csv
+import re
 import sys
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from caltech.amounts import counted, size_of
+from caltech.arguments import nearest_place
 from caltech.errors import InputError, shown_as_messages
 from caltech.overview import typed
-from caltech.overview.listing import Listed, differing, listed, size_of
+from caltech.overview.listing import Listed, differing, listed
 
 HELP = """\
 usage: caltech runs [STUDY...] [output=FOLDER] [csv=true]
@@ -19,6 +23,7 @@ List runs from their directories, the newest first: key, status, accuracy of the
 best epoch in validation and in the test, size on disk, and the words by which
 the runs of a study differ. csv=true prints the same for a spreadsheet."""
 WIDTH = 80
+WHOLE = {"break_on_hyphens": False, "break_long_words": False}
 
 
 def main(words: Sequence[str]) -> None:
@@ -36,7 +41,9 @@ def main(words: Sequence[str]) -> None:
     output = Path(values["output"]).expanduser()
     studies = {path: listed(path) for path in typed.studies(output, names)}
     if not studies:
-        raise InputError(f"There are no runs in {output}. Type output= with your studies' folder.")
+        near = nearest_place(output)
+        place = f"output={near}" if near else "output= with your studies' folder"
+        raise InputError(f"There are no runs in {output}. Type {place}.")
     if values["csv"]:
         _spreadsheet([run for runs in studies.values() for run in runs])
         return
@@ -45,19 +52,33 @@ def main(words: Sequence[str]) -> None:
 
 
 def table(study: str, runs: Sequence[Listed]) -> str:
-    """A study's runs, in 80 columns; what has no room goes on below."""
+    """A study's runs, in 80 columns; what has no room goes on below.
+
+    Words that all runs on a data set have stand once, above them.
+    """
     size = size_of(sum(run.bytes for run in runs))
-    lines = [f"{_plain(study)}: {len(runs)} run{'s' * (len(runs) > 1)}, {size}"]
+    lines = [f"{_plain(study)}: {counted(len(runs), 'run')}, {size}"]
     lines.append(f"{'key':10}  {'status':11}  {'val':>7}  {'test':>7}  {'disk':>8}  what differs")
-    words = differing(runs)
+    of_data = defaultdict(list)  # in the order of their newest runs
     for run in runs:
-        numbers = "".join(f"{_share(value):>7}  " for value in (run.validation, run.test))
-        first = f"{_plain(run.key)[:10]:10}  {_plain(run.status)[:11]:11}  {numbers}"
-        first += f"{size_of(run.bytes):>8}  "
-        told = [*words[run.directory], *([f"(stopped {run.stopped})"] if run.stopped else [])]
-        own = textwrap.wrap(_plain(" ".join(told)), WIDTH - len(first))
-        lines.append((first + ("\n" + " " * len(first)).join(own)).rstrip())
+        of_data[tuple(word for word in run.words if re.match(r"\+*data[=.]", word))].append(run)
+    for same in of_data.values():
+        words = differing(same) if len(same) > 1 else {same[0].directory: ()}
+        shared = [word for word in same[0].words if word not in words[same[0].directory]]
+        if shared or len(of_data) > 1:
+            told = f"with {' '.join(shared) or 'the data that are the default'}"
+            lines += textwrap.wrap(_plain(told), WIDTH, subsequent_indent="  ", **WHOLE)
+        lines += [_row(run, words[run.directory]) for run in same]
     return "\n".join(lines)
+
+
+def _row(run: Listed, words: Sequence[str]) -> str:
+    numbers = "".join(f"{_share(value):>7}  " for value in (run.validation, run.test))
+    first = f"{_plain(run.key)[:10]:10}  {_plain(run.status)[:11]:11}  {numbers}"
+    first += f"{size_of(run.bytes):>8}  "
+    told = [*words, *([f"(stopped {run.stopped})"] if run.stopped else [])]
+    own = textwrap.wrap(_plain(" ".join(told)), WIDTH - len(first), break_on_hyphens=False)
+    return (first + ("\n" + " " * len(first)).join(own)).rstrip()
 
 
 def _share(value: float | None) -> str:

@@ -1,9 +1,9 @@
 """The words of the commands that look at runs: names, and NAME=VALUE."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from caltech.arguments import nearest
 from caltech.config import project_root
 from caltech.errors import InputError
 
@@ -16,22 +16,30 @@ def read(
     """Plain words, and the value of every name, as typed or by default; --NAME is NAME=true.
 
     Raises:
-        InputError: a name is none of these, or a switch is neither true nor false.
+        InputError: a name is none of these, or has no value or two, or a switch is neither true
+            nor false.
     """
-    plain, values = [], dict(defaults)
+    plain, values, typed = [], dict(defaults), {}
     for word in words:
         name, equals, value = word.removeprefix("--").partition("=")
         if not equals and not word.startswith("-"):
+            if isinstance(values.get(word), bool):
+                raise InputError(f"{word} has no value. Type {word}=true.")
             plain.append(word)
             continue
         value = value if equals else "true"
         if name not in values:
-            near = difflib.get_close_matches(name, values, n=1, cutoff=0.5)
+            near = nearest(name, values)
             known = " ".join(f"{n}={v}".lower() if isinstance(v, bool) else f"{n}=FOLDER"
                 for n, v in values.items())  # fmt: skip
-            known = f"{near[0]}={value}" if near else known
+            known = f"{near}={value}" if near else known
             raise InputError(f"{word} is not of this command. Type {command} {known}")
         is_switch = isinstance(values[name], bool)
+        if not is_switch and not (equals and value):
+            raise InputError(f"{name} has no value. Type {name}=FOLDER.")
+        if typed.setdefault(name, value) != value:
+            both = f"{name}={typed[name]} and {name}={value}"
+            raise InputError(f"{both} cannot both be. Type one of them.")
         if is_switch and value not in SWITCHES:
             raise InputError(f"{word} is neither true nor false. Type {name}=true.")
         values[name] = SWITCHES[value] if is_switch else value
@@ -53,8 +61,8 @@ def studies(output: Path, names: Sequence[str]) -> list[Path]:
     known = [path.name for path in found]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            instead = f"Type {near[0]}" if near else "Train a run first"
+            near = nearest(name, known, 0)
+            instead = f"Type {near}" if near else "Train a run first: caltech train data=digits"
             raise InputError(
                 f"There is no study {name} with runs in {output}. Studies there are: "
                 f"{', '.join(known) or 'none'}. {instead}."

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 from hydra import compose, initialize_config_dir
 
 from caltech import errors
+from caltech.arguments import nearest
 from caltech.config import build, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import without_passwords
@@ -45,6 +46,10 @@ def main(words: Sequence[str]) -> None:
         return
     register()
     require_flags(words)
+    for word in words:  # Hydra knows the other keys alone
+        name, _, value = word.partition("=")
+        if name != "port" and value and nearest(name, ["port"], 0.7):
+            raise InputError(f"{name} is no key of the config. Type port={value}.")
     typed = [word for word in words if word.startswith("port=")]
     with initialize_config_dir(config_dir=str(CONF)):
         cfg = compose("tell", [word for word in words if word not in typed])
@@ -52,13 +57,13 @@ def main(words: Sequence[str]) -> None:
     port = _port(*typed[-1:])
     if not (uri := cfg.tracking.get("uri")):
         raise InputError("tracking=none keeps no runs to look at. Leave it out.")
-    line = build(cfg.tracking).line
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise InputError(
             f"{path} is not there: nothing was tracked yet. Train a run first (caltech train "
             "data=digits), or type tracking.uri= with the address of another store."
         )
+    line = build(cfg.tracking).line  # loads MLflow
     line.require(view.show)
     experiment = line.store.experiment_id
     if is_server(uri):

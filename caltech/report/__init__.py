@@ -1,6 +1,7 @@
 """A study's tables, page and pictures.
 
-    command      python -m caltech.report: from runs to files, and where each row is from
+    typed        python -m caltech.report: what was typed, looked at before anything is read
+    command      from runs to files, and where each row is from
     sources      what there is of a study: run directories, kept results, a store
     trained      one tracked training: its numbers, curves and answers
     rows         what tables are made of: rows, each a config with all its seeds

@@ -1,3 +1,3 @@
-from caltech.report.command import main
+from caltech.report.typed import main
 
 main()

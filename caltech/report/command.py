@@ -1,9 +1,6 @@
-"""Make a study's tables and pictures from its runs: `python -m caltech.report study=course`."""
+"""A study's tables and pictures, from its runs to files, and where each row is from."""
 
 import logging
-import re
-import signal
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,27 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from caltech import errors, plugins
-from caltech.config import build, hydra_targets, register
+from caltech import plugins
+from caltech.config import build
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
-from caltech.flags import require_flags
 from caltech.report import conclusions, pictures, render
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import Table
 from caltech.report.sources import ensembles
-from caltech.report.sources.asked import Asked, listed
+from caltech.report.sources.asked import Asked
 from caltech.report.sources.directories import read_config
 from caltech.report.sources.images import keep_names, names_of
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
+from caltech.report.sources.unknown import nothing_of
 from caltech.report.sources.unused import printable
 from caltech.report.trained import Run
 from caltech.runs.directory import RunDirectory
-from caltech.settings import CONF
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -53,7 +48,8 @@ def report(cfg: DictConfig, is_brief: bool = False) -> str:
         found[study] = gather(cfg.tracking, folder, study, published)
         is_published = any(each.study == study for each in published)
         if not found[study].runs and (asked.is_joined or not is_published):
-            raise _nothing(cfg, study, folder, found[study])
+            wrong = " ".join(map(str, found[study].unused[:3]))
+            raise nothing_of(study, asked.output, cfg.tracking, wrong)
     if cfg.ensemble:
         found[asked.name] = _with_ensemble(cfg, asked, found)
     everything = asked.together(found)
@@ -85,16 +81,6 @@ def _with_ensemble(cfg: DictConfig, asked: Asked, found: Mapping[str, Found]) ->
     ensembles.add(asked.folder, found[asked.name].runs, cfg.ensemble)
     kept, _ = ensembles.kept(asked.folder / "kept" / "ensembles")
     return replace(found[asked.name], ensembles=kept)
-
-
-def _nothing(cfg: DictConfig, study: str, folder: Path, found: Found) -> InputError:
-    store = cfg.tracking.get("uri", "a tracking store (tracking=none)")
-    studies = ", ".join(sorted(path.name for path in Path(cfg.output).glob("*/")))
-    wrong = " ".join(map(str, found.unused[:3]))
-    return InputError(
-        f"study={study} has no run in {folder}, {folder / 'kept'} or {store}. "
-        f"{wrong}{' ' * bool(wrong)}Studies in {cfg.output} are: {studies or 'none'}."
-    )
 
 
 def drawn_up(
@@ -179,43 +165,3 @@ def _data_options(cfg: DictConfig, folders: Sequence[Path], run: Run) -> Iterato
             yield option
     if run.data["name"] in cfg.data:
         yield cfg.data[run.data["name"]]
-
-
-@hydra.main(config_path=str(CONF), config_name="report", execution_whitelist=hydra_targets())
-def compose_and_report(cfg: DictConfig) -> None:
-    """What Hydra calls."""
-    errors.composed()
-    with errors.told_once(is_single=True):
-        text = report(cfg, is_brief=sys.stdout.isatty())
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # all is written: `| head` may have read enough
-    print(text)
-    folder = Asked.of(cfg).folder
-    for name in ("table.md", "table.csv", "report.html", "gallery.html", "pictures", "kept"):
-        if (folder / name).exists():
-            print(folder / name)
-
-
-def _as_list(word: str) -> str:
-    """ensemble=KEY,KEY as Hydra takes a list of texts: some keys read as numbers."""
-    name, equals, value = word.partition("=")
-    if name.strip() != "ensemble" or not equals or value.strip() in ("", "null"):
-        return word
-    keys = [key.strip(" '\"") for key in value.strip(" []").split(",")]
-    if len(keys) < 2 or not all(re.fullmatch("[0-9a-f]{10}", key) for key in keys):
-        raise InputError(
-            f"{word} is no ensemble: it is the keys of two finished runs or more. Type "
-            "ensemble=KEY,KEY with keys as `caltech runs` lists them."
-        )
-    if len({*keys}) < len(keys):
-        raise InputError(f"{word} has a key twice. Type ensemble={','.join(dict.fromkeys(keys))}.")
-    return "ensemble=[" + ",".join(f'"{key}"' for key in keys) + "]"
-
-
-def main() -> None:
-    """Entry point; errors that a user can act on are one message without a traceback."""
-    with errors.shown_as_messages():
-        register()
-        sys.argv[1:] = map(listed, sys.argv[1:])
-        require_flags(sys.argv[1:])
-        sys.argv[1:] = map(_as_list, sys.argv[1:])
-        compose_and_report()

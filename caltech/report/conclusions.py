@@ -4,6 +4,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 
+from caltech.amounts import counted
 from caltech.report.rows import Row, Table
 from caltech.report.sources.unused import printable
 from caltech.report.tables import Cell
@@ -26,7 +27,9 @@ def of(table: Table) -> list[str]:
     Validation chooses the best row; the test part says what it is worth.
     """
     told = [*_best(table), *_verdicts(table)] if table.finished else ["No row is finished."]
-    collapsed = [f"{row.name} ({row.collapsed[0]})" for row in table.finished if row.collapsed]
+    collapsed = [
+        f"{_called(row.name)} ({row.collapsed[0]})" for row in table.finished if row.collapsed
+    ]
     if collapsed:
         told.append(
             f"Collapsed, so that the accuracy is that of one class for all: {_named(collapsed)}."
@@ -58,7 +61,7 @@ def brief(study: str, tables: Sequence[Table]) -> str:
             own = textwrap.wrap(printable(row.name), WIDTH - len(first)) or [""]
             lines.append(first + ("\n" + " " * len(first)).join(own))
         if rest := len(rows) - MOST_ROWS:
-            lines += [f"  and {rest} more rows"] * (rest > 0)
+            lines += [f"  and {counted(rest, 'more row')}"] * (rest > 0)
     return "\n".join(lines)
 
 
@@ -66,14 +69,16 @@ def _best(table: Table) -> list[str]:
     if table.best.is_chosen_already:
         return ["No row is the best in validation: all were trained on their validation images."]
     best, test = table.best, table.best.interval("test/best_accuracy")
-    told = f"Best in validation: {best.name}, with {_percent(best, 'val/best_accuracy')}"
+    told = f"Best in validation: {_called(best.name)}, with {_percent(best, 'val/best_accuracy')}"
     if (accuracy := best.mean("test/best_accuracy")) is not None:
         told += f"; test {_percent(best, 'test/best_accuracy')}"
         if test is not None and test.low <= accuracy <= test.high:
             told += (
                 f" (95\N{NO-BREAK SPACE}% interval {100 * test.low:.2f} to {100 * test.high:.2f})"
             )
-    return [f"{told}.", *_compared(table, best)]
+    ties = [row.name for row in table.finished if row.score == best.score and row is not best]
+    tied = [f"As high in validation: {_named(ties)}."] if ties else []
+    return [f"{told}.", *tied, *_compared(table, best)]
 
 
 def _compared(table: Table, best: Row) -> list[str]:
@@ -88,7 +93,8 @@ def _compared(table: Table, best: Row) -> list[str]:
     count = len(above) + len(below) + len(like)
     told = []
     if count:
-        told.append(f"In the test it is significantly better than {len(above)} of {count} others.")
+        others = counted(count, "other")
+        told.append(f"In the test it is significantly better than {len(above)} of {others}.")
     if like:
         told.append(f"Not significantly different from it: {_named(like)}.")
     if below:
@@ -118,6 +124,12 @@ def _percent(row: Row, metric: str) -> str:
     return f"{100 * row.mean(metric):.2f}{spread}\N{NO-BREAK SPACE}%"
 
 
+def _called(name: str) -> str:
+    """A row's name within a sentence, where `1: lr=0.1` would be a second colon."""
+    first, _, values = name.partition(": ")
+    return f"{'row ' * first.isdecimal()}{first} ({values})" if values else name
+
+
 def _named(names: Sequence[str]) -> str:
     rest = len(names) - MOST_NAMES
-    return "; ".join(names[:MOST_NAMES]) + (f"; and {rest} more" if rest > 0 else "")
+    return "; ".join(map(_called, names[:MOST_NAMES])) + (f"; and {rest} more" if rest > 0 else "")

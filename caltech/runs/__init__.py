@@ -9,6 +9,7 @@ result      what it came to
 ending      the last lines of a command: where its run is, and what to type next
 logits      what it gave for validation and test images, and its temperature
 manifest    which files belong to the result
+known       which runs there are, by their folders' names alone
 find        a finished run by its key, its directory, or the best in validation; a start from one
 extension   a run of more epochs goes on from one of fewer
 

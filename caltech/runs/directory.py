@@ -28,6 +28,7 @@ from caltech.runs import identity
 log = logging.getLogger(__name__)
 
 WEIGHTS = ("last", "best")  # of which epochs weights and predictions are kept
+EXPORTED = "ensemble.json"  # in a folder of members that were exported together
 FROZEN = "frozen.safetensors"  # what both have of what training did not change
 
 

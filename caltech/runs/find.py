@@ -1,7 +1,5 @@
 """Where a finished run is: by its key, its directory, or the best on validation."""
 
-import difflib
-import glob
 import logging
 import re
 from collections.abc import Sequence
@@ -13,20 +11,21 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
+from caltech.arguments import nearest
 from caltech.config import composing
 from caltech.data.dataset import Dataset
 from caltech.errors import CaltechError, DamagedError, InputError
 from caltech.files import read_sealed_json
 from caltech.keys import former_key, run_key
 from caltech.models.classifier import Classifier
-from caltech.runs import checkpoint, manifest, provenance
+from caltech.runs import checkpoint, known, manifest, provenance
 from caltech.runs.directory import RunDirectory
+from caltech.runs.known import KEY
 from caltech.runs.result import Result
 from caltech.settings import CONF
 
 log = logging.getLogger(__name__)
 
-KEY = "[0-9a-f]{10}"
 EXPERIMENTS = CONF / "experiment"
 # In a run's config, as it writes it: to read it all takes 20 ms a run.
 _TRAINED_ON_VALIDATION = re.compile(r"^ +train_on_validation: true$", re.MULTILINE)
@@ -47,45 +46,14 @@ def find(
     Raises:
         InputError: there is none, or more than one and they differ.
     """
+    found = known.candidates(run, study, output, word)
     if RunDirectory(run).config.is_file():
-        return RunDirectory(run)
-    studies = glob.escape(study) if study else "*"
-    if re.fullmatch(KEY, run):
-        for path in output.glob(f"{studies}/{run}"):
-            if not RunDirectory(path).config.is_file() and RunDirectory(path).result.is_file():
-                raise DamagedError(f"{path} has no config.yaml: what this run is cannot be told.")
-    found = sorted(path.parent for path in output.glob(f"{studies}/*/config.yaml"))
-    directories = [RunDirectory(path) for path in found]
+        return found[0]
     place = output / study if study else output
-    if not directories:
-        raise InputError(
-            f"{word}={run}: {place} has no runs. Train one with python -m caltech.train, or type "
-            f"output= with the folder that holds your studies, or {word}= with a run's directory."
-        )
-    if run == "best":
-        return _best(directories, data, place)
-    return _of_key(word, run, directories, place)
+    return _best(found, data, place) if run == "best" else _of_key(word, run, found)
 
 
-def _of_key(word: str, key: str, directories: Sequence[RunDirectory], place: Path) -> RunDirectory:
-    found = [directory for directory in directories if directory.path.name == key]
-    if not found and ("/" in key or Path(key).is_dir()):
-        there = "is a file" if Path(key).is_file() else "is not there"
-        there = "has no config.yaml of a run" if Path(key).is_dir() else there
-        raise InputError(
-            f"{word}={key} {there}. Type {word}= with a run's directory, or with its key."
-        )
-    if not found:
-        keys = sorted({directory.path.name for directory in directories})
-        close = difflib.get_close_matches(key, keys, n=5, cutoff=0.0)
-        other = {
-            "run": "run=best for the run of highest validation accuracy",
-            "start": "start=null",
-        }
-        raise InputError(
-            f"{word}={key} is neither in {place} nor a run's directory. The closest keys there are "
-            f"{', '.join(close)}. Type {word}= with one of them, or {other[word]}."
-        )
+def _of_key(word: str, key: str, found: Sequence[RunDirectory]) -> RunDirectory:
     results = {each: Result.read(each, pruned_too=False) for each in found}
     finished = [directory for directory, result in results.items() if result is not None]
     for directory in finished:
@@ -102,6 +70,7 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
     """Validation decides, never the test part. Accuracies on different data cannot be compared:
     of several data sets, that of the run that was finished last is taken, and told."""
     best: dict[tuple[str, str], tuple[tuple[float, float], RunDirectory]] = {}
+    others: set[str] = set()  # data sets that are not asked for
     ended: dict[tuple[str, str], int] = {}  # of each data set, when its newest run did
     for directory in directories:
         result = Result.read(directory, pruned_too=False)
@@ -115,6 +84,7 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             log.warning("%s The run is not considered.", error)
             continue
         if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
+            others.add(made_from["name"])
             continue
         if _TRAINED_ON_VALIDATION.search(directory.config.read_text("utf-8")):
             log.warning(
@@ -129,7 +99,10 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
             best[name] = measured, directory
     if not best:
         wanted = f" on data={data}" if data else ""
-        raise InputError(f"{place} has no finished run{wanted}. Train one with caltech.train.")
+        known = f" Runs there are on {', '.join(sorted(others))}." if others else ""
+        near = nearest(data or "", others)
+        instead = f"Type data={near}." if near else "Train one with caltech.train."
+        raise InputError(f"{place} has no finished run{wanted}.{known} {instead}")
     newest = max(best, key=ended.__getitem__)
     if len(best) > 1:
         listed = "\n".join(

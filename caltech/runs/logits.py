@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from caltech.amounts import size_of
 from caltech.calibration import Scores, calibration, probabilities, temperature
 from caltech.data.dataset import Dataset
 from caltech.errors import DamagedError, InputError
@@ -37,10 +38,10 @@ def are_wanted(option: str, data: Dataset, trained_bytes: int, is_sweep: bool) -
     size = 4 * len(data.classes) * (len(data.validation) + len(data.test)) * len(WEIGHTS)
     is_wanted = option == "keep" or (option == "auto" and not (is_sweep and size > trained_bytes))
     if option == "auto" and not is_wanted:
-        told = "logits (%.1f MB) are larger than what is trained; logits=keep keeps them in a sweep"
-        log.info(told, size / 1e6)
+        told = "logits (%s) are larger than what is trained; logits=keep keeps them in a sweep"
+        log.info(told, size_of(size))
     elif is_wanted and size > 5e7:
-        log.info("logits are kept: %.0f MB; logits=none keeps none", size / 1e6)
+        log.info("logits are kept: %s; logits=none keeps none", size_of(size))
     return is_wanted
 
 

@@ -1,6 +1,5 @@
 """Print a sweep's table, also while it runs: `python -m caltech.sweeps [STUDY] [SWEEP]`."""
 
-import argparse
 import logging
 import sys
 import time
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caltech import errors
+from caltech.arguments import Parser, nearest
 from caltech.config import project_root
 from caltech.errors import InputError
 from caltech.files import explaining_disk, write_bytes
@@ -16,7 +16,7 @@ from caltech.sweeps import line, records, table
 USAGE = """\
 python -m caltech.sweeps [STUDY] [SWEEP] [--watch]
                                 [csv=FILE] [output=FOLDER]"""
-WORDS = ("output=", "watch=", "csv=")
+SWEEP_FIRST = "Type caltech sweep lr=1e-1,1e-2 first."
 WATCH = ("true", "false")
 WATCH_SECONDS = 1.0
 DESCRIPTION = """\
@@ -33,9 +33,7 @@ A terminal shows the first few of those that wait; a file or a pipe has all.
 
 def main(words: Sequence[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        usage=USAGE, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(USAGE, DESCRIPTION)
     parser.add_argument("study", metavar="STUDY", nargs="?", help="default: all studies")
     parser.add_argument("sweep", metavar="SWEEP", nargs="?", help="default: the newest")
     parser.add_argument("--output", metavar="FOLDER", default=f"{project_root()}/multirun",
@@ -43,11 +41,8 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--watch", nargs="?", default="false", const="true", choices=WATCH,
         help="show one line that changes, and the table at the end")  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", help="write the table there, too")
-    places = dict(word.split("=", 1) for word in words if word.startswith(("study=", "sweep=")))
-    rest = [word for word in words if not word.startswith(("study=", "sweep="))]
-    given = parser.parse_args([f"--{w}" if w.startswith(WORDS) else w for w in rest])
-    study, sweep = (places.get(n, getattr(given, n)) for n in ("study", "sweep"))
-    folder = find(Path(given.output).expanduser(), study, sweep)
+    given = parser.read(["--watch=true" if word == "--watch" else word for word in words])
+    folder = find(Path(given.output).expanduser(), given.study, given.sweep)
     print(f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}")
     if given.watch == "true":
         watch(folder)
@@ -89,7 +84,8 @@ def find(output: Path, study: str | None, sweep: str | None) -> Path:
     if study is not None and study not in studies:
         raise InputError(
             f"There is no sweep of a study {study} in {output}. "
-            f"Studies with sweeps are: {', '.join(studies) or 'none'}."
+            f"Studies with sweeps are: {', '.join(studies) or 'none'}. "
+            + (f"Type {nearest(study, studies) or 'one of them'}." if studies else SWEEP_FIRST)
         )
     found = [path for path in all_sweeps if study in (None, path.parent.parent.name)]
     if not found:
@@ -97,7 +93,10 @@ def find(output: Path, study: str | None, sweep: str | None) -> Path:
     chosen = [path for path in found if path.name.startswith(sweep or "")]
     if not chosen:
         names = ", ".join(path.name for path in found[-5:])
-        raise InputError(f"Study {study} has no sweep {sweep}. Its newest are: {names}.")
+        of = f"Study {study}" if study else str(output)
+        raise InputError(
+            f"{of} has no sweep {sweep}. The newest there are: {names}. Type the beginning of one."
+        )
     return chosen[-1]
 
 

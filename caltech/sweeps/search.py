@@ -23,6 +23,7 @@ from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from caltech.amounts import counted
 from caltech.errors import CaltechError, InputError
 from caltech.files import acquire, explaining_disk, write_bytes
 from caltech.settings import ROOT, require_allowed
@@ -126,8 +127,9 @@ def _require_total(study: optuna.Study, total: int) -> None:
     """Raise InputError for a total that the study is past."""
     if (known := len(trials.of_keys(study))) > total:
         raise InputError(
-            f"hydra.sweeper.n_trials={total}: this study has {known} trials already, and all of "
-            f"them stay. Type hydra.sweeper.n_trials={known} for its table, or more to go on."
+            f"hydra.sweeper.n_trials={total}: this study has {counted(known, 'trial')} already, "
+            f"and none is taken back. Type hydra.sweeper.n_trials={known} for its table, or more "
+            "to go on."
         )
 
 
@@ -259,7 +261,7 @@ def conclude(worker: Worker, folder: Path) -> None:
     if not found:
         jobs = records.rows(worker.folder)
         reasons = [job.reason for job in jobs if job.reason] or ["none has ended"]
-        raise CaltechError(f"None of {len(jobs)} trials has a value: {reasons[-1]}")
+        raise CaltechError(f"None of {counted(len(jobs), 'trial')} has a value: {reasons[-1]}")
     best = max(found, key=lambda trial: trial.value)
     log.info("Best parameters: %s", best.params)
     log.info("Best value: %s", best.value)

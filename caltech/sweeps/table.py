@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from caltech.amounts import counted
 from caltech.files import write_bytes
 from caltech.sweeps import records
 from caltech.sweeps.records import Record
@@ -32,10 +33,10 @@ def show(jobs: Sequence[Record]) -> None:
         left_out = [id(job) for job in jobs if job.status in NOT_BEGUN][MOST_NOT_BEGUN:]
     print(table([job for job in jobs if id(job) not in left_out], width))
     if left_out:
-        print(f"and {len(left_out)} more jobs, waiting or missing")
+        print(f"and {counted(len(left_out), 'more job')}, waiting or missing")
     if missing := sum(job.status == records.MISSING for job in jobs):
         print(
-            f"{missing} of {len(jobs)} jobs missing: never started, lost, or still in a "
+            f"{missing} of {counted(len(jobs), 'job')} missing: never started, lost, or still in a "
             "scheduler's queue.\nThe sweep's command typed again computes what is left."
         )
 
@@ -62,18 +63,21 @@ def by_value(jobs: Sequence[Record]) -> list[Record]:
 
 
 def table(jobs: Sequence[Record], width: int) -> str:
-    """One line a job, the best first, with the overrides that not all jobs have.
+    """One line a job, the best first, with the overrides that not all jobs have. Of several with
+    the best value none is told to be better.
 
     Overrides that are too long for `width` have three digits and go on below. A host is told where
     there are several.
     """
     jobs = by_value(jobs)
-    best = max((job.value for job in jobs if job.value is not None), default=None)
+    values = [job.value for job in jobs if job.value is not None]
+    best = max(values, default=None)
+    mark = " best" if values.count(best) == 1 else " tied"
     lines = [["key", "status", "val accuracy", "test accuracy", "seconds", "host", "overrides"]]
     for job, own in zip(jobs, own_words(jobs), strict=True):
         seconds = "" if job.status in records.OPEN else f"{job.seconds:.1f}"
         marked = accuracy(job.value, job.deviation)
-        marked += " best" if best is not None and job.value == best else ""
+        marked += mark if best is not None and job.value == best else ""
         key, status, host = map(_printable, (job.key, job.status, job.host))
         lines.append([key, status, marked, accuracy(job.test, None), seconds, host, " ".join(own)])
     if len({job.host for job in jobs if job.host}) < 2:

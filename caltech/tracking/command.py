@@ -10,10 +10,11 @@ from omegaconf import DictConfig
 
 from caltech import errors
 from caltech.config import build, hydra_targets, register
-from caltech.errors import CaltechError, HeldError, InputError
+from caltech.errors import CaltechError, HeldError
 from caltech.flags import require_flags
 from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
+from caltech.runs.known import require_study
 from caltech.settings import CONF, require_allowed
 
 log = logging.getLogger(__name__)
@@ -28,14 +29,10 @@ def tell(cfg: DictConfig) -> Counter[str]:
         InputError: there is no such study, or the store cannot be used.
     """
     require_allowed("study", cfg.study)
-    output, tracker = Path(cfg.output), build(cfg.tracking)
+    output = Path(cfg.output)
+    require_study(cfg.study, output)
+    tracker = build(cfg.tracking)
     found = sorted(path.parent for path in (output / cfg.study).glob("*/config.yaml"))
-    if not found:
-        studies = ", ".join(sorted(path.name for path in output.glob("*/")))
-        raise InputError(
-            f"study={cfg.study} has no run in {output / cfg.study}. Studies in {output} are: "
-            f"{studies or 'none'}."
-        )
     tracker.open(None, is_needed=True)
     return Counter(tell_one(tracker, RunDirectory(path)) for path in found)
 

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from caltech.amounts import counted
 from caltech.errors import InputError, OutOfMemoryError
 
 log = logging.getLogger(__name__)
@@ -128,12 +129,15 @@ def within_memory(call: Callable[[int], Found], images: int, what: str) -> Found
     while fitting and not _fits(call, fitting):
         fitting //= 2
     advice = (
-        f"{fitting} fit, as was tried. Type micro_batch={fitting}: the batch_size stays, and the "
+        f"As was tried, {fitting} would. Type micro_batch={fitting}: the batch_size stays, and the "
         "gradients of its parts are summed."
         if fitting
         else "One does not fit, either. Type a smaller model=, or freeze= with more of it frozen."
     )
-    raise OutOfMemoryError(f"{what}: {images} images at a time do not fit into memory. {advice}")
+    fits = "does" if images == 1 else "do"
+    raise OutOfMemoryError(
+        f"{what}: {counted(images, 'image')} at a time {fits} not fit into memory. {advice}"
+    )
 
 
 def _fits(call: Callable[[int], Any], images: int) -> bool:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from caltech import files, versions
+from caltech.amounts import size_of
 from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop, sent
 from caltech.data.augmentation.mix import Unmixed
@@ -222,7 +223,7 @@ def extract(
             rows=len(data.labels),
             block_rows=ROWS_PER_BLOCK,
             compute=partial(_outputs, frozen, data, view, precision, device),
-            doing=f"computing the frozen part's outputs for %d images once ({view})",
+            doing=f"computing the frozen part's outputs for %s once ({view})",
         )
     if not all(array.is_complete() for array in arrays.values()):
         # Found by running it on an image, which a warm trial need not wait for.
@@ -242,7 +243,7 @@ def _sized(arrays: Mapping[str, CachedArray], row_bytes: int, batch: int) -> dic
             array,
             block_rows=block_rows,
             row_bytes=row_bytes,
-            doing=f"{array.doing[:-1]}, {row_bytes * array.rows / 1e9:.2g} GB)",
+            doing=f"{array.doing[:-1]}, {size_of(row_bytes * array.rows)})",
         )
         for view, array in arrays.items()
     }

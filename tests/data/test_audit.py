@@ -48,7 +48,7 @@ def test_it_finds_what_was_put_there(root):
     near = {pair[:2] for pair in found.near_across}
     assert ("ant/image_0004.jpg", "ant/image_0006.jpg") in near
     assert not near & set(found.exact_across)
-    assert "3 stray files and folders" in report(found)
+    assert "3 stray files or folders (not read)" in report(found)
 
 
 def test_lists_are_the_split(root):
@@ -95,7 +95,7 @@ def test_the_command(root, monkeypatch, capsys):
     ant(root, 2).write_bytes(b"")
     assert run(monkeypatch, "audit", f"data.root={root}") == 1
     said = capsys.readouterr().out
-    assert "1 files that cannot be read as images\n    ant/image_0002.jpg" in said
+    assert "1 file that cannot be read as an image\n    ant/image_0002.jpg" in said
     ant(root, 2).unlink()
     assert run(monkeypatch, "audit", f"data.root={root}") == 0
 
@@ -108,7 +108,7 @@ def test_a_folder_of_one_s_own_is_audited(root, monkeypatch, capsys):
     assert run(monkeypatch, "audit", "data=folder", f"data.root={images}") == 0
     said = capsys.readouterr().out
     assert "17 images in 2 classes; 7 ('ant') to 10 ('bee')" in said
-    assert "1 groups of files with the same bytes\n    ant/image_0003.jpg  bee/copy.jpg" in said
+    assert "1 group of files with the same bytes\n    ant/image_0003.jpg  bee/copy.jpg" in said
 
 
 def test_a_plugin_s_function_of_the_same_name_is_no_folder():

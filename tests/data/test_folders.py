@@ -50,6 +50,23 @@ def test_what_lies_in_the_background_is_no_warning(images, caplog):
     assert caplog.text == ""
 
 
+def test_a_warning_is_in_80_columns_and_of_one_file_or_of_several(images, caplog):
+    (images / "ant" / "x.webp").touch()
+    tell_strays(images, listing(images).stray)
+    first, *lines = caplog.messages[-1].splitlines()
+    assert first == f"{images}:" and max(map(len, lines)) <= 80
+    assert lines[:2] == [
+        "1 file or folder is no image of a category and is not read:",
+        "ant/x.webp.",
+    ]
+    assert lines[2] == "data=folder reads .webp, too."
+    for number in range(7):
+        (images / "ant" / f"{'long-' * 12}{number}.txt").touch()
+    tell_strays(images, listing(images).stray)
+    assert max(map(len, caplog.messages[-1].splitlines()[1:])) <= 80
+    assert caplog.messages[-1].splitlines()[1].startswith("8 files or folders are no images")
+
+
 def test_upper_case_suffixes_are_images(images):
     path = images / "ant" / "image_0001.jpg"
     path.rename(path.with_suffix(".JPG"))
@@ -61,7 +78,7 @@ def test_a_class_without_images_of_its_own_is_refused(images, suffix):
     """It would vanish, and each class after it would have another number."""
     (images / "cat").mkdir()
     Image.new("RGB", (8, 8)).save(images / "cat" / f"one{suffix}", format="PNG")
-    kind = suffix or "files without a suffix"
+    kind = f"{suffix} file".strip()
     with pytest.raises(InputError, match=rf"{images}/cat has no \.jpg.*\(1 {kind}\).*JPEG or PNG"):
         list_images(images)
 
@@ -71,7 +88,7 @@ def test_a_class_that_is_empty_or_lies_deeper_is_refused(images):
     with pytest.raises(InputError, match=r"cat has no .*it is empty"):
         list_images(images)
     shutil.copytree(images / "ant", images / "cat" / "deeper")
-    with pytest.raises(InputError, match=r"cat has no .*1 folders"):
+    with pytest.raises(InputError, match=r"cat has no .*\(1 folder\)"):
         list_images(images)
 
 

@@ -12,6 +12,7 @@ import torch
 from caltech import export, predict
 from caltech.errors import InputError
 from caltech.files import read_sealed_json, write_sealed_json
+from caltech.inference import formats
 from caltech.inference.comparison import sample
 from caltech.inference.ensemble import Ensemble, load, scaled
 from caltech.inference.predictor import Predictor
@@ -78,7 +79,7 @@ def test_predict_says_who_answers_and_by_which_temperature(tiny, other, image, c
 
 @pytest.mark.parametrize("form", ["safetensors", "mlflow"])
 def test_an_export_of_several_sizes_is_one_model(joined, image, form, tmp_path):
-    said = export.export(joined, form, tmp_path / "model", 1e-4)
+    said = formats.export(joined, form, tmp_path / "model", 1e-4)
     assert (
         "that have no stored answers" in said if form == "mlflow" else "stored in its test" in said
     )
@@ -90,9 +91,9 @@ def test_an_export_of_several_sizes_is_one_model(joined, image, form, tmp_path):
 
 def test_onnx_is_of_members_of_one_size(tiny, joined, tmp_path):
     with pytest.raises(InputError, match=r"images of several\. Type format=safetensors"):
-        export.export(joined, "onnx", tmp_path / "model", 1e-4)
+        formats.export(joined, "onnx", tmp_path / "model", 1e-4)
     pytest.importorskip("onnxruntime")
-    said = export.export(Ensemble.of([tiny, tiny], True), "onnx", tmp_path / "model", 1e-4)
+    said = formats.export(Ensemble.of([tiny, tiny], True), "onnx", tmp_path / "model", 1e-4)
     assert "on 20 images of its test part" in said and "stored in its test" in said
 
 

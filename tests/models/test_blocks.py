@@ -40,8 +40,8 @@ def test_the_command_lists_parameters_shapes_and_room(capsys):
     assert torch.equal(torch.get_rng_state(), state)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["0", "conv1", "9,536", "64", "x", "16", "x", "16"]
-    assert lines[2].split()[-2:] == ["65.54", "GB"]  # 64 * 16 * 16 numbers of 4 bytes, a million
-    assert lines[-1].split() == ["9", "linear", "3,591", "7", "2.05", "GB"]
+    assert lines[2].split()[-2:] == ["66", "GB"]  # 64 * 16 * 16 numbers of 4 bytes, a million
+    assert lines[-1].split() == ["9", "linear", "3,591", "7", "2.0", "GB"]
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_options_and_names_are_found(capsys, words):
     [
         (["resnet5"], "model.name=resnet5 is not known"),
         (["resnet18", "V7"], "model.weights=V7 is not known"),
-        (["resnet18", "size=big"], "size=big is not understood"),
-        (["resnet18", "pixels=3"], "pixels=3 is not understood"),
+        (["resnet18", "size=big"], "size=big is not allowed: it is from 1 on. Type size="),
+        (["resnet18", "pixels=3"], "pixels=3 is not of this command"),
         (["a", "b", "c"], "One network at a time"),
         (["timm"], "timm is a library"),
         (["vit_b_16", "size=100"], "cannot take images of 100 x 100"),

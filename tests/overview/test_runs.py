@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from caltech.errors import InputError
 from caltech.overview import runs
-from caltech.overview.listing import differing, listed, taken
+from caltech.overview.listing import Listed, differing, listed, taken
 from caltech.runs.directory import RunDirectory
 from caltech.train import train
 from tests.observers import TINY, Doing, Stopped, stop
@@ -77,7 +77,9 @@ def test_shared_files_count_by_their_share(tmp_path):
     assert taken([one, other]) == alone == 2 * taken([one])
 
 
-@pytest.mark.parametrize("word", ["defualt", "csv=3", "outptu=x", "--json"])
+@pytest.mark.parametrize(
+    "word", ["defualt", "csv=3", "outptu=x", "--json", "output=", "--output", "output=b", "csv"]
+)
 def test_a_word_that_is_none_is_one_message(study, word):
     with pytest.raises(InputError, match="Type "):
         runs.main([f"output={study.parent}", word])
@@ -88,3 +90,19 @@ def test_a_list_needs_no_torch():
     subprocess.run(
         [sys.executable, "-c", program + "assert 'torch' not in sys.modules"], check=True
     )
+
+
+def test_words_of_all_runs_on_a_data_set_stand_once_above_them():
+    def run(key: str, *words: str) -> Listed:
+        return Listed("s", key, "finished", "", words, 0.5, 0.5, 1, 1000, 0.0, Path(key))
+
+    digits, long = ("data=digits", "data.resize=32"), "model.name=" + "a-long-name-" * 6
+    made = [run("a", *digits, "lr=1"), run("b", "lr=1"), run("c", "lr=2", *digits), run("d", long)]
+    lines = runs.table("s", made).splitlines()
+    assert lines[2] == "with data=digits data.resize=32"
+    assert [line.split()[0] for line in lines[3:8]] == ["a", "c", "with", "b", "d"]
+    assert lines[3].endswith(" lr=1") and lines[4].endswith(" lr=2") and "digits" not in lines[3]
+    *_, one, other, row = runs.table("s", [run("a", long, "lr=1")]).splitlines()
+    assert [one, other] == [f"  {long}", "  lr=1"] and row.endswith("1.0 kB")
+    alike = runs.table("s", [run("a", *digits, "lr=1"), run("b", *digits, "lr=1")]).splitlines()
+    assert alike[2:] == ["with data=digits data.resize=32 lr=1", *alike[3:]]

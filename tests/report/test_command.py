@@ -5,17 +5,20 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from caltech.errors import CaltechError, InputError
 from caltech.report import command
-from caltech.report.sources import asked, options
+from caltech.report.sources import options, unknown
 from caltech.report.sources.directories import found
 from caltech.report.sources.kept import keep, kept
 from caltech.train import train
@@ -99,7 +102,28 @@ def test_sweeps_of_a_study_are_one_report_and_other_runs_are_not_in_it(make, tmp
     [("study=a,b", "study=[a,b]"), ("study='a,b'", "study='a,b'"), ("order=a,b", "order=a,b")],
 )
 def test_a_list_of_studies_is_typed_with_commas(typed, taken):
-    assert asked.listed(typed) == taken
+    assert unknown.listed(typed) == taken
+
+
+def test_a_mistyped_study_is_told_before_anything_heavy_is_loaded(tmp_path):
+    """Known are runs, what is kept, rows that are published, and what a store has."""
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    (tmp_path / "mine" / "a" / "config.yaml").touch()
+    (tmp_path / "kept" / "kept").mkdir(parents=True)
+    (tmp_path / "kept" / "kept" / "a.json").touch()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as store:
+        store.executescript("CREATE TABLE tags (key, value); INSERT INTO tags VALUES ('study','s')")
+    none, server = OmegaConf.create({}), OmegaConf.create({"uri": "http://127.0.0.1:9"})
+    tracked = OmegaConf.create({"uri": f"sqlite:///{tmp_path}/a.db"})
+    for tracking, study in ((none, "mine"), (none, "kept"), (none, "course"), (tracked, "s")):
+        unknown.require_known(tracking, tmp_path, [study])
+    unknown.require_known(server, tmp_path, ["other"])  # to ask it takes seconds
+    for tracking in (none, tracked, OmegaConf.create({"uri": f"sqlite:///{tmp_path}/none.db"})):
+        with pytest.raises(InputError, match=r"study=mien has no run .* Type study=mine\."):
+            unknown.require_known(tracking, tmp_path, ["mine", "mien"])
+    program = "import sys; import caltech.report.typed, caltech.predict, caltech.export; "
+    program += "assert not {'torch', 'scipy', 'mlflow', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
 
 
 @pytest.mark.slow
@@ -107,7 +131,7 @@ def test_a_report_of_directories_and_kept_results_imports_neither_torch_nor_mlfl
     trained(tmp_path / "mine", "lr=1")
     keep(tmp_path / "mine" / "kept", [made_up("lr=2")], [])
     code = (
-        "import sys; from caltech.report.command import main; main(); "
+        "import sys; from caltech.report.typed import main; main(); "
         "assert not {'torch', 'mlflow', 'torchvision'} & set(sys.modules)"
     )
     typed = ["study=mine", f"output={tmp_path}", f"tracking.uri=sqlite:///{tmp_path}/none.db"]

@@ -25,6 +25,13 @@ def test_the_best_in_validation_comes_first_with_what_the_test_says_of_it():
     assert "Not significantly different from it: b." in rest
 
 
+def test_ties_are_told_and_a_number_is_no_second_colon():
+    made = [row(f"{n}: lr={n}", 0.9 if n < 3 else 0.5, accuracy=0.9) for n in (1, 2, 3)]
+    first, second, *_ = conclusions.of(table(*made))
+    assert first.startswith("Best in validation: row 1 (lr=1), with 90.00")
+    assert second == "As high in validation: row 2 (lr=2)."
+
+
 def test_no_row_is_the_best_by_images_that_it_was_trained_on():
     chosen = row("a", 0.99, "split=per_class", "split.train_on_validation=true")
     assert conclusions.of(table(chosen))[0].startswith("No row is the best in validation")

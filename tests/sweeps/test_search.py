@@ -67,7 +67,9 @@ def test_processes_that_type_one_command_share_a_study(command, tmp_path):
     rows = records.rows(folder)
     assert [row.status for row in rows] == ["finished"] * 6
     best = max(rows, key=lambda row: row.value)
-    assert re.search(rf"^key .*\n{best.key}  finished  {best.value:.4f} best", said, re.MULTILINE)
+    assert re.search(
+        rf"^key .*\n{best.key}  finished  {best.value:.4f} (best|tied)", said, re.MULTILINE
+    )
     assert f"trial 6 of 6 · best {best.value:.4f} (lr=" in said
     assert (folder / "table.csv").read_text().startswith("key,status,value,deviation,test,")
     (refused,) = command(["hydra.sweeper.n_trials=2"])

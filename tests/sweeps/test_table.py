@@ -31,6 +31,11 @@ def test_the_mean_over_seeds_has_its_deviation():
     assert "0.9537 ± 0.0012 best" in table(jobs, 80)
 
 
+def test_of_equals_none_is_told_to_be_the_best():
+    jobs = [Record(name, "", "", "finished", 0.9, 1.0) for name in ("a", "b")]
+    assert table(jobs, 80).count("0.9000 tied") == 2
+
+
 def test_nothing_in_a_record_steers_a_terminal():
     assert "\x1b" not in table([Record("\x1b[2J", "", "lr=\x1b[31m", "\x07")], 80)
 

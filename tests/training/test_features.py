@@ -194,7 +194,7 @@ def test_caches_of_the_same_library_versions_are_found(tmp_path, monkeypatch):
 def test_room_is_said_and_asked_for_before_any_work(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
         extract(tmp_path / "first")
-    assert "for 6 images once (plain, 7.2e-08 GB)" in caplog.text  # 3 numbers of 4 bytes each
+    assert "for 6 images once (plain, 72 B)" in caplog.text  # 3 numbers of 4 bytes each
     monkeypatch.setattr(features, "center_crop", lambda *_: pytest.fail("begun"))
     free = SimpleNamespace(free=2 * 6 * 12 - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)

@@ -1,6 +1,7 @@
 """What there is of a study: its run directories, what was kept of them, and a store.
 
     asked        what a report is of: a study, or several studies or sweeps side by side
+    unknown      whether there can be any, asked first: a mistyped name is told at once
     study        all that there is of one, and which run of a key counts
     directories  runs from the study's folder
     kept         results that are kept in git

@@ -2,15 +2,15 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from caltech.errors import InputError
 from caltech.report.sources.study import Found, combine
+from caltech.report.sources.unknown import names
 from caltech.report.trained import Run
 from caltech.settings import names_a_folder, require_allowed
 
@@ -33,12 +33,12 @@ class Asked:
         Raises:
             InputError: a study's name is none, or there is no such sweep.
         """
-        output, studies = Path(cfg.output), _names(cfg.study)
+        output, studies = Path(cfg.output), names(cfg.study)
         for study in studies:
             require_allowed("study", study)
         if not studies:
             raise InputError("study=[] names no study. Type study=course.")
-        asked = cls(output, studies, _sweeps(output, studies, _names(cfg.sweeps)))
+        asked = cls(output, studies, _sweeps(output, studies, names(cfg.sweeps)))
         if not names_a_folder(asked.name):
             raise InputError(
                 f"{len(studies) + len(asked.sweeps)} studies and sweeps are too many for the name "
@@ -107,26 +107,14 @@ class Asked:
         return origins
 
 
-def listed(word: str) -> str:
-    """`study=one,two` as Hydra takes a list; quoted or bracketed it is left as it is."""
-    name, _, value = word.partition("=")
-    is_list = name in ("study", "sweeps") and "," in value and not set(value) & set("[]{}'\"\\")
-    return f"{name}=[{value}]" if is_list else word
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    values: Iterable[Any] = value if isinstance(value, list | tuple | ListConfig) else [value]
-    return tuple(dict.fromkeys(str(each) for each in values if each is not None))
-
-
 def _sweeps(
-    output: Path, studies: Sequence[str], names: Sequence[str]
+    output: Path, studies: Sequence[str], typed: Sequence[str]
 ) -> dict[str, frozenset[str]]:
     """The newest sweep of each name, of which the beginning is enough."""
     folders = [path for study in studies for path in (output / study / "sweeps").glob("*/")]
     folders.sort(key=lambda path: path.name)  # they begin with their time
     found = {}
-    for name in names:
+    for name in typed:
         begun = [path for path in folders if path.name.startswith(name)]
         if not begun:
             known = ", ".join(path.name for path in folders[-5:]) or "none"

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from caltech.amounts import counted
 from caltech.errors import DamagedError
 from caltech.keys import ADDED, LISTS_WITHIN, decisive, former_key, point_key, run_key
 from caltech.metrics import EPOCH_METRICS
@@ -191,7 +192,7 @@ def _require_epochs(run: Run) -> None:
         raise DamagedError(f"its history has other epochs for other metrics: {counts}")
     is_short = run.status == FINISHED and run.epochs < run.asked and not _has_waited(run)
     if run.epochs > run.asked or is_short:
-        raise DamagedError(f"its history has {run.epochs} epochs and not {run.asked}")
+        raise DamagedError(f"its history has {counted(run.epochs, 'epoch')} and not {run.asked}")
     shares = itertools.chain(run.history["train/accuracy"], run.history["val/accuracy"])
     if not all(0 <= share <= 1 for share in shares):
         raise DamagedError("an accuracy of its history is not from 0 to 1")

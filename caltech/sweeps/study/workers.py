@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
+from caltech.amounts import counted
 from caltech.errors import CaltechError
 from caltech.files import acquire
 from caltech.sweeps import records
@@ -120,7 +121,7 @@ class Worker:
                     if claim is None:
                         log.warning(
                             "The space has no point left that is a run of its own: the study ends "
-                            "with %d trials of %d.", len(jobs), self.total,
+                            "with %s of %d.", counted(len(jobs), "trial"), self.total,
                         )  # fmt: skip
                 if claim is None and not running:  # nobody needs a trial's lock any more
                     for path in self.folder.glob(TRIAL.format(key="*")):
@@ -185,7 +186,7 @@ class Worker:
         failed = [each for each in ended if each[-1].state == TrialState.FAIL]
         if len(failed) > self.most_failed * len(ended):
             raise CaltechError(
-                f"{len(failed)} of {len(ended)} trials failed, and "
+                f"{len(failed)} of {counted(len(ended), 'trial')} failed, and "
                 f"hydra.sweeper.max_failure_rate={self.most_failed} allows fewer."
             )
 

@@ -182,5 +182,5 @@ def test_what_cannot_be_a_study_is_told(tmp_path, configure):
         pass
     with pytest.raises(InputError, match="Optuna cannot take what is swept over"):
         prepare(tmp_path, "experiment=glob(scratch/*)")
-    with pytest.raises(InputError, match="Optuna's storage nonsense"):
+    with pytest.raises(InputError, match=r"^storage=nonsense is not allowed"):
         prepare(tmp_path, storage="nonsense")

@@ -1,0 +1,22 @@
+"""Numbers of things as people read them: `1 file`, `2 files`, `410 kB`."""
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """A number with its noun: `1 class`, `2 classes`.
+
+    Args:
+        things: the noun of several, if that is not `thing` with an s.
+    """
+    return f"{number} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def size_of(count: float) -> str:
+    """Bytes in the unit that fits, in two digits or three: 72 B, 410 kB, 1.7 GB."""
+    for unit in UNITS:
+        # As it is shown: 999.6 kB are 1.0 MB.
+        if round(count) < 1000 or unit == UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.1f} {unit}" if unit != "B" and round(count, 1) < 10 else f"{count:.0f} {unit}"

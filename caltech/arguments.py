@@ -1,0 +1,164 @@
+"""Command lines that Hydra does not read: NAME=VALUE or --NAME VALUE, and what was meant by a word
+that is none of these."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+NUMBERS = {int: ("a whole number", "1"), float: ("a number", "1e-4")}
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Of names that there are, the one most like what was typed; empty if none is like it."""
+    by_case = {each.casefold(): each for each in known}
+    like = difflib.get_close_matches(name.casefold(), by_case, n=1, cutoff=cutoff)
+    return by_case[like[0]] if like else ""
+
+
+def nearest_place(path: Path) -> Path | None:
+    """A file or folder that is there and called almost so: photos for phtos, and below it."""
+    for above in path.parents:
+        if above.is_dir():
+            first, *rest = path.relative_to(above).parts
+            with suppress(OSError):
+                near = nearest(first, [each.name for each in above.iterdir()], 0.7)
+                found = above.joinpath(near, *rest)
+                return found if near and found.exists() else None
+            return None
+    return None
+
+
+class _Once(argparse.Action):
+    """Keeps a value, and refuses another one: which of two is meant cannot be told."""
+
+    given: Any = None
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        if self.given is not None and self.given != values:
+            both = f"{self.dest}={self.given} and {self.dest}={values}"
+            parser.error(f"{both} cannot both be. Type one of them")
+        self.given = values
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that also takes name=VALUE, and whose errors are one line in our words."""
+
+    def __init__(self, usage: str, description: str) -> None:
+        super().__init__(
+            usage=usage,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="Every --name VALUE can be written name=VALUE.",
+            allow_abbrev=False,
+        )
+        self.register("action", None, _Once)
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse, with name=VALUE as --name=VALUE for every option that takes a value.
+
+        A word that need not be there, STUDY, can be typed as study=VALUE, too.
+        """
+        flags = {s for a in self._actions for s in a.option_strings if a.nargs == 0}
+        names = {s[2:] for s in self._option_string_actions if s.startswith("--")} - {
+            flag[2:] for flag in flags
+        }
+        places = {a.dest for a in self._actions if a.nargs == "?" and not a.option_strings}
+        self._refuse_misspelt(arguments, names | places, flags)
+        words, typed = [], {}
+        for word in arguments:
+            name, equals, value = word.removeprefix("--").partition("=")
+            if equals and name in names | places and not value:
+                self.error(f"argument --{name}: expected one argument")
+            if equals and name in places:
+                typed[name] = value
+            else:
+                words.append(f"--{name}={value}" if equals and name in names else word)
+        given = self.parse_intermixed_args(words)
+        vars(given).update(typed)
+        return given
+
+    def _refuse_misspelt(
+        self, arguments: Sequence[str], names: Iterable[str], flags: Iterable[str]
+    ) -> None:
+        """A word that is no file and nearly an option is not taken for an image."""
+        for position, word in enumerate(arguments):
+            name, equals, value = word.partition("=")
+            if equals and not name.strip():
+                given = " ".join([*arguments[:position][-1:], *arguments[position:][:2]])
+                joined = "".join(given.split())
+                self.error(f"{given} is torn apart by spaces. Type {joined}")
+            name = name.strip("- ")
+            if equals and f"--{name}" in flags:
+                self.error(f"{word}: --{name} takes no value. Type --{name}, or leave it out")
+            close = nearest(name, names, 0.6)
+            if equals and name not in names and close and not Path(word).exists():
+                self.error(f"{word} is no option. Type {close}={value}")
+
+    def error(self, message: str) -> NoReturn:
+        said = told(message, self)
+        self.exit(2, f"error: {said}.{' Type --help to see more.' * ('Type ' not in said)}\n")
+
+
+def told(
+    message: str, parser: argparse.ArgumentParser, examples: Mapping[str, str] | None = None
+) -> str:
+    """What argparse says, in our words: what was given, what is allowed, what to type.
+
+    Args:
+        examples: of options' values, where the first choice is not the best one.
+    """
+    if unknown := re.match(r"unrecognized arguments: (\S+)", message):
+        word = unknown[1]
+        near = nearest(word, parser._option_string_actions) if word.startswith("-") else ""
+        what = "is no option" if word.startswith("-") else "is one word too many"
+        return f"{word} {what}. Type {near}" if near else f"{word} {what}"
+    if lacking := re.match("the following arguments are required: (.*)", message):
+        first = lacking[1].split(", ")[0].split("/")[0]
+        return f"{first.removeprefix('--')} is missing{_advice(first, '', parser, examples or {})}"
+    said = re.match(r"argument ([^:/]+)[^:]*: (.*)", message, re.DOTALL)
+    if not said or not (action := _action(said[1], parser)):
+        return message.rstrip(".")
+    advice = _advice(said[1], "", parser, examples or {})
+    if said[2].startswith("expected"):
+        return f"{_typed(action, '', parser).rstrip('= ')} has no value{advice}"
+    wrong = re.match(r"invalid (?:choice|\w+ value): '(.*?)'( \(choose|$)", said[2], re.DOTALL)
+    if not wrong:
+        return f"{_typed(action, '', parser).rstrip('= ')}: {said[2].rstrip('.')}"
+    advice = _advice(said[1], wrong[1], parser, examples or {})
+    return f"{_typed(action, wrong[1], parser)} is not allowed{advice}"
+
+
+def _action(name: str, parser: argparse.ArgumentParser) -> argparse.Action | None:
+    named = {each.metavar or each.dest: each for each in parser._actions}
+    return parser._option_string_actions.get(name) or named.get(name)
+
+
+def _typed(action: argparse.Action, value: str, parser: argparse.ArgumentParser) -> str:
+    """As it is typed: --cfg job to Hydra, format=onnx to us."""
+    long = [each for each in action.option_strings if each.startswith("--")]
+    if not long:
+        return value or action.metavar or action.dest
+    return f"{long[0][2:]}={value}" if isinstance(parser, Parser) else f"{long[0]} {value}"
+
+
+def _advice(
+    name: str, given: str, parser: argparse.ArgumentParser, examples: Mapping[str, str]
+) -> str:
+    """What an option takes, and one value that it takes: the nearest, or else an example."""
+    action = _action(name, parser)
+    if action is None:
+        return ""
+    if not action.option_strings and not action.choices:
+        return f": {action.help}" if action.help else ""
+    rule, example = NUMBERS.get(action.type, ("", action.metavar or "VALUE"))
+    if action.choices:
+        rule = f"one of {', '.join(action.choices)}"
+        example = nearest(given, action.choices) or next(iter(action.choices))
+    if not nearest(given, action.choices or ()):
+        example = examples.get(action.dest, example)
+    return f"{f': it is {rule}' * bool(rule)}. Type {_typed(action, example, parser)}"

@@ -1,0 +1,82 @@
+"""Which runs there are, by their folders' names alone: a key that was mistyped is told at once,
+before torch is loaded to read any."""
+
+import difflib
+import glob
+import re
+from pathlib import Path
+
+from caltech.arguments import nearest, nearest_place
+from caltech.errors import DamagedError, InputError
+from caltech.runs.directory import RunDirectory
+
+KEY = "[0-9a-f]{10}"
+OTHER = {"run": "run=best for the run of highest validation accuracy", "start": "start=null"}
+
+
+def candidates(run: str, study: str | None, output: Path, word: str = "run") -> list[RunDirectory]:
+    """The directories that may be meant: one, all that have a key, or with "best" all there are.
+
+    Args:
+        run, study, output, word: as of find.
+
+    Raises:
+        InputError: there is none.
+        DamagedError: a run of this key is there, and its config is not.
+    """
+    if RunDirectory(run).config.is_file():
+        return [RunDirectory(run)]
+    studies = glob.escape(study) if study else "*"
+    if re.fullmatch(KEY, run):
+        for path in output.glob(f"{studies}/{run}"):
+            if not RunDirectory(path).config.is_file() and RunDirectory(path).result.is_file():
+                raise DamagedError(f"{path} has no config.yaml: what this run is cannot be told.")
+    found = sorted(path.parent for path in output.glob(f"{studies}/*/config.yaml"))
+    place = output / study if study else output
+    if not found:
+        raise _without_runs(run, study, output, word)
+    named = found if run == "best" else [path for path in found if path.name == run]
+    if not named and ("/" in run or Path(run).is_dir()):
+        there = "is a file" if Path(run).is_file() else "is not there"
+        there = "has no config.yaml of a run" if Path(run).is_dir() else there
+        raise InputError(
+            f"{word}={run} {there}. Type {word}= with a run's directory, or with its key."
+        )
+    if not named:
+        close = difflib.get_close_matches(run, {path.name for path in found}, n=5, cutoff=0.0)
+        raise InputError(
+            f"{word}={run} is neither in {place} nor a run's directory. The closest keys there are "
+            f"{', '.join(close)}. Type {word}= with one of them, or {OTHER[word]}."
+        )
+    return [RunDirectory(path) for path in named]
+
+
+def _without_runs(run: str, study: str | None, output: Path, word: str) -> InputError:
+    told = f"{word}={run}: {output / study if study else output} has no runs."
+    others = {path.parent.parent.name for path in output.glob("*/*/config.yaml")} if study else ()
+    if near := nearest(study or "", others, 0):
+        return InputError(f"{told} Type study={near}.")
+    if not output.is_dir() and (place := nearest_place(output)) is not None:
+        return InputError(f"{told} Type output={place}.")
+    return InputError(
+        f"{told} Train one with python -m caltech.train, or type output= with the folder that "
+        f"holds your studies, or {word}= with a run's directory."
+    )
+
+
+def require_study(study: str, output: Path) -> None:
+    """Raise InputError for a study without a run; names the nearest one."""
+    if any((output / study).glob("*/config.yaml")):
+        return
+    there = other_studies(study, output)
+    raise InputError(f"study={study} has no run in {output / study}. {there}")
+
+
+def other_studies(study: str, output: Path) -> str:
+    """The studies that there are, and which to type in place of one that is not there."""
+    there = sorted(path.name for path in output.glob("*/") if not path.name.startswith("."))
+    if not there:
+        return f"There is no study in {output}. Train a run first: caltech train data=digits."
+    near = nearest(study, there)
+    instead = f"Type study={near}." if near else "Type study= with one of them."
+    return f"Studies in {output} are: {', '.join(there)}. {instead}"

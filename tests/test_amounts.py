@@ -1,0 +1,22 @@
+"""Numbers of things in words."""
+
+import pytest
+
+from caltech.amounts import counted, size_of
+
+
+def test_one_thing_has_no_s():
+    assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"), (72, "72 B"), (999, "999 B"), (1000, "1.0 kB"), (9_960, "10 kB"),
+        (410_000, "410 kB"), (999_600, "1.0 MB"), (13_200_000, "13 MB"), (1.7e9, "1.7 GB"),
+        (1e13, "10 TB"), (1e16, "10000 TB"),
+    ],
+)  # fmt: skip
+def test_bytes_are_in_the_unit_that_fits(count, shown):
+    assert size_of(count) == shown
