@@ -1,6 +1,7 @@
 """Runs as a list: read from their directories alone, without torch and without MLflow."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,9 @@ def _told(directory: RunDirectory) -> tuple[str, str, int, dict[str, float]]:
     """Status, why it stopped early, epochs, and the accuracies of the best one."""
     if directory.result.is_file():
         result = read_sealed_json(directory.result, {"status": str, "best": dict, "last": dict})
+        name = directory.path.name
+        if result.get("key") != name and re.fullmatch("[0-9a-f]{10}", name):
+            raise DamagedError(f"{directory} is named as run {name}, and holds another one.")
         best, epochs = result["best"], int(result["last"]["epoch"])
         status, stopped = result["status"], str(result.get("stopped") or "")
     else:

@@ -55,6 +55,7 @@ def table(study: str, runs: Sequence[Listed]) -> str:
         first = f"{_plain(run.key)[:10]:10}  {_plain(run.status)[:11]:11}  {numbers}"
         first += f"{size_of(run.bytes):>8}  "
         told = [*words[run.directory], *([f"(stopped {run.stopped})"] if run.stopped else [])]
+        told += [f"(in {run.key})"] if len(run.key) > 10 else []  # a copy, KEY.old, or directory=
         own = textwrap.wrap(_plain(" ".join(told)), WIDTH - len(first))
         lines.append((first + ("\n" + " " * len(first)).join(own)).rstrip())
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from caltech.errors import InputError
 from caltech.keys import begun_key
+from caltech.runs.directory import RunDirectory
 from caltech.settings import require_allowed
 
 VARIABLE = "CALTECH_SWEEP"  # reaches the jobs of a sweep by the environment
@@ -33,6 +34,8 @@ def require_place(cfg: DictConfig) -> None:
             f"key={cfg.key}: a run's key is computed from its config and cannot be chosen. Leave "
             "it out; study=NAME computes the run in another place."
         )
+    if Path(cfg.directory).name != cfg.key:  # it was typed
+        RunDirectory(cfg.directory).require_no_others()
     right = {"run.dir": cfg.directory, "sweep.dir": f"{cfg.output}/{cfg.study}"}
     for name, folder in {**right, "sweep.subdir": cfg.key}.items():
         group, _, leaf = name.partition(".")

@@ -54,6 +54,17 @@ def test_a_run_of_earlier_code_is_told_by_its_config(study, tmp_path):
     assert sorted(words) == [("optimizer.lr=0.1",), ("optimizer.lr=0.2",)]
 
 
+def test_a_run_under_the_name_of_another_is_damaged_and_a_copy_says_where_it_is(
+    study, tmp_path, capsys
+):
+    (one,) = (path.parent for path in study.glob("*/result.json"))
+    shutil.copytree(one, tmp_path / "names" / "0123456789")
+    shutil.copytree(one, tmp_path / "names" / f"{one.name}.old")
+    assert sorted(run.status for run in listed(tmp_path / "names")) == ["damaged", "finished"]
+    runs.main([f"output={tmp_path}"])
+    assert f"{one.name}.old)" in capsys.readouterr().out
+
+
 HARMS = {"best": {"val/accuracy": "x"}, "last": {"epoch": float("inf")}, "status": None}
 
 
