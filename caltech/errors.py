@@ -39,6 +39,10 @@ class StoreError(CaltechError):
     """A tracking store cannot be used: the text says why, and what to do about it."""
 
 
+# What a file that is whole raises if it holds other values than a run writes.
+OF_ANOTHER_SHAPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
 def queued_again(error: BaseException) -> bool:
     """Whether a job ends by this because submitit has put it into the queue again."""
     return isinstance(error, SystemExit) and error.code == -1

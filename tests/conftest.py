@@ -3,8 +3,7 @@
 import copy
 import os
 from collections.abc import Iterator
-from functools import cache as remembered
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 # Before mlflow and torch are imported anywhere: no test may talk to the network.
@@ -80,7 +79,7 @@ def composed(tree: Path, cache: Path, output: Path, *overrides: str) -> DictConf
     return cfg
 
 
-@remembered
+@lru_cache(32)  # of 80 kB each: with all that a soak composes, memory would seem to leak
 def _of_words(*words: str) -> DictConfig:
     """Composing takes 0.1 s and a copy a tenth of it; tests differ in their output folders."""
     register()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from caltech import arguments, errors, plugins
 from caltech.amounts import counted
 from caltech.config import project_root
-from caltech.errors import InputError
+from caltech.errors import DamagedError, InputError
 from caltech.runs import known
 from caltech.runs.directory import EXPORTED, WEIGHTS
 from caltech.waiting import load_torch
@@ -56,7 +56,24 @@ def require_there(given: argparse.Namespace) -> None:
 
 
 def load(given: argparse.Namespace) -> "Predictor | Ensemble":
-    """The run or the runs that the command line names; says on stderr which."""
+    """The run or the runs that the command line names; says on stderr which.
+
+    Raises:
+        InputError: there is no such run, or it cannot answer.
+        DamagedError: a file is not what its run wrote; says what to type.
+    """
+    try:
+        predictor = _loaded(given)
+    except DamagedError as error:
+        raise DamagedError(
+            f"{error} Type the run's training command again with rerun=true, or choose another "
+            "with run=."
+        ) from error
+    _tell(predictor)
+    return predictor
+
+
+def _loaded(given: argparse.Namespace) -> "Predictor | Ensemble":
     from caltech.inference.ensemble import Ensemble
     from caltech.inference.ensemble import load as load_folder
     from caltech.runs.find import find
@@ -70,15 +87,12 @@ def load(given: argparse.Namespace) -> "Predictor | Ensemble":
     ]  # fmt: skip
     _require_once(names, folders)
     if len(folders) == 1:
-        predictor = load_folder(folders[0], given.weights, given.device, given.calibrated)
-    else:
-        members = [load_folder(folder, given.weights, given.device) for folder in folders]
-        for name, member in zip(names, members, strict=True):
-            if isinstance(member, Ensemble):
-                raise InputError(f"run={name} is an ensemble, which is no member of another one.")
-        predictor = Ensemble.of(members, given.calibrated)
-    _tell(predictor)
-    return predictor
+        return load_folder(folders[0], given.weights, given.device, given.calibrated)
+    members = [load_folder(folder, given.weights, given.device) for folder in folders]
+    for name, member in zip(names, members, strict=True):
+        if isinstance(member, Ensemble):
+            raise InputError(f"run={name} is an ensemble, which is no member of another one.")
+    return Ensemble.of(members, given.calibrated)
 
 
 def names_of(run: str) -> list[str]:

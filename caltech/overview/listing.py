@@ -1,11 +1,12 @@
 """Runs as a list: read from their directories alone, without torch and without MLflow."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caltech.errors import DamagedError
+from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import read_sealed_json
 from caltech.keys import decisive
 from caltech.runs.directory import RunDirectory
@@ -55,20 +56,11 @@ def taken(files: Iterable[Path]) -> int:
 
 
 def _read(directory: RunDirectory) -> Listed:
-    status, stopped, best, epochs = INTERRUPTED, "", {}, 0
     try:
-        if directory.result.is_file():
-            result = read_sealed_json(directory.result, {"status": str, "best": dict, "last": dict})
-            status, best, epochs = result["status"], result["best"], result["last"]["epoch"]
-            stopped = str(result.get("stopped") or "")
-        else:
-            status = RUNNING if directory.is_held() else _ended(directory)
-            history = _history(directory)
-            best = max(history, key=lambda epoch: epoch["val/accuracy"], default={})
-            epochs = len(history)
+        status, stopped, epochs, best = _told(directory)
         words = _words(directory)
-    except (DamagedError, OSError, KeyError, TypeError, ValueError):
-        status, words = DAMAGED, ()
+    except (DamagedError, OSError, *OF_ANOTHER_SHAPE):
+        status, stopped, epochs, best, words = DAMAGED, "", 0, {}, ()
     times = [path.stat().st_mtime for path in _newest(directory) if path.is_file()]
     return Listed(
         study=directory.path.parent.name,
@@ -83,6 +75,24 @@ def _read(directory: RunDirectory) -> Listed:
         changed=max(times, default=0.0),
         directory=directory.path,
     )
+
+
+def _told(directory: RunDirectory) -> tuple[str, str, int, dict[str, float]]:
+    """Status, why it stopped early, epochs, and the accuracies of the best one."""
+    if directory.result.is_file():
+        result = read_sealed_json(directory.result, {"status": str, "best": dict, "last": dict})
+        name = directory.path.name
+        if result.get("key") != name and re.fullmatch("[0-9a-f]{10}", name):
+            raise DamagedError(f"{directory} is named as run {name}, and holds another one.")
+        best, epochs = result["best"], int(result["last"]["epoch"])
+        status, stopped = result["status"], str(result.get("stopped") or "")
+    else:
+        status, stopped = RUNNING if directory.is_held() else _ended(directory), ""
+        history = _history(directory)
+        best = max(history, key=lambda epoch: epoch["val/accuracy"], default={})
+        epochs = len(history)
+    shares = {name: best[name] for name in ("val/accuracy", "test/accuracy") if name in best}
+    return status, stopped, epochs, {name: 1.0 * share for name, share in shares.items()}
 
 
 def _newest(directory: RunDirectory) -> list[Path]:

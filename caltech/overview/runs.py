@@ -77,6 +77,7 @@ def _row(run: Listed, words: Sequence[str]) -> str:
     first = f"{_plain(run.key)[:10]:10}  {_plain(run.status)[:11]:11}  {numbers}"
     first += f"{size_of(run.bytes):>8}  "
     told = [*words, *([f"(stopped {run.stopped})"] if run.stopped else [])]
+    told += [f"(in {run.key})"] if len(run.key) > 10 else []  # a copy, KEY.old, or directory=
     own = textwrap.wrap(_plain(" ".join(told)), WIDTH - len(first), break_on_hyphens=False)
     return (first + ("\n" + " " * len(first)).join(own)).rstrip()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from caltech.errors import DamagedError, DiskError, HeldError
+from caltech.errors import DamagedError, DiskError, HeldError, InputError
 from caltech.files import (
     acquire,
     explaining_disk,
@@ -124,6 +124,24 @@ class RunDirectory:
                 raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
             if self.log.exists():
                 self.log.open("ab").close()
+
+    def require_no_others(self) -> None:
+        """Raise InputError for a folder of other files, which no run is to be mixed with.
+
+        `rerun=true` would move them aside.
+        """
+        begun = self.config, self.provenance, self.result, self.identity
+        if not self.path.is_dir() or any(path.is_file() for path in begun):
+            return
+        paths = (*vars(self).values(), *self.checkpoints)
+        own = {path.name for path in paths if isinstance(path, Path)}
+        others = sorted(p.name for p in self.path.iterdir() if p.name not in own)
+        if others := [name for name in others if not name.endswith(".partial")]:
+            listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            raise InputError(
+                f"{self} holds no run, and other files: {listed}. Nothing of it is touched. Type "
+                "directory= with a new folder, or leave it out."
+            )
 
     def held_by(self) -> str | None:
         """Process and host that compute the run, as they noted themselves."""

@@ -8,6 +8,7 @@ them out where a sweep has many runs of little that is trained. calibration.json
 import logging
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,26 +68,41 @@ def read(directory: RunDirectory, name: str) -> dict[str, Scores]:
     if not path.is_file():
         raise InputError(f"{directory} has no logits. {ADD}")
     manifest.verify(directory, [path])
-    try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            parts = {p: Scores(*(file[f"{p}_{what}"] for what in Scores._fields)) for p in PARTS}
-    except Exception as error:  # numpy and zipfile raise many types for a broken file
-        raise DamagedError(f"{path} was cut short or changed: {error}.") from error
-    for scores in parts.values():
-        rows = len(scores.logits) if scores.logits.ndim == 2 else -1
-        is_number = (scores.logits < np.inf).all()  # -inf is the logit of probability zero
-        if not (scores.indices.shape == scores.labels.shape == (rows,) and is_number):
-            raise DamagedError(f"{path} was cut short or changed: it is not what a test gives.")
+    arrays = _arrays(path, [f"{part}_{what}" for part in PARTS for what in Scores._fields])
+    parts = {p: Scores(*(arrays[f"{p}_{what}"] for what in Scores._fields)) for p in PARTS}
+    if not all(map(_is_whole, parts.values())):
+        raise DamagedError(f"{path} was cut short or changed: it is not what a test gives.")
     return parts
 
 
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            return {name: file[name] for name in names}
+    except Exception as error:  # numpy and zipfile raise many types for a broken file
+        raise DamagedError(f"{path} was cut short or changed: {error}.") from error
+
+
+def _is_whole(scores: Scores) -> bool:
+    """Whether arrays have the types, the shapes and the labels of what a test gives."""
+    rows, classes = scores.logits.shape if scores.logits.ndim == 2 else (-1, 0)
+    for indices in (scores.indices, scores.labels):
+        if indices.dtype.kind not in "iu" or indices.shape != (rows,):
+            return False
+    # -inf is the logit of probability zero
+    is_number = scores.logits.dtype.kind == "f" and (scores.logits < np.inf).all()
+    return bool(is_number and np.isin(scores.labels, np.arange(classes)).all())
+
+
 def require_same(directory: RunDirectory, name: str, answers: np.ndarray) -> None:
-    """Raise InputError unless answers (n,) are those that the run's test gave."""
+    """Raise InputError unless answers (n,) are those that the run's test gave, and DamagedError
+    if these cannot be read."""
     path = directory.predictions(name)
     manifest.verify(directory, [path])
-    with np.load(path) as file:
-        differ = int((file["predictions"] != answers).sum())
-    if differ:
+    kept = _arrays(path, ["predictions"])["predictions"]
+    if kept.shape != answers.shape:
+        raise DamagedError(f"{path} has not one answer for each of {len(answers)} test images.")
+    if differ := int((kept != answers).sum()):
         raise InputError(
             f"{directory} has no logits, and on this machine its weights give another answer to "
             f"{differ} of {len(answers)} test images, by rounding. Type logits=keep on a machine "

@@ -41,7 +41,8 @@ def settled(cfg: DictConfig) -> DictConfig:
     """The config with the key of its run, whatever comes to lie on the disk.
 
     Raises:
-        InputError: the key was typed and is another config's, or the directory holds another run.
+        InputError: the key was typed and is another config's, or the directory holds another run,
+            or other files and no run.
         DiskError: the directory cannot be written.
     """
     key, own = cfg.key, {run_key(cfg), former_key(cfg)}
@@ -51,6 +52,8 @@ def settled(cfg: DictConfig) -> DictConfig:
             "the rest of the config: leave key= out."
         )
     directory = RunDirectory(cfg.directory)
+    if directory.path.name != key:  # it was typed
+        directory.require_no_others()
     directory.require_writable()
     held = _keys_noted(directory)
     if held and not held & own:

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from caltech.errors import InputError
+from caltech.runs.directory import RunDirectory
 from caltech.settings import require_allowed
 
 VARIABLE = "CALTECH_SWEEP"  # reaches the jobs of a sweep by the environment
@@ -31,6 +32,8 @@ def require_place(cfg: DictConfig) -> tuple[str, str]:
             "output= is empty: it is the folder of all studies. Leave it out, or type a folder."
         )
     key, directory = cfg.key, cfg.directory
+    if Path(directory).name != key:  # it was typed
+        RunDirectory(directory).require_no_others()
     right = {"run.dir": directory, "sweep.dir": f"{cfg.output}/{cfg.study}", "sweep.subdir": key}
     for name, folder in right.items():
         group, _, leaf = name.partition(".")

@@ -37,28 +37,46 @@ SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databrick
 
 def require_address(uri: object) -> None:
     """Raise InputError for what cannot be a store's address, before anything is imported."""
-    kind = str(uri).partition("://")[0]
-    if uri is None or not str(uri).strip():
+    typed = without_passwords(str(uri))
+    kind = typed.partition("://")[0]
+    if uri is None or not typed.strip():
         raise InputError(
             f"tracking.uri={'null' if uri is None else uri} is no address. Type tracking=none to "
             "track nothing, or an address, for example tracking.uri=sqlite:////tmp/mlflow.db."
         )
-    if kind == "file" or ("://" not in str(uri) and not str(uri).startswith("databricks")):
-        folder = Path(re.sub("^file:/*", "/", str(uri))).absolute()
+    if kind == "file" or ("://" not in typed and not typed.startswith("databricks")):
+        meant = _meant(typed)
+        is_folder = meant.endswith("/mlflow.db") and not typed.endswith("mlflow.db")
+        why = "would be a folder, in which MLflow keeps no runs any more"
         raise InputError(
-            f"tracking.uri={uri} would be a folder, in which MLflow keeps no runs any more. Type "
-            f"tracking.uri={sqlite_url(str(folder), 'mlflow.db')} for a database in it."
+            f"tracking.uri={typed} {why if is_folder else 'is no address of a store'}. Type "
+            f"tracking.uri={meant}{' for a database in it' if is_folder else ''}."
         )
-    if "://" in str(uri) and kind.split("+")[0] not in SCHEMES:
+    if "://" in typed and kind.split("+")[0] not in SCHEMES:
         raise InputError(
-            f"tracking.uri={uri} begins with {kind}://, which is no kind of store. Type one of "
+            f"tracking.uri={typed} begins with {kind}://, which is no kind of store. Type one of "
             f"{', '.join(f'{each}://' for each in SCHEMES)}."
         )
     if kind.split("+")[0] == "sqlite" and _database(uri).database in (None, "", ":memory:"):
         raise InputError(
-            f"tracking.uri={uri} is a database in memory, which ends with the process. Type "
+            f"tracking.uri={typed} is a database in memory, which ends with the process. Type "
             "tracking.uri= with a file, for example sqlite:////tmp/mlflow.db."
         )
+
+
+def _meant(typed: str) -> str:
+    """The address that was meant: a server without http, slashes left out, a database's file, or a
+    folder, in which a database can be."""
+    scheme, _, rest = typed.partition(":")
+    if scheme == "sqlite" and rest:
+        return sqlite_url(str(Path(rest).absolute()))
+    if scheme in SCHEMES and rest:
+        return f"{scheme}://{rest.lstrip('/')}"
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", typed):
+        return f"http://{typed}"
+    path = Path(re.sub("^file:/*", "/", typed)).absolute()
+    is_file = path.is_file() or path.suffix in (".db", ".sqlite", ".sqlite3")
+    return sqlite_url(str(path)) if is_file else sqlite_url(str(path), "mlflow.db")
 
 
 def is_server(uri: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caltech.errors import CaltechError, DamagedError, InputError
+from caltech.errors import OF_ANOTHER_SHAPE, CaltechError, DamagedError, InputError
 from caltech.files import read_sealed_json
 from caltech.metrics import METRICS, final
 from caltech.runs import checkpoint
@@ -59,6 +59,18 @@ def read(directory: RunDirectory, live: Sequence[Mapping[str, float]] | None = N
     """
     if (run_id := directory.id) is None:
         raise InputError(f"{directory} has no identity.json.")
+    try:
+        return _read(directory, run_id, live)
+    except OF_ANOTHER_SHAPE as error:
+        raise DamagedError(
+            f"{directory} has a file that holds other values than its run wrote "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+def _read(
+    directory: RunDirectory, run_id: str, live: Sequence[Mapping[str, float]] | None
+) -> Contents:
     description, result = of_directory(directory), None
     if live is None:
         result = Result.read(directory, pruned_too=True)

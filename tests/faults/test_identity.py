@@ -91,6 +91,24 @@ def test_a_directory_that_holds_another_run_is_refused_before_any_work(
     train(first)  # is answered
 
 
+def test_a_folder_of_other_files_is_no_place_for_a_run(configure):
+    """rerun=true would move them aside; a study's own folder is such a one, too."""
+    folder = Path(configure().output) / "photos"
+    folder.mkdir(parents=True)
+    (folder / "a.jpg").touch()
+    for place in (folder, folder.parent):
+        with pytest.raises(
+            InputError, match=r"holds no run, and other files: (a\.jpg|photos)\. Noth"
+        ):
+            train(configure(*OWN, f"directory={place}"))
+    assert [path.name for path in folder.parent.rglob("*")] == ["photos", "a.jpg"]
+    begun = RunDirectory(folder.parent / "begun")
+    begun.path.mkdir()
+    for path in (begun.log, begun.lock, begun.holder, *begun.checkpoints):
+        path.touch()  # as Hydra makes it, or a process leaves it that was killed early
+    begun.require_no_others()
+
+
 def test_a_typed_key_is_refused(configure):
     with pytest.raises(InputError, match=r"key=abc is not allowed.*Leave key="):
         configure(*OWN, "key=abc")

@@ -10,23 +10,34 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from caltech import export, predict
-from caltech.errors import CaltechError
+from caltech.errors import OF_ANOTHER_SHAPE, CaltechError, StoreError
 from caltech.files import sealed_json
+from caltech.overview import clean
+from caltech.overview import runs as listing
+from caltech.report.sources.study import gather
 from caltech.runs.directory import RunDirectory
+from caltech.tracking.tracker import MlflowRun
 from caltech.train import train
 from tests.observers import Doing, Stopped, stop
 
 SMALL = ["model=timm", "model.name=test_resnet", "model.weights=null", "freeze=none"]
 SMALL += ["data.resize=40", "data.crop=32", "batch_size=30", "num_epochs=2"]
+SMALL += ["schedule=constant", "keep_checkpoint=true"]
 CONTENTS = {
     "empty": b"", "braces": b"{}", "list": b"[]", "null": b"null", "number": b"NaN",
     "no text": b"\xff\xfe\x00", "deep": b"[" * 100_000, "unresolved": b"key: ${nothing}\n",
 }  # fmt: skip
 VALUES = (None, 3, "x", [], {}, float("nan"))
+COMMANDS = ("train", "rerun", "predict", "predict by key", "best", "calibrated", "ensemble")
+COMMANDS += ("export", "start", "resume", "logits", "more epochs", "runs", "clean", "report")
+COMMANDS += ("store",)
+# What a command is about, if that is not the finished run; and the run that it makes anew.
+SUBJECTS, MAKES = {"resume": "killed"}, {"start": "start", "more epochs": "longer"}
 HARMS = (*CONTENTS, "cut", "gone", "folder", "another run's", "values")
 
 
@@ -53,7 +64,19 @@ def harmed(path: Path, harm: str, other: Path) -> list[bytes | None]:
         nested = [(place, name) for place in places for name in place]
         news = itertools.cycle(VALUES)
         return [with_value(value, *each, next(news)) for each in nested for _ in range(2)]
-    return []
+    return with_arrays(whole) if path.suffix == ".npz" else []
+
+
+def with_arrays(whole: bytes) -> list[bytes]:
+    """A file of numpy's in which one array is missing, or of another type or shape."""
+    arrays, contents = dict(np.load(io.BytesIO(whole))), []
+    for name, own in arrays.items():
+        for new in (None, np.array("x"), own[:-1], own.astype(float) * np.nan, own - own.max() - 1):
+            changed = {each: array for each, array in arrays.items() if each != name}
+            changed |= {} if new is None else {name: new}
+            np.savez(content := io.BytesIO(), **changed)
+            contents.append(content.getvalue())
+    return contents
 
 
 def with_value(value: dict, place: dict, name: str, new: object) -> bytes:
@@ -77,14 +100,18 @@ def runs(compose_in, tmp_path_factory):
     with pytest.raises(Stopped):
         train(configs["killed"], observer=Doing(stop, at_epoch=1))
     start = [*SMALL, "num_epochs=1", f"start={configs['finished'].key}"]
-    return configs | {"start": compose_in(output, *start)}
+    later = {"start": start, "longer": [*SMALL, "num_epochs=3"]}
+    return configs | {name: compose_in(output, *own) for name, own in later.items()}
 
 
 @pytest.fixture(scope="module")
 def commands(runs, tree, tmp_path_factory) -> dict[str, Callable[[], object]]:
     image = str(tree / "caltech101" / "101_ObjectCategories" / "Faces" / "image_0004.jpg")
     finished, output = runs["finished"], runs["finished"].output
+    study = Path(output, finished.study)
     to, places = tmp_path_factory.mktemp("to") / "x", [f"output={output}", "device=cpu"]
+    both = f"run={finished.key},{runs['other'].key}"
+    store = MlflowRun(f"sqlite:///{to.parent}/mlflow.db", "caltech", str(to.parent))
 
     def exported(run: str) -> None:
         shutil.rmtree(to, ignore_errors=True)
@@ -96,9 +123,17 @@ def commands(runs, tree, tmp_path_factory) -> dict[str, Callable[[], object]]:
         "predict": lambda: predict.main([image, f"run={finished.directory}", *places]),
         "predict by key": lambda: predict.main([image, f"run={finished.key}", *places]),
         "best": lambda: predict.main([image, "run=best", *places]),
+        "calibrated": lambda: predict.main([image, f"run={finished.key}", *places, "--calibrated"]),
+        "ensemble": lambda: predict.main([image, both, *places, "--calibrated"]),
         "export": lambda: exported(finished.key),
         "start": lambda: train(runs["start"]),
         "resume": lambda: train(runs["killed"]),
+        "logits": lambda: train(OmegaConf.merge(finished, {"logits": "keep"})),
+        "more epochs": lambda: train(runs["longer"]),
+        "runs": lambda: listing.main([f"output={output}"]),
+        "clean": lambda: clean.main([*clean.ALL, f"output={output}", f"cache={to}"]),
+        "report": lambda: gather(finished.tracking, study, finished.study, []),
+        "store": lambda: store.send(RunDirectory(finished.directory)),
     }
 
 
@@ -107,6 +142,8 @@ def assert_no_traceback(command: Callable[[], object], told: object) -> None:
         command()
     except CaltechError as error:
         assert 20 < len(str(error)) < 1500, (told, error)
+        is_of_file = isinstance(error.__cause__, OF_ANOTHER_SHAPE)
+        assert not (is_of_file and isinstance(error, StoreError)), (told, "blames the store", error)
     except Exception as error:
         raise AssertionError(f"{told} ended in {error!r}") from error
 
@@ -115,7 +152,7 @@ def try_all(runs, commands, names, harms, chosen: slice) -> int:
     """Do each harm to each file, before each of the commands; how many were tried."""
     tried = 0
     for name, harm in itertools.product(names, harms):
-        run = runs["killed" if name == "resume" else "finished"]
+        run = runs[SUBJECTS.get(name, "finished")]
         directory, other = RunDirectory(run.directory), Path(runs["other"].directory)
         kept = directory.path.with_name("kept")
         shutil.copytree(directory.path, kept)
@@ -124,7 +161,8 @@ def try_all(runs, commands, names, harms, chosen: slice) -> int:
             for file, has_manifest in itertools.product(files, (True, False)):
                 for content in harmed(file, harm, other)[chosen]:
                     restore(kept, directory.path)
-                    shutil.rmtree(runs["start"].directory, ignore_errors=True)
+                    if name in MAKES:
+                        shutil.rmtree(runs[MAKES[name]].directory, ignore_errors=True)
                     if not has_manifest:
                         directory.manifest.unlink(missing_ok=True)
                     path = directory.path / file.name
@@ -158,9 +196,7 @@ def test_harmed_files_end_in_no_traceback(runs, commands, name, harm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["train", "rerun", "predict", "predict by key", "best", "export", "start", "resume"]
-)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_all_harms_before_all_commands(runs, commands, capsys, name):
     tried = try_all(runs, commands, [name], HARMS, slice(None))
     with capsys.disabled():

@@ -1,4 +1,6 @@
-"""Two hundred tiny trials in one process: memory, open files and time stay as they are.
+"""Two hundred tiny trials in one process: memory, objects, open files and time stay as they are.
+
+Objects tell a leak of ours from an allocator, which wanders by megabytes.
 
 OMP_NUM_THREADS=1 pytest -m slow -n 0 tests/faults/test_soak.py    prints the slopes
 """
@@ -37,19 +39,21 @@ def test_two_hundred_trials(configure, tmp_path, capsys, tracking):
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         files = len(list(Path("/proc/self/fd").iterdir()))
-        measured.append((pages * PAGE_MB, files, seconds))
+        measured.append((pages * PAGE_MB, len(gc.get_objects()), files, seconds))
     table = np.array(measured[WARM_UP:])
     slopes = [np.polyfit(np.arange(len(table)), column, 1)[0] for column in table.T]
-    memory, files, seconds = slopes
+    memory, objects, files, seconds = slopes
     with capsys.disabled():
         print(
             f"\n{TRIALS} trials, slopes a trial after the first {WARM_UP}: memory {memory:+.3f} MB "
-            f"of {table[-1, 0]:.0f}, open files {files:+.4f} of {table[-1, 1]:.0f}, time "
-            f"{1000 * seconds:+.2f} ms of {1000 * np.median(table[:, 2]):.0f}"
+            f"of {table[-1, 0]:.0f}, objects {objects:+.1f} of {table[-1, 1]:.0f}, open files "
+            f"{files:+.4f} of {table[-1, 2]:.0f}, time {1000 * seconds:+.2f} ms of "
+            f"{1000 * np.median(table[:, 3]):.0f}"
         )
     assert memory < 0.25
+    assert objects < 50
     assert abs(files) < 0.01
-    assert seconds < 0.01 * np.median(table[:, 2])
+    assert seconds < 0.01 * np.median(table[:, 3])
 
 
 @pytest.mark.slow
@@ -61,7 +65,7 @@ def test_a_sweep_of_which_every_third_job_diverges(monkeypatch, tmp_path, cache,
 
     def measuring(*arguments):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        measured.append(pages * PAGE_MB)
+        measured.append((pages * PAGE_MB, len(gc.get_objects())))
         return train(*arguments)
 
     monkeypatch.setattr(training, "train", measuring)
@@ -72,9 +76,11 @@ def test_a_sweep_of_which_every_third_job_diverges(monkeypatch, tmp_path, cache,
     said = capsys.readouterr().out
     assert len(re.findall("^[0-9a-f]{10}  failed ", said, re.MULTILINE)) == len(rates[::3])
     assert len(measured) == TRIALS
-    slope = np.polyfit(np.arange(TRIALS - WARM_UP), measured[WARM_UP:], 1)[0]
+    memory, objects = np.polyfit(np.arange(TRIALS - WARM_UP), measured[WARM_UP:], 1)[0]
     with capsys.disabled():
         print(
-            f"\n{TRIALS} jobs, a third diverges: memory {slope:+.3f} MB a job of {measured[-1]:.0f}"
+            f"\n{TRIALS} jobs, a third diverges: memory {memory:+.3f} MB a job of "
+            f"{measured[-1][0]:.0f}, objects {objects:+.1f} of {measured[-1][1]}"
         )
-    assert slope < 0.25
+    assert memory < 0.25
+    assert objects < 300  # Hydra keeps what each job returned, and its error, to the end

@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from caltech.errors import InputError
+from caltech.files import read_sealed_json, write_sealed_json
 from caltech.overview import runs
 from caltech.overview.listing import Listed, differing, listed, taken
 from caltech.runs.directory import RunDirectory
@@ -53,11 +54,35 @@ def test_a_run_of_earlier_code_is_told_by_its_config(study, tmp_path):
     assert sorted(words) == [("optimizer.lr=0.1",), ("optimizer.lr=0.2",)]
 
 
-def test_a_harmed_run_is_in_the_list_too(study, tmp_path):
+def test_a_run_under_the_name_of_another_is_damaged_and_a_copy_says_where_it_is(
+    study, tmp_path, capsys
+):
+    (one,) = (path.parent for path in study.glob("*/result.json"))
+    shutil.copytree(one, tmp_path / "names" / "0123456789")
+    shutil.copytree(one, tmp_path / "names" / f"{one.name}.old")
+    assert sorted(run.status for run in listed(tmp_path / "names")) == ["damaged", "finished"]
+    runs.main([f"output={tmp_path}"])
+    assert f"{one.name}.old)" in capsys.readouterr().out
+
+
+HARMS = {"best": {"val/accuracy": "x"}, "last": {"epoch": float("inf")}, "status": None}
+
+
+@pytest.mark.parametrize("name", [None, *HARMS, "tags"])
+def test_a_harmed_run_is_in_the_list_too(study, tmp_path, capsys, name):
+    """Cut, or with a value of another kind under a valid checksum."""
     shutil.copytree(study, tmp_path / "harmed")
-    for path in tmp_path.glob("harmed/*/result.json"):
-        path.write_bytes(path.read_bytes()[:-9])
+    (result,) = (RunDirectory(p.parent) for p in tmp_path.glob("harmed/*/result.json"))
+    if name is None:
+        result.result.write_bytes(result.result.read_bytes()[:-9])
+    elif name == "tags":
+        told = read_sealed_json(result.description)
+        write_sealed_json(result.description, told | {"tags": {"overrides": None}})
+    else:
+        write_sealed_json(result.result, read_sealed_json(result.result) | {name: HARMS[name]})
     assert sorted(run.status for run in listed(tmp_path / "harmed")) == ["damaged", "interrupted"]
+    runs.main([f"output={tmp_path}"])
+    assert "damaged" in capsys.readouterr().out
 
 
 def test_it_fits_into_80_columns_and_a_spreadsheet_has_all(study, capsys):

@@ -80,6 +80,28 @@ def test_changed_logits_are_named_and_not_used(copy):
         logits.read(copy, "last")
 
 
+@pytest.mark.parametrize("harm", ["labels of no class", "a text", "an array less", "cut"])
+def test_logits_of_a_run_without_a_manifest_are_looked_at(copy, harm):
+    """And so are its answers. What they hold would else end in a traceback of numpy's."""
+    copy.manifest.unlink()
+    for path in (copy.logits("last"), copy.predictions("last")):
+        arrays = dict(np.load(path))
+        name = next(each for each in arrays if each in ("validation_labels", "predictions"))
+        if harm == "labels of no class":
+            arrays[name] = arrays[name] - 99 if "logits" in path.name else arrays[name][:-1]
+        elif harm == "a text":
+            arrays[name] = np.array("x")
+        elif harm == "an array less":
+            del arrays[name]
+        np.savez(path, **arrays)
+        if harm == "cut":
+            path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(DamagedError, match=r"logits_last\.npz was cut short or changed"):
+        logits.read(copy, "last")
+    with pytest.raises(DamagedError, match=r"predictions_last\.npz (was cut|has not one answer)"):
+        logits.require_same(copy, "last", np.zeros(20, np.int64))
+
+
 def test_a_run_of_earlier_code_says_how_it_gets_them(copy):
     without_logits(copy)
     for asked in (logits.read, logits.temperature_of):

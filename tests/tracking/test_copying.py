@@ -9,13 +9,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from caltech.config import build, sqlite_url
-from caltech.errors import StoreError
-from caltech.files import read_sealed_json
+from caltech.errors import DamagedError, StoreError
+from caltech.files import read_sealed_json, write_sealed_json
 from caltech.metrics import METRICS
 from caltech.runs import checkpoint
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
-from caltech.tracking import copying
+from caltech.tracking import contents, copying
 from caltech.tracking.address import SECONDS
 from caltech.tracking.command import TOLD, tell_one
 from caltech.tracking.line import Line
@@ -70,6 +70,16 @@ def test_a_finished_run_is_sent_to_any_store_that_lacks_it_as_it_was(tracked, an
     assert again[1] == (history["started"], history["ended"])
     assert (again[0], *again[2:]) == (live[0], *live[2:])
     assert (directory.result.read_bytes(), sorted(directory.path.iterdir())) == (result, files)
+
+
+@pytest.mark.parametrize(("name", "part"), [("provenance", "data"), ("history", "epochs")])
+def test_no_store_is_blamed_for_a_file_of_another_shape(finished, tmp_path, name, part):
+    directory = RunDirectory(shutil.copytree(finished, tmp_path / finished.name))
+    told = read_sealed_json(path := getattr(directory, name))
+    del told[part]
+    write_sealed_json(path, told)
+    with pytest.raises(DamagedError, match="has a file that holds other values than its run wrote"):
+        contents.read(directory)
 
 
 def test_what_is_told_again_is_there_once(tracked, store):

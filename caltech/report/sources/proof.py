@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from caltech.amounts import counted
-from caltech.errors import DamagedError
+from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.keys import ADDED, LISTS_WITHIN, decisive, former_key, point_key, run_key
 from caltech.metrics import EPOCH_METRICS
 from caltech.report.trained import (
@@ -42,8 +42,6 @@ MEASURED = (
 )
 # Former keys told 0 and 0.0 apart. Configs hold one form of both, so the others are tried.
 MOST_FORMS = 8
-
-OF_ANOTHER_SHAPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 Key = Annotated[str, Field(pattern="^[0-9a-f]{10}$")]
 Number = Annotated[float, Field(ge=-MOST, le=MOST, allow_inf_nan=False)]

@@ -8,12 +8,12 @@ from zipfile import BadZipFile
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from caltech.errors import DamagedError
+from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 
 # What reading a file can raise, whatever has become of its bytes.
 UNREADABLE = (
-    DamagedError, OSError, EOFError, RecursionError, ArithmeticError, AttributeError, LookupError,
-    TypeError, ValueError, BadZipFile, zlib.error, YAMLError, OmegaConfBaseException,
+    DamagedError, OSError, EOFError, RecursionError, *OF_ANOTHER_SHAPE, BadZipFile, zlib.error,
+    YAMLError, OmegaConfBaseException,
 )  # fmt: skip
 LONGEST = 300  # characters of a reason
 
