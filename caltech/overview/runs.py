@@ -1,4 +1,4 @@
-"""List runs: `caltech runs [STUDY...] [output=FOLDER] [csv=true]`."""
+"""List runs: `caltech runs [study=STUDY,...] [output=FOLDER] [csv=true]`."""
 
 import csv
 import re
@@ -17,7 +17,7 @@ from caltech.overview import typed
 from caltech.overview.listing import Listed, differing, listed
 
 HELP = """\
-usage: caltech runs [STUDY...] [output=FOLDER] [csv=true]
+usage: caltech runs [study=STUDY,...] [output=FOLDER] [csv=true]
 
 List runs from their directories, the newest first: key, status, accuracy of the
 best epoch in validation and in the test, size on disk, and the words by which
@@ -35,9 +35,9 @@ def main(words: Sequence[str]) -> None:
     if {"-h", "--help"} & set(words):
         print(HELP)
         return
-    names, values = typed.read(
-        words, "caltech runs", {"output": typed.default_output(), "csv": False}
-    )
+    defaults = {"study": "", "output": typed.default_output(), "csv": False}
+    names, values = typed.read(words, "caltech runs", defaults)
+    names += filter(None, values["study"].split(","))  # as in the other commands
     output = Path(values["output"]).expanduser()
     studies = {path: listed(path) for path in typed.studies(output, names)}
     if not studies:

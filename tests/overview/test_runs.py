@@ -89,9 +89,10 @@ def test_it_fits_into_80_columns_and_a_spreadsheet_has_all(study, capsys):
     runs.main([f"output={study.parent}"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("default: 2 runs, ") and max(map(len, lines)) <= 80
-    runs.main([f"output={study.parent}", "csv=true", "default"])
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["status"] for row in rows] == ["interrupted", "finished"]
+    for named in ("default", "study=default"):
+        runs.main([f"output={study.parent}", "csv=true", named])
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert [row["status"] for row in rows] == ["interrupted", "finished"]
 
 
 def test_shared_files_count_by_their_share(tmp_path):
@@ -103,7 +104,18 @@ def test_shared_files_count_by_their_share(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "word", ["defualt", "csv=3", "outptu=x", "--json", "output=", "--output", "output=b", "csv"]
+    "word",
+    [
+        "defualt",
+        "study=defualt",
+        "csv=3",
+        "outptu=x",
+        "--json",
+        "output=",
+        "--output",
+        "output=b",
+        "csv",
+    ],
 )
 def test_a_word_that_is_none_is_one_message(study, word):
     with pytest.raises(InputError, match="Type "):
