@@ -18,7 +18,7 @@ def sweep() -> Path | None:
 
 
 def require_place(cfg: DictConfig) -> tuple[str, str]:
-    """A run's key and directory, each resolved once: that takes as long as a tenth of composing.
+    """A run's key and directory, each resolved once here, since that is slow.
 
     Args:
         cfg: composed, with Hydra's part.
