@@ -20,3 +20,14 @@ def size_of(count: float) -> str:
             break
         count /= 1000
     return f"{count:.1f} {unit}" if unit != "B" and round(count, 1) < 10 else f"{count:.0f} {unit}"
+
+
+def short(word: str) -> str:
+    """lr=0.1234567 as lr=0.123; a whole number, as a seed, has all its digits."""
+    name, _, value = word.partition("=")
+    if "." not in value:
+        return word
+    try:
+        return f"{name}={float(value):.3g}"
+    except ValueError:
+        return word

@@ -65,9 +65,12 @@ def _is_place(path: str) -> bool:
 def _is_database(url: str) -> bool:
     """Whether there may be a database at an URL: asked before SQLAlchemy and drivers are loaded."""
     kind, _, rest = url.partition("://")
-    own = {each.name for each in metadata.entry_points(group="sqlalchemy.dialects")}
-    known = kind.partition("+")[0] in DATABASES or kind in own or kind.replace("+", ".") in own
-    return known and rest.strip("/") not in ("", ":memory:")
+    if rest.strip("/") in ("", ":memory:"):
+        return False
+    if kind.partition("+")[0] in DATABASES:
+        return True
+    added = {each.name for each in metadata.entry_points(group="sqlalchemy.dialects")}
+    return kind in added or kind.replace("+", ".") in added
 
 
 def _database_like(url: str) -> str:

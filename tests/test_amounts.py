@@ -2,12 +2,17 @@
 
 import pytest
 
-from caltech.amounts import counted, size_of
+from caltech.amounts import counted, short, size_of
 
 
 def test_one_thing_has_no_s():
     assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
     assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_a_word_has_three_digits_of_a_number_that_is_not_whole():
+    assert short("lr=0.12345678") == "lr=0.123" and short("data.root=a.b") == "data.root=a.b"
+    assert short("seed=4294967295") == "seed=4294967295" and short("start=1e5") == "start=1e5"
 
 
 @pytest.mark.parametrize(

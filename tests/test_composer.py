@@ -59,7 +59,7 @@ def test_the_other_commands_tell_it_in_the_same_words(typed):
     assert typed("stude=x", module="caltech.report").endswith("Type study=x.")
     assert typed("audit", "data.rot=/x", module="caltech.data").endswith("Type data.root=/x.")
     assert typed("cat.jpg", "rnu=best", module="caltech.predict").endswith("Type run=best.")
-    assert "type format=onnx" in typed("format", "=", "onnx", module="caltech.export")
+    assert "Type format=onnx" in typed("format", "=", "onnx", module="caltech.export")
 
 
 @pytest.mark.parametrize("body", ["a: [1", "- 1", "hydra: [1]", "lr: abc", "study: ${x"])

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from caltech.amounts import counted, size_of
+from caltech.amounts import counted, short, size_of
 from caltech.arguments import nearest_place
 from caltech.errors import InputError, shown_as_messages
 from caltech.overview import typed
@@ -54,7 +54,7 @@ def main(words: Sequence[str]) -> None:
 def table(study: str, runs: Sequence[Listed]) -> str:
     """A study's runs, in 80 columns; what has no room goes on below.
 
-    Words that all runs on a data set have stand once, above them.
+    Words that all runs on a data set have stand once, above them; csv=true has all digits.
     """
     size = size_of(sum(run.bytes for run in runs))
     lines = [f"{_plain(study)}: {counted(len(runs), 'run')}, {size}"]
@@ -76,7 +76,7 @@ def _row(run: Listed, words: Sequence[str]) -> str:
     numbers = "".join(f"{_share(value):>7}  " for value in (run.validation, run.test))
     first = f"{_plain(run.key)[:10]:10}  {_plain(run.status)[:11]:11}  {numbers}"
     first += f"{size_of(run.bytes):>8}  "
-    told = [*words, *([f"(stopped {run.stopped})"] if run.stopped else [])]
+    told = [*map(short, words), *([f"(stopped {run.stopped})"] if run.stopped else [])]
     told += [f"(in {run.key})"] if len(run.key) > 10 else []  # a copy, KEY.old, or directory=
     own = textwrap.wrap(_plain(" ".join(told)), WIDTH - len(first), break_on_hyphens=False)
     return (first + ("\n" + " " * len(first)).join(own)).rstrip()

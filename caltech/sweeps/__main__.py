@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ python -m caltech.sweeps [STUDY] [SWEEP] [--watch]
                                 [csv=FILE] [output=FOLDER]"""
 SWEEP_FIRST = "Type caltech sweep lr=1e-1,1e-2 first."
 WATCH = ("true", "false")
-WATCH_SECONDS = 1.0
+WATCH_SECONDS, WIDTH = 1.0, 80
 DESCRIPTION = """\
 Print a sweep's table as it is now: also the jobs that run, wait or are missing.
 A terminal shows the first few of those that wait; a file or a pipe has all.
@@ -43,7 +44,8 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--csv", metavar="FILE", help="write the table there, too")
     given = parser.read(["--watch=true" if word == "--watch" else word for word in words])
     folder = find(Path(given.output).expanduser(), given.study, given.sweep)
-    print(f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}")
+    named = f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}"
+    print(textwrap.fill(named, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     if given.watch == "true":
         watch(folder)
     jobs = records.rows(folder)

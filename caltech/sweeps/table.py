@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from caltech.amounts import counted
+from caltech.amounts import counted, short
 from caltech.files import write_bytes
 from caltech.sweeps import records
 from caltech.sweeps.records import Record
@@ -87,7 +87,7 @@ def table(jobs: Sequence[Record], width: int) -> str:
     before = sum(max(map(len, column)) + 2 for column in list(zip(*lines, strict=True))[:-1])
     if before + max(len(line[-1]) for line in lines) > width:  # all digits are in table.csv
         for line in lines:
-            line[-1] = " ".join(map(_short, line[-1].split(" ")))
+            line[-1] = " ".join(map(short, line[-1].split(" ")))
     return aligned(lines, width)
 
 
@@ -108,12 +108,16 @@ def accuracy(value: float | None, deviation: float | None) -> str:
 def aligned(lines: Sequence[Sequence[str]], width: int = WHOLE_LINES) -> str:
     """Cells in columns; what the last one has no room for goes on below."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
+    longest = max(len(word) for cells in lines for word in cells[-1].split(" "))
+    needed = max(20, longest) if longest <= 40 else 20  # no word is torn that is no path
     shown = []
     for cells in lines:
         first = "".join(cell.ljust(size) + "  " for cell, size in zip(cells, widths, strict=False))
         room = width - len(first)
-        parts = textwrap.wrap(cells[-1], max(room, 20), break_on_hyphens=False)
-        if room < 20:  # too narrow for two columns
+        is_narrow = room < needed
+        wide = max(width - 2, 20) if is_narrow else room
+        parts = textwrap.wrap(cells[-1], wide, break_on_hyphens=False)
+        if is_narrow:
             shown += [first.rstrip(), *(f"  {part}" for part in parts)]
         else:
             shown.append(first + ("\n" + " " * len(first)).join(parts))
@@ -130,7 +134,7 @@ def outlook(folder: Path) -> str:
     valued = [(job, own) for job, own in valued if job.value is not None]
     if valued:
         best, own = max(valued, key=lambda each: each[0].value)
-        words = " ".join(map(_short, own)) if len(jobs) > 1 else ""
+        words = " ".join(map(short, own)) if len(jobs) > 1 else ""
         parts.append(f"best {best.value:.4f}" + (f" ({words})" if words else ""))
     for status in (records.RUNNING, "pruned", "failed"):
         if count := sum(job.status == status for job in jobs):
@@ -152,15 +156,6 @@ def _minutes_left(
     side_by_side = max(sum(took) / max(time.time() - known.begun, 1e-3), running, 1)
     left = (total - len(done)) * sum(took) / len(took) / side_by_side
     return f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"
-
-
-def _short(word: str) -> str:
-    """lr=0.1234567 as lr=0.123."""
-    name, _, value = word.partition("=")
-    try:
-        return f"{name}={float(value):.3g}"
-    except ValueError:
-        return word
 
 
 def _printable(text: str) -> str:

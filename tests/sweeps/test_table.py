@@ -31,6 +31,14 @@ def test_the_mean_over_seeds_has_its_deviation():
     assert "0.9537 ± 0.0012 best" in table(jobs, 80)
 
 
+def test_no_word_is_torn_in_80_columns():
+    words = "lr=0.884123 weight_decay=2.8097280416e-05 gamma=0.90034 schedule.step_size=5"
+    jobs = [Record("a" * 10, "", words, "finished", 0.9, 1000.0, test=0.9), Record("b", "", "")]
+    lines = table(jobs, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {"lr=0.884", "weight_decay=2.81e-05", "gamma=0.9"} <= {*" ".join(lines).split()}
+
+
 def test_of_equals_none_is_told_to_be_the_best():
     jobs = [Record(name, "", "", "finished", 0.9, 1.0) for name in ("a", "b")]
     assert table(jobs, 80).count("0.9000 tied") == 2
