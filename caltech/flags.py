@@ -13,6 +13,14 @@ from caltech.settings import CONF, ROOT, options
 from caltech.words import Word, plain, shell, truth
 
 
+def with_study(words: Sequence[str]) -> list[str]:
+    """`caltech sync course` is `caltech sync study=course`, as it is with `caltech runs course`."""
+    bare = [word for word in words if "=" not in word]
+    if len(bare) != 1 or words[0] != bare[0] or bare[0].startswith(("-", "+", "~")):
+        return [*words]
+    return [f"study={words[0]}", *words[1:]]
+
+
 def require_flags(arguments: Sequence[str], parser: ArgumentParser | None = None) -> None:
     """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
     parser = parser or get_args_parser()

@@ -18,7 +18,7 @@ from caltech import errors, plugins
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
-from caltech.flags import require_flags
+from caltech.flags import require_flags, with_study
 from caltech.report import conclusions, pictures, render
 from caltech.report.arrange import arrange, experiments
 from caltech.report.rows import Table
@@ -215,7 +215,7 @@ def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
     with errors.shown_as_messages():
         register()
-        sys.argv[1:] = map(listed, sys.argv[1:])
+        sys.argv[1:] = map(listed, with_study(sys.argv[1:]))
         require_flags(sys.argv[1:])
         sys.argv[1:] = map(_as_list, sys.argv[1:])
         compose_and_report()

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, HeldError, InputError
-from caltech.flags import require_flags
+from caltech.flags import require_flags, with_study
 from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, require_allowed
+from caltech.tracking.tracker import NOBODY
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def tell(cfg: DictConfig) -> Counter[str]:
     """
     require_allowed("study", cfg.study)
     output, tracker = Path(cfg.output), build(cfg.tracking)
+    if "uri" not in cfg.tracking:
+        raise InputError(NOBODY)
     found = sorted(path.parent for path in (output / cfg.study).glob("*/config.yaml"))
     if not found:
         studies = ", ".join(sorted(path.name for path in output.glob("*/")))
@@ -69,5 +72,6 @@ def main() -> None:
     """Entry point; the exit code is 0 only if the store has every run that is not computed now."""
     with errors.shown_as_messages():
         register()
+        sys.argv[1:] = with_study(sys.argv[1:])
         require_flags(sys.argv[1:])
         compose_and_tell()
