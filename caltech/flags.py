@@ -16,6 +16,14 @@ from caltech.words import Word, plain, shell, truth
 SHOWN = {"cfg": "job", "info": "defaults", "package": "optimizer"}  # what people ask for most
 
 
+def with_study(words: Sequence[str]) -> list[str]:
+    """`caltech sync course` is `caltech sync study=course`, as it is with `caltech runs course`."""
+    bare = [word for word in words if "=" not in word]
+    if len(bare) != 1 or words[0] != bare[0] or bare[0].startswith(("-", "+", "~")):
+        return [*words]
+    return [f"study={words[0]}", *words[1:]]
+
+
 def require_flags(typed: Sequence[str], parser: ArgumentParser | None = None) -> None:
     """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
     parser = parser or get_args_parser()

@@ -4,7 +4,7 @@ import json
 import logging
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from caltech.config import project_root
+from caltech.files import without_passwords
 from caltech.metrics import collapsed
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.result import FINISHED, Result
@@ -48,7 +49,9 @@ def tell(cfg: DictConfig, result: Result, overrides: Sequence[str]) -> None:
         log.info("images: %s", ", ".join(f"{count} {part}" for part, count in counts.items()))
     log.info("run %s in %s", result.key, cfg.directory)
     if result.status == FINISHED:
-        log.info("next:\n%s", "\n".join(_lines(next_commands(cfg, result.key, overrides))))
+        commands = next_commands(cfg, result.key, overrides)
+        # Into the log, too, where a password of the store's address has no place.
+        log.info("next:\n%s", "\n".join(_lines([map(without_passwords, c) for c in commands])))
 
 
 def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[list[str]]:
@@ -70,7 +73,7 @@ def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[l
     ]
 
 
-def _lines(commands: Sequence[Sequence[str]]) -> list[str]:
+def _lines(commands: Iterable[Iterable[str]]) -> list[str]:
     """As they are typed into a shell, in 80 columns where words are shorter than that."""
     lines = []
     for words in commands:

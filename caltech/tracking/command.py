@@ -10,12 +10,13 @@ from omegaconf import DictConfig
 
 from caltech import errors
 from caltech.config import build, hydra_targets, register
-from caltech.errors import CaltechError, HeldError
-from caltech.flags import require_flags
+from caltech.errors import CaltechError, HeldError, InputError
+from caltech.flags import require_flags, with_study
 from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
 from caltech.runs.known import require_study
 from caltech.settings import CONF, require_allowed
+from caltech.tracking.tracker import NOBODY
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ def tell(cfg: DictConfig) -> Counter[str]:
     output = Path(cfg.output)
     require_study(cfg.study, output)
     tracker = build(cfg.tracking)
+    if "uri" not in cfg.tracking:
+        raise InputError(NOBODY)
     found = sorted(path.parent for path in (output / cfg.study).glob("*/config.yaml"))
     tracker.open(None, is_needed=True)
     return Counter(tell_one(tracker, RunDirectory(path)) for path in found)
@@ -66,5 +69,6 @@ def main() -> None:
     """Entry point; the exit code is 0 only if the store has every run that is not computed now."""
     with errors.shown_as_messages():
         register()
+        sys.argv[1:] = with_study(sys.argv[1:])
         require_flags(sys.argv[1:])
         compose_and_tell()

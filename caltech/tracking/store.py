@@ -136,7 +136,9 @@ def _one_at_a_time(uri: str) -> AbstractContextManager:
     if path is None:
         name = sha256(without_passwords(uri).encode()).hexdigest()[:10]
         path = Path(tempfile.gettempdir()) / f"caltech-{os.getuid()}-{name}"
-    return FileLock(f"{path}.lock", timeout=OPENING_SECONDS)
+    lock = Path(f"{path}.lock")
+    lock.open("ab").close()  # FileLock would try for as long as it may wait
+    return FileLock(lock, timeout=OPENING_SECONDS)
 
 
 @contextmanager

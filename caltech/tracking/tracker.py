@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NOBODY = "tracking=none tells nobody. Type tracking=mlflow tracking.uri=ADDRESS."
 FLUSH_SECONDS = 5.0  # between two copies of a run that trains
 
 
@@ -110,7 +111,7 @@ class NoRun:
             StoreError: the store cannot be used.
             DamagedError: a file of the run is not as it was written.
         """
-        raise InputError("tracking=none tells nobody. Type tracking=mlflow tracking.uri=ADDRESS.")
+        raise InputError(NOBODY)
 
     def record_refusal(self, description: Description, error: Exception) -> None:
         """A job of a sweep failed, perhaps before it had a run."""

@@ -39,6 +39,15 @@ def test_a_tracked_run_is_looked_at_where_it_is_tracked(configure, result):
     assert words[1][-2:] == ["ui", "tracking.uri=sqlite:////x.db"]
 
 
+def test_a_password_of_the_store_s_address_is_not_in_what_is_told_and_logged(
+    configure, result, caplog
+):
+    with caplog.at_level(logging.INFO):
+        typed = ["tracking.uri=postgresql://me:secret@host/x", "storage=mysql://me:secret@host/y"]
+        ending.tell(configure("tracking=mlflow"), result, typed)
+    assert "secret" not in caplog.text and caplog.text.count("***@host") == 3
+
+
 @pytest.mark.parametrize(("answers", "warns"), [([1] * 20, True), ([0, 1] * 10, False)])
 def test_a_run_that_answers_always_the_same_is_warned_of(tmp_path, caplog, answers, warns):
     directory = RunDirectory(tmp_path)

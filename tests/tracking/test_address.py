@@ -37,6 +37,7 @@ ADDRESSES = {  # and what is said of it
     if find_spec("psycopg")  # the extra postgresql is not among what tests need
     else r"driver is not installed.*pip install 'caltech\[postgresql\]'",
     "sqlite:////proc/nothing/mlflow.db": r"cannot be made: No such file",
+    "sqlite:////proc/mlflow.db": r"cannot be used: No such file",
     "sqlite:////tmp": "/tmp cannot be read: Is a directory",
     f"sqlite:///{__file__}": "is a file of another kind",
 }

@@ -4,9 +4,34 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
+from caltech.flags import with_study
 from caltech.runs.directory import RunDirectory
 from caltech.train import train
 from tests.observers import TINY
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [
+        (["course"], ["study=course"]),
+        (["course", "output=x"], ["study=course", "output=x"]),
+        (["study", "course"], ["study", "course"]),
+        (["--cfg", "job"], ["--cfg", "job"]),
+        (["output=x"], ["output=x"]),
+    ],
+)
+def test_a_study_is_named_by_a_word_alone_too(typed, taken):
+    assert with_study(typed) == taken
+
+
+def test_nobody_is_told_by_tracking_none(forks, tmp_path):
+    (tmp_path / "multirun" / "mine" / "x").mkdir(parents=True)
+    (tmp_path / "multirun" / "mine" / "x" / "config.yaml").touch()
+    words = ["mine", "tracking=none", f"output={tmp_path}/multirun"]
+    (ended,) = forks.run(words, module="caltech.tracking")
+    assert (ended.code, ended.output.count("tells nobody")) == (1, 1)
 
 
 def test_a_study_is_told_to_a_store_that_lacks_it(forks, configure, store, tmp_path):
