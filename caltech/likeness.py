@@ -12,11 +12,16 @@ from caltech.words import FUNCTIONS, NOTHING, SWITCHES, Word, is_nothing, plain,
 
 PAIR = r"([\w./]+)\s*:\s*(?:[\"']([^\"']*)[\"']|([^,}]+))"  # of {name:value, name:value}
 
+# What options are called elsewhere; by spelling fp16 would be like bf16.
+ELSEWHERE = {"precision": {"fp16": "amp", "float16": "amp", "half": "amp", "mixed": "amp",
+    "16-mixed": "amp", "bfloat16": "bf16", "float32": "fp32"}}  # fmt: skip
+
 
 def options_like(group: str, options: Sequence[str], value: str, cutoff: float = 0.6) -> list[str]:
     """Of a group's options, those like a value: by the last part of their names, too."""
     path = re.sub(r"\.ya?ml$", "", plain(value).strip("'\"/ ").replace("\\", "/"))
     name = path.rpartition(f"{group}/")[2].casefold()
+    name = ELSEWHERE.get(group, {}).get(name, name)
     by_name = {option.casefold(): [option] for option in options}
     for option in options:
         by_name.setdefault(option.casefold().rpartition("/")[2], []).append(option)

@@ -40,6 +40,7 @@ def told(vocabulary: Vocabulary, words: list[str]) -> str:
         (["num_epochs=ten"], "num_epochs=30"), (["num_epochs=3.0"], "num_epochs=3"),
         (["num_epoch=1"], "num_epochs=1"), (["optimiser=adam"], "optimizer=adam"),
         (["model=alexnett"], "model=alexnet"), (["model=Alexnet"], "model=alexnet"),
+        (["precision=fp16"], "precision=amp"), (["precision=Mixed"], "precision=amp"),
         (["Model=alexnet"], "model=alexnet"), (["LR=0.1"], "lr=0.1"),
         (["learning_rate=0.1"], "lr=0.1"), (["batch-size=8"], "batch_size=8"),
         (["experiment=model3"], "experiment=scratch/model3, or experiment=transfer/model3"),
