@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from filelock import AcquireReturnProxy, FileLock
 
 from caltech.errors import DamagedError, DiskError
-from caltech.locks import held_partial, remove_leftovers
+from caltech.locks import held_partial, remove_folder, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,8 @@ def making_folder(path: Path) -> Iterator[Path]:
                 (partial / path.name).rename(path)
             finally:
                 tempfile.tempdir = before
-                shutil.rmtree(partial, ignore_errors=True)
+                with suppress(OSError):
+                    remove_folder(partial)
 
 
 def acquire(path: Path, timeout: float = -1) -> AcquireReturnProxy:
