@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from filelock import AcquireReturnProxy, FileLock
 
 from caltech.amounts import size_of
 from caltech.errors import DamagedError, DiskError
-from caltech.locks import held_partial, remove_leftovers
+from caltech.locks import held_partial, remove_folder, remove_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ def making_folder(path: Path) -> Iterator[Path]:
                 (partial / path.name).rename(path)
             finally:
                 tempfile.tempdir = before
-                shutil.rmtree(partial, ignore_errors=True)
+                with suppress(OSError):
+                    remove_folder(partial)
 
 
 def acquire(path: Path, timeout: float = -1) -> AcquireReturnProxy:

@@ -59,6 +59,17 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
+def remove_folder(partial: Path) -> None:
+    """Delete a temporary folder, its lock last: killed before, it is still known for what it is.
+
+    A folder with files and without a lock could be one that another process fills.
+    """
+    for path in partial.iterdir():
+        if path != _locked_in(partial):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(partial)
+
+
 def _is_open(descriptor: int, path: Path) -> bool:
     """Whether `path` names the open file."""
     try:
@@ -71,7 +82,7 @@ def _remove_unlocked(path: Path) -> None:
     try:
         with _unlocked(path):
             if path.is_dir():
-                shutil.rmtree(path)
+                remove_folder(path)
             else:
                 path.unlink()
     except FileNotFoundError:

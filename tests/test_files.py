@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from filelock import Timeout
 
 from caltech import files, locks
 from caltech.errors import DiskError
+from tests.observers import Stopped
 
 fork = multiprocessing.get_context("fork")
 
@@ -133,3 +135,28 @@ def test_a_temporary_file_that_another_process_removed_is_told(tmp_path):
 def test_an_error_of_another_file_is_not_of_this_one(tmp_path):
     with pytest.raises(FileNotFoundError), files.replacing(tmp_path / "a" / "x"):
         (tmp_path / "b" / "y").read_text()
+
+
+@pytest.mark.parametrize("allowed", range(6))
+def test_a_folder_whose_removal_was_killed_is_removed_by_the_next(tmp_path, monkeypatch, allowed):
+    """After any number of its files. Without its lock it would be taken for one in the making."""
+    folder = tmp_path / ".exported.0123456789abcdef.partial"
+    (folder / "exported").mkdir(parents=True)
+    for name in ("lock", "exported/best.safetensors", "exported/config.yaml"):
+        (folder / name).touch()
+    left = iter(range(allowed))
+
+    def killing(usual):
+        def removes(*args, **details):
+            if next(left, None) is None:
+                raise Stopped
+            return usual(*args, **details)
+
+        return removes
+
+    with monkeypatch.context() as patched, suppress(Stopped):
+        for name in ("unlink", "rmdir"):
+            patched.setattr(os, name, killing(getattr(os, name)))
+        files.remove_leftovers(tmp_path)
+    files.remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())

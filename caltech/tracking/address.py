@@ -32,6 +32,12 @@ WAITING = {  # each driver's word for how long it waits for a connection
 
 # An experiment's tag: MLflow's page opens as that for machine learning, not for language models.
 KIND = "mlflow.experimentKind", "custom_model_development"
+TLS = {  # what libraries say of it, and what that is
+    "WRONG_VERSION_NUMBER": "it speaks http:// and not https://. Type tracking.uri=http://...",
+    "Remote end closed": "it ends the connection, as one of https:// does. Type https:// instead",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not known here. Set "
+    "MLFLOW_TRACKING_SERVER_CERT_PATH to the file of one that is",
+}
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 
 
@@ -188,6 +194,9 @@ def _reason(uri: str, error: Exception) -> str:
         )
     if re.search("error code 404|not in a valid JSON|error code 405|error code 501", said):
         return "what answers there is no MLflow server"
+    for words, reason in TLS.items():
+        if words in said:
+            return reason
     if isinstance(error, SQLAlchemyError) and "Can't load plugin" in said:
         return f"{kind} is not a kind of store that MLflow knows"
     if "timed out" in said or "timeout" in said.lower():

@@ -146,6 +146,11 @@ def server():
         serving.shutdown()
 
 
+def test_a_server_without_tls_that_is_asked_for_it_is_told_so(tracked, server):
+    with pytest.raises(InputError, match=r"it speaks http:// and not https://"):
+        opened(tracked(f"tracking.uri={server.address.replace('http', 'https')}"))
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
