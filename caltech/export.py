@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caltech.inference import command_line
+from caltech.waiting import said
 
 USAGE = """\
 python -m caltech.export [run=KEY[,KEY...]|best] format=FORMAT to=FOLDER
@@ -56,7 +57,8 @@ def main(words: Sequence[str]) -> int:
     in_onnx = max(ONNX_TOLERANCES[member.precision.name] for member in members)
     usual = in_onnx if given.format == "onnx" else TOLERANCE
     tolerance = usual if given.tolerance is None else given.tolerance
-    told = export(predictor, given.format, given.to.expanduser(), tolerance)
+    with said(f"writing {given.format} and comparing it with the run"):
+        told = export(predictor, given.format, given.to.expanduser(), tolerance)
     print(f"{given.to}:\n{told}")
     if given.format in NEXT:
         print(f"next:\n  {NEXT[given.format].format(shlex.quote(str(given.to)))}")

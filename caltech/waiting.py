@@ -1,14 +1,24 @@
 """What a command waits for before it does anything: said where somebody looks on."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def load_torch() -> None:
     """Import what a command takes seconds to import anyway, and say so on a terminal meanwhile."""
-    if sys.stderr.isatty():
-        print("loading torch ...", end="", file=sys.stderr, flush=True)
-    try:
+    with said("loading torch"):
         import torch  # noqa: F401
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """On a terminal, what is done now, in a line that is gone once it is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(f"{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
     finally:
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -98,6 +98,7 @@ def collection(images: Path, listed: Listing) -> Collection:
 def tell_strays(images: Path, stray: Sequence[str]) -> None:
     """Warn of what is not read, once a build; the real data set's one is in its background."""
     told = [name for name in stray if not name.startswith(f"{BACKGROUND}/")]
+    told = [name for name in told if not name.endswith(OVERLAY)]  # ours, and known
     if told:
         names = ", ".join(ascii(name)[1:-1] for name in told[:SHOWN])
         names += f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
@@ -105,7 +106,7 @@ def tell_strays(images: Path, stray: Sequence[str]) -> None:
         read = "is not read" if len(told) == 1 else "are not read"
         others = {Path(name).suffix.lower() for name in told if "/" in name} & {*SUFFIXES}
         log.warning(
-            "%s:\n%s of a category and %s:\n%s.\n%spython -m caltech.data audit lists them.",
+            "%s:\n%s of a category and %s:\n%s.\n%scaltech audit lists them.",
             images, what, read,
             textwrap.fill(names, 79, break_on_hyphens=False, break_long_words=False),
             f"data=folder reads {', '.join(sorted(others))}, too.\n" if others else "",

@@ -40,9 +40,10 @@ def names(images: Sequence[Path], folder: Path | None) -> dict[Path, Path]:
         common = os.path.commonpath([target.parent for target in whole.values()])
         targets = {image: folder / target.relative_to(common) for image, target in whole.items()}
     if existing := [path for path in targets.values() if path.exists()]:
+        others = f", and so do {len(existing) - 1} more" if len(existing) > 1 else ""
         raise InputError(
-            f"{existing[0]} exists already, as one of {len(existing)}; overlays are not "
-            "overwritten. Remove them, or type to=FOLDER for another place."
+            f"{existing[0]} exists already{others}; overlays are not overwritten. Remove what is "
+            "there, or type to=FOLDER for another place."
         )
     return targets
 

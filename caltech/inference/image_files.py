@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from caltech.arguments import nearest_place
 from caltech.data.folders import IMAGE_SUFFIXES, is_hidden
 from caltech.inference import explain
 from caltech.inference.ensemble import Ensemble
@@ -99,7 +100,10 @@ def _absence(path: Path) -> str | None:
         if path.is_dir():
             return "no image in this folder"
         if not path.exists():
-            return "nothing matches" if glob.has_magic(str(path)) else "no such file"
+            if glob.has_magic(str(path)):
+                return "nothing matches"
+            near = nearest_place(path.absolute())
+            return f"no such file; {near} is there" if near else "no such file"
     except OSError as error:  # a folder on the way that may not be read, a name too long
         return error.strerror
     return None

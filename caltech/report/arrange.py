@@ -70,7 +70,7 @@ def _experiment(name: str) -> Published | None:
 
 
 def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str) -> list[Table]:
-    """The tables that a study or a run claims, in their order, and one for all other runs.
+    """The tables that a study or a run claims, in order, and of all other runs one a data set.
 
     An experiment with another model, or with other values, is a further row below the study's and
     is not compared with its numbers. Precision is how a row is computed and not what it is: in
@@ -106,7 +106,7 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str
         groups = [rows[each.experiment] for each in experiments if each.table == title]
         ordered = [group[0] for group in groups] + [row for group in groups for row in group[1:]]
         tables.append(Table(title, tuple(_told_apart(ordered)), (), True))
-    return tables + ([_own_table(rest, "Further runs" if tables else "Runs")] if rest else [])
+    return tables + _own_tables(rest, "Further runs" if tables else "Runs")
 
 
 def _one_per_seed(runs: Iterable[Run]) -> tuple[Run, ...]:
@@ -179,6 +179,18 @@ def _told_apart(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
         values = next(told[row.name], None)
         yield replace(row, name=f"{row.name}: {_in_words(values)}") if values else row
+
+
+def _own_tables(points: Sequence[tuple[Run, ...]], title: str) -> list[Table]:
+    """A table for each data set: an accuracy on digits says nothing beside one on photographs."""
+    by_data = defaultdict(list)
+    for runs in points:
+        by_data[(runs[0].data or {}).get("name", "")].append(runs)
+    if len(by_data) == 1:
+        return [_own_table(points, title)]
+    return [
+        _own_table(same, f"{title} on {name or 'unknown data'}") for name, same in by_data.items()
+    ]
 
 
 def _own_table(points: Sequence[tuple[Run, ...]], title: str) -> Table:

@@ -14,6 +14,7 @@ from caltech.errors import InputError
 from caltech.flags import require_flags, with_study
 from caltech.report.sources.unknown import listed, names, require_known
 from caltech.settings import CONF, require_allowed
+from caltech.waiting import said
 
 
 @hydra.main(config_path=str(CONF), config_name="report", execution_whitelist=hydra_targets())
@@ -24,10 +25,11 @@ def compose_and_report(cfg: DictConfig) -> None:
         for study in names(cfg.study):
             require_allowed("study", study)
         require_known(cfg.tracking, Path(cfg.output), names(cfg.study))
-        from caltech.report.command import report  # takes seconds, with SciPy and Matplotlib
-        from caltech.report.sources.asked import Asked
+        with said("reading runs and drawing their pictures"):
+            from caltech.report.command import report  # takes seconds, with SciPy and Matplotlib
+            from caltech.report.sources.asked import Asked
 
-        text = report(cfg, is_brief=sys.stdout.isatty())
+            text = report(cfg, is_brief=sys.stdout.isatty())
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # all is written: `| head` may have read enough
     print(text)
     folder = Asked.of(cfg).folder

@@ -32,16 +32,15 @@ ERROR, CALIBRATED = "test/calibration_error", "test/calibrated_error"
 def are_wanted(option: str, data: Dataset, trained_bytes: int, is_sweep: bool) -> bool:
     """Whether a run keeps its logits, by logits=auto, keep or none; says how large many are.
 
+    That a sweep's job keeps none is not said: a line for each job would hide its results.
+
     Args:
         trained_bytes: of the weights that training changed.
         is_sweep: whether the run is one of many.
     """
     size = 4 * len(data.classes) * (len(data.validation) + len(data.test)) * len(WEIGHTS)
     is_wanted = option == "keep" or (option == "auto" and not (is_sweep and size > trained_bytes))
-    if option == "auto" and not is_wanted:
-        told = "logits (%s) are larger than what is trained; logits=keep keeps them in a sweep"
-        log.info(told, size_of(size))
-    elif is_wanted and size > 5e7:
+    if is_wanted and size > 5e7:
         log.info("logits are kept: %s; logits=none keeps none", size_of(size))
     return is_wanted
 
