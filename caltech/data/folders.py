@@ -228,7 +228,11 @@ def explain_absence(root: Path) -> str:
     return (
         f"{told} Type data.root=FOLDER or set CALTECH101_ROOT to a folder that holds {CALTECH101}, "
         "or type data=digits, which needs no download."
-        + ("" if root.is_file() else f" data.download=true downloads it (132 MB) into {root}.")
+        + (
+            ""
+            if root.is_file()
+            else f" caltech train data.download=true downloads it (137 MB) into {root}."
+        )
     )
 
 

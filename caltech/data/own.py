@@ -22,8 +22,10 @@ from caltech.data.folders import (
 )
 from caltech.errors import InputError
 
-# Images that Pillow does not read: a camera's or a drawing program's.
-UNREAD = (".heic", ".heif", ".hif", ".jxl", ".cr3", ".raf", ".rw2", ".psd", ".svg", ".tga")
+# Images that are not read: a camera's, a drawing program's, and kinds that hardly anybody has.
+UNREAD = (".heic", ".heif", ".hif", ".jxl", ".cr2", ".cr3", ".crw", ".nef", ".arw", ".raf", ".rw2",
+          ".orf", ".pef", ".dng", ".psd", ".xcf", ".svg", ".eps", ".tga", ".pcx", ".dds", ".ico",
+          ".icns", ".exr", ".hdr", ".fits", ".sgi", ".xbm", ".xpm")  # fmt: skip
 NAMED = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
          "validation": "validation", "test": "test", "testing": "test"}  # fmt: skip
 
@@ -56,8 +58,11 @@ def listing(root: Path) -> Listing:
                     if folder != root:
                         stray.append(named(category, root))
                     continue
-                found = _below(category, root, stray, ())
+                lost: list[str] = []
+                found = _below(category, root, lost, ())
+                stray += lost
                 if not found:
+                    _require_read(root, lost)
                     raise InputError(
                         f"{category} is a class without an image. Put images there (or below it), "
                         "or move the folder out of the data set."
@@ -98,9 +103,14 @@ def collection(root: Path, listed: Listing) -> Collection:
     return Collection(root, listed.files, [number[name] for name in names], classes, given)
 
 
-def require_read(root: Path, stray: Sequence[str]) -> None:
-    """Raise InputError for images that Pillow cannot read: training would go without them."""
-    inside = [Path(name) for name in stray if "/" in name and not is_hidden(Path(name).name)]
+def require_read(root: Path, listed: Listing) -> None:
+    """Raise InputError for images in a class that are not read: training would go without them."""
+    depth = 1 if listed.parts is None else 2
+    _require_read(root, [name for name in listed.stray if name.count("/") >= depth])
+
+
+def _require_read(root: Path, stray: Sequence[str]) -> None:
+    inside = [Path(name) for name in stray if not is_hidden(Path(name).name)]
     if lost := [path for path in inside if path.suffix.lower() in UNREAD]:
         raise InputError(
             f"{root} has {counted(len(lost), 'image')} of a kind that is not read, {lost[0]} for "

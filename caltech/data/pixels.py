@@ -112,8 +112,8 @@ def of_files(
             return decode(path, resize, upright)
         except Exception as error:  # Pillow raises many types for a broken image
             raise InputError(
-                f"Cannot read the image {path}: {error}. Restore it, or move it out of the data "
-                "set."
+                f"Cannot read the image {path}: {str(error).rstrip('.')}. Restore it, or move it "
+                "out of the data set."
             ) from error
 
     return Decoded(decode_row, len(files), resize)
@@ -239,8 +239,11 @@ def decode(path: Path, resize: int, upright: bool = False) -> np.ndarray:
     Args:
         upright: turn it as EXIF says.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        return fit(image, resize, upright)
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return fit(image, resize, upright)
+    except Image.DecompressionBombError as error:  # Pillow's own limit is about three times ours
+        raise ValueError(f"it has more than {MAX_PIXELS} pixels; make it smaller") from error
 
 
 def fit(image: Image.Image, resize: int, upright: bool = False) -> np.ndarray:

@@ -169,7 +169,7 @@ def _of_files(
     parts = parts_of(images, split)
     require = len
     if collection is own.collection:
-        own.require_read(place, found.stray)
+        own.require_read(place, found)
         require_training(images, parts)
         require = own.require_distinct(images)
     cache = reading.cache

@@ -136,7 +136,7 @@ def test_another_root_is_told_what_it_has_and_nothing_is_downloaded_there(tmp_pa
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     assert "root has cats/, dogs/. Type data.root=FOLDER" in refusal("root")
-    assert "data.download=true downloads it" in refusal("root", False)
+    assert "caltech train data.download=true downloads it" in refusal("root", False)
     assert "file is a file." in refusal("file") and "data.download" not in refusal("file")
     assert "empty has nothing." in refusal("empty")
     assert "nowhere does not exist." in refusal("nowhere")

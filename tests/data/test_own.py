@@ -101,10 +101,17 @@ def test_what_is_no_image_is_told(photos, caplog):
     assert "ant/._0.png, ant/notes.txt, cat/again" in caplog.text
 
 
-def test_images_of_kinds_that_are_not_read_are_not_left_out(photos):
-    (photos / "ant" / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(InputError, match=r"1 image of a kind that is not read, ant/a\.HEIC .*JPEG"):
-        load(photos)
+def test_images_of_kinds_that_are_not_read_are_not_left_out(photos, parted):
+    for place in (photos / "ant" / "a.HEIC", photos / "dog" / "b.Dng", parted / "test/cat/c.pcx"):
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"\0\0\0\x18")
+        root = parted if parted in place.parents else photos
+        said = rf"1 image of a kind that is not read, {place.relative_to(root)} .*JPEG"
+        with pytest.raises(InputError, match=said):
+            load(root)
+        place.unlink()
+    (parted / "train" / "logo.svg").touch()  # in no class
+    assert len(load(parted).files) == 16
 
 
 def test_a_mistyped_folder_is_told_with_the_one_that_is_meant(photos, monkeypatch):
