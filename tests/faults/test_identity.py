@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 
 from caltech import export, predict
-from caltech.errors import CaltechError, DamagedError, HeldError, InputError
-from caltech.files import read_sealed_json, write_sealed_json
+from caltech.errors import CaltechError, DamagedError, DiskError, HeldError, InputError
+from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.inference import formats
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import find
@@ -225,6 +225,22 @@ def test_two_that_train_one_run_without_locks_end_as_one(configure):
         train(cfg, observer=Doing(second, at_epoch=2))
     assert_equal(outcome(cfg), outcome(expected))
     assert not RunDirectory(cfg.directory).holder.exists()
+
+
+def test_a_file_that_another_process_removed_where_locks_do_not_reach_is_told_as_that(
+    configure, monkeypatch
+):
+    cfg = configure(*OWN)
+
+    def taken_over(*_) -> None:
+        write_json(
+            RunDirectory(cfg.directory).holder, {"token": "of another", "pid": 1, "host": "x"}
+        )
+        raise DiskError("its temporary file is gone")
+
+    monkeypatch.setattr("caltech.runs.checkpoint.save", taken_over)
+    with pytest.raises(HeldError, match="taken over by another process"):
+        train(cfg)
 
 
 def test_a_folder_of_any_name_can_be_moved(configure, compose_in, tree, tmp_path, capsys):
