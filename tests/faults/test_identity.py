@@ -15,6 +15,7 @@ from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.inference import formats
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import find
+from caltech.runs.manifest import keys_of
 from caltech.train import train
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop
 
@@ -112,6 +113,13 @@ def test_a_folder_of_other_files_is_no_place_for_a_run(configure):
 def test_a_typed_key_is_refused(configure):
     with pytest.raises(InputError, match=r"key=abc is not allowed.*Leave key="):
         configure(*OWN, "key=abc")
+
+
+@pytest.mark.parametrize("own", [{"micro_batch": "x"}, {"batch_size": "x"}])
+def test_a_config_of_other_kinds_of_values_has_no_key_and_is_told(configure, own):
+    plain = OmegaConf.to_container(configure(*OWN, "micro_batch=8"))
+    with pytest.raises(DamagedError, match="holds other values than it wrote"):
+        keys_of(OmegaConf.create(plain | {"key": "0123456789"} | own))
 
 
 FILES = ["config.yaml", "provenance.json", "best.safetensors", "result.json"]
