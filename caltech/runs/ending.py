@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 from omegaconf import DictConfig
 
 from caltech.config import project_root
+from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import without_passwords
 from caltech.metrics import collapsed
 from caltech.runs.directory import WEIGHTS, RunDirectory
+from caltech.runs.logits import arrays
 from caltech.runs.result import FINISHED, Result
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,12 @@ def warn_if_collapsed(directory: RunDirectory, classes: Sequence[str]) -> None:
     for name in WEIGHTS:
         if not directory.predictions(name).is_file():
             continue
-        with np.load(directory.predictions(name)) as answers:
+        try:
+            answers = arrays(directory.predictions(name), ("labels", "predictions"))
             top = collapsed(answers["labels"], answers["predictions"])
+        except (DamagedError, *OF_ANOTHER_SHAPE) as error:
+            log.warning("The answers of the run are not looked at: %s", error)
+            continue
         if top is not None:
             log.warning(
                 "WARNING: the %s weights answer %s to (almost) every test image.\nThe run learned "

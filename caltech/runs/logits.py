@@ -67,14 +67,15 @@ def read(directory: RunDirectory, name: str) -> dict[str, Scores]:
     if not path.is_file():
         raise InputError(f"{directory} has no logits. {ADD}")
     manifest.verify(directory, [path])
-    arrays = _arrays(path, [f"{part}_{what}" for part in PARTS for what in Scores._fields])
-    parts = {p: Scores(*(arrays[f"{p}_{what}"] for what in Scores._fields)) for p in PARTS}
+    found = arrays(path, [f"{part}_{what}" for part in PARTS for what in Scores._fields])
+    parts = {p: Scores(*(found[f"{p}_{what}"] for what in Scores._fields)) for p in PARTS}
     if not all(map(_is_whole, parts.values())):
         raise DamagedError(f"{path} was cut short or changed: it is not what a test gives.")
     return parts
 
 
-def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+def arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Of a file of numpy's; raises DamagedError if it cannot be read."""
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             return {name: file[name] for name in names}
@@ -98,7 +99,7 @@ def require_same(directory: RunDirectory, name: str, answers: np.ndarray) -> Non
     if these cannot be read."""
     path = directory.predictions(name)
     manifest.verify(directory, [path])
-    kept = _arrays(path, ["predictions"])["predictions"]
+    kept = arrays(path, ["predictions"])["predictions"]
     if kept.shape != answers.shape:
         raise DamagedError(f"{path} has not one answer for each of {len(answers)} test images.")
     if differ := int((kept != answers).sum()):

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from caltech.errors import DamagedError
+from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import read_sealed_json, write_sealed_json
 from caltech.keys import ADDED, LISTS_WITHIN, former_key, run_key
 from caltech.runs.directory import WEIGHTS, RunDirectory
@@ -91,12 +91,20 @@ def keys_of(config: DictConfig) -> set[str] | None:
     """The keys that a run of this config may have; None if that cannot be told.
 
     An export's config has no more than an answer needs, and a list of files may be gone.
+
+    Raises:
+        DamagedError: a value is of another kind than a run writes.
     """
     if not all(name in config or name in ADDED for name, key in ROOT.items() if key.decides):
         return None
     if any(config[group].get(name) for group, names in LISTS_WITHIN.items() for name in names):
         return None
-    return {run_key(config), former_key(config)}
+    try:
+        return {run_key(config), former_key(config)}
+    except OF_ANOTHER_SHAPE as error:
+        raise DamagedError(
+            f"The config of run {config.key} holds other values than it wrote: {error}."
+        ) from error
 
 
 def _verify_config(directory: RunDirectory) -> None:

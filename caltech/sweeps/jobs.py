@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -76,8 +77,22 @@ def let_go(error: BaseException | None) -> None:
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
+        _clear_callers(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()  # a network and its optimizer refer to each other
+
+
+def _clear_callers(trace: TracebackType | None) -> None:
+    """Those of the function that caught an error, up to the first that runs still.
+
+    A traceback begins where the error was caught, and its frame holds the callers with all that
+    they hold: of Hydra's, the whole config of a job.
+    """
+    frame = trace.tb_frame.f_back if trace else None
+    with suppress(RuntimeError):  # it runs still
+        while frame is not None:
+            frame.clear()
+            frame = frame.f_back
 
 
 def _remove_empty(directory: Path) -> None:

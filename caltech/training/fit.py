@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from caltech.config import build
 from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
+from caltech.errors import DiskError
 from caltech.files import write_sealed_json
 from caltech.models.classifier import Classifier
 from caltech.runs import checkpoint
@@ -150,7 +151,11 @@ def commit(key: str, directory: RunDirectory, learner: Learner, progress: Progre
         HeldError: another process goes on with the run; nothing is written.
     """
     directory.require_held()
-    checkpoint.save(directory.checkpoint, key, learner.parts, progress.plain())
+    try:
+        checkpoint.save(directory.checkpoint, key, learner.parts, progress.plain())
+    except DiskError:
+        directory.require_held()  # another one removes temporary files where no locks reach it
+        raise
     if not _is_fresh(directory.history):
         write_sealed_json(directory.history, progress.told)
 

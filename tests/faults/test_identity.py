@@ -10,11 +10,12 @@ import torch
 from omegaconf import OmegaConf
 
 from caltech import export, predict
-from caltech.errors import CaltechError, DamagedError, HeldError, InputError
-from caltech.files import read_sealed_json, write_sealed_json
+from caltech.errors import CaltechError, DamagedError, DiskError, HeldError, InputError
+from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.inference import formats
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import find
+from caltech.runs.manifest import keys_of
 from caltech.train import train
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop
 
@@ -112,6 +113,13 @@ def test_a_folder_of_other_files_is_no_place_for_a_run(configure):
 def test_a_typed_key_is_refused(configure):
     with pytest.raises(InputError, match=r"key=abc is not allowed.*Leave key="):
         configure(*OWN, "key=abc")
+
+
+@pytest.mark.parametrize("own", [{"micro_batch": "x"}, {"batch_size": "x"}])
+def test_a_config_of_other_kinds_of_values_has_no_key_and_is_told(configure, own):
+    plain = OmegaConf.to_container(configure(*OWN, "micro_batch=8"))
+    with pytest.raises(DamagedError, match="holds other values than it wrote"):
+        keys_of(OmegaConf.create(plain | {"key": "0123456789"} | own))
 
 
 FILES = ["config.yaml", "provenance.json", "best.safetensors", "result.json"]
@@ -225,6 +233,22 @@ def test_two_that_train_one_run_without_locks_end_as_one(configure):
         train(cfg, observer=Doing(second, at_epoch=2))
     assert_equal(outcome(cfg), outcome(expected))
     assert not RunDirectory(cfg.directory).holder.exists()
+
+
+def test_a_file_that_another_process_removed_where_locks_do_not_reach_is_told_as_that(
+    configure, monkeypatch
+):
+    cfg = configure(*OWN)
+
+    def taken_over(*_) -> None:
+        write_json(
+            RunDirectory(cfg.directory).holder, {"token": "of another", "pid": 1, "host": "x"}
+        )
+        raise DiskError("its temporary file is gone")
+
+    monkeypatch.setattr("caltech.runs.checkpoint.save", taken_over)
+    with pytest.raises(HeldError, match="taken over by another process"):
+        train(cfg)
 
 
 def test_a_folder_of_any_name_can_be_moved(configure, compose_in, tree, tmp_path, capsys):

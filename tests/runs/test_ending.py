@@ -56,6 +56,16 @@ def test_a_run_that_answers_always_the_same_is_warned_of(tmp_path, caplog, answe
     assert ("answer dog to (almost) every test image" in caplog.text) == warns
 
 
+@pytest.mark.parametrize("content", [b"", b"PK"])
+def test_answers_that_cannot_be_read_are_told_and_do_not_stop_the_command(
+    tmp_path, caplog, content
+):
+    directory = RunDirectory(tmp_path)
+    directory.predictions("best").write_bytes(content)
+    ending.warn_if_collapsed(directory, ("cat", "dog"))
+    assert "predictions_best.npz was cut short or changed" in caplog.text
+
+
 def test_the_majority_s_accuracy_is_not_taken_for_the_run_s(result, caplog):
     with caplog.at_level(logging.INFO):
         result.log()

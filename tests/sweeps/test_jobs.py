@@ -84,6 +84,34 @@ def test_a_failed_job_leaves_nothing_in_memory(configure, sweeping, monkeypatch,
     assert records.rows(sweeping)[0].status == "failed"
 
 
+def test_what_called_the_function_that_caught_an_error_is_let_go_of_too():
+    """As Hydra's: a wrapper that holds a job's config calls what catches the job's error."""
+
+    class Config:
+        pass
+
+    held = []
+
+    def catches() -> Exception:
+        try:
+            raise InputError("refused")
+        except InputError as error:
+            return error
+
+    def wraps(config: Config) -> Exception:
+        return catches()
+
+    def launches() -> Exception:
+        config = Config()
+        held.append(weakref.ref(config))
+        return wraps(config)
+
+    kept = launches()
+    assert held[0]() is not None  # else there is nothing to be mended
+    jobs.let_go(kept)
+    assert held[0]() is None and str(kept) == "refused"
+
+
 def test_a_sweep_tells_how_far_it_is(sweeping, caplog):
     caplog.set_level(logging.INFO)
     planned = {n: records.Record(f"k{n}", "", "") for n in range(3)}
