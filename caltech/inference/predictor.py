@@ -83,7 +83,9 @@ class Predictor:
         """
         result, path = Result.read(directory, pruned_too=False), directory.weights(weights)
         if result is None or not path.is_file():
-            missing = path.name if result else f"{directory.result.name} of a finished run"
+            missing = (
+                manifest.lacking(path) if result else f"{directory.result.name} of a finished run"
+            )
             raise InputError(
                 f"{directory} has no {missing}. Type its training command again to finish it (with "
                 "rerun=true if it is), or choose another with run= or weights=."

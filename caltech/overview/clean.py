@@ -4,6 +4,7 @@ Never a result or what it needs, never anything of a run that a process computes
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ from caltech.overview import typed
 from caltech.runs.directory import WEIGHTS, RunDirectory
 
 DAYS = 30
+# Of the caches' folder, which may be somebody's own with other things in it.
+CACHES = ("pixels", "features", "readable", "digests")
+NOTE = {"row_bytes": int, "shape": list, "dtype": str, "blocks": list}  # of caltech.cache
+OF_A_RUN = re.compile(r"^key: .*^directory: ", re.MULTILINE | re.DOTALL)
 KINDS = {
     "checkpoints": "of finished runs, which need none",
     "reruns": "weights that rerun=true set aside",
@@ -92,20 +97,36 @@ def main(words: Sequence[str]) -> None:
 
 def search(output: Path, cache: Path) -> Iterator[Found]:
     """All that can go; nothing is locked or changed."""
-    runs = [RunDirectory(path.parent) for path in sorted(output.glob("*/*/config.yaml"))]
+    configs = sorted(output.glob("*/*/config.yaml"))
+    runs = [RunDirectory(path.parent) for path in configs if _is_of_a_run(path)]
     for run in runs:
         if not run.is_held():
             for kind in ("checkpoints", "reruns", *ON_REQUEST):
                 if paths := _of_run(run, kind):
                     yield Found(kind, paths, run)
     folders = {run.path.parent for run in runs} | {run.path for run in runs}
-    for folder in sorted(folders) + sorted(path for path in cache.glob("*") if path.is_dir()):
+    for folder in [*sorted(folders), *(cache / name for name in CACHES)]:
         if paths := tuple(leftovers(folder)):
             yield Found("leftovers", paths)
-    for path in sorted(cache.glob("*/*.bin")):
+    for path in sorted(path for name in CACHES for path in cache.glob(f"{name}/*.bin")):
         status = path.stat()
-        if time.time() - max(status.st_atime, status.st_mtime) > DAYS * 24 * 3600:
+        is_old = time.time() - max(status.st_atime, status.st_mtime) > DAYS * 24 * 3600
+        if is_old and _is_noted(path.with_suffix(".json")):
             yield Found("caches", (path, path.with_suffix(".json")))
+
+
+def _is_of_a_run(config: Path) -> bool:
+    """Whether a config.yaml is a run's: many programs call theirs so."""
+    with suppress(OSError):
+        return OF_A_RUN.search(config.read_text(errors="replace")) is not None
+    return False
+
+
+def _is_noted(note: Path) -> bool:
+    """Whether it is the note that stands beside an array of ours."""
+    with suppress(DamagedError):
+        return note.is_file() and bool(read_sealed_json(note, NOTE))
+    return False
 
 
 def free(found: Found) -> int:
@@ -116,11 +137,14 @@ def free(found: Found) -> int:
             remove_leftovers(folder)
         return count - found.bytes
     lock = found.run.lock if found.run else found.paths[0].with_suffix(".lock")
+    stays = found.run is not None and lock.exists()
     try:
         with FileLock(lock, timeout=0):
             paths = _of_run(found.run, found.kind) if found.run else found.paths
             for path in reversed(paths):  # a cache's note first: without it nothing is read
                 path.unlink(missing_ok=True)
+            if not stays:  # who waits for it takes a new one
+                lock.unlink()
     except (Timeout, NotImplementedError):
         print(f"left: {found.paths[0].parent} is in use just now")
     except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caltech import overrides
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import read_sealed_json
 from caltech.keys import decisive
@@ -24,7 +25,7 @@ class Listed:
     key: str
     status: str  # finished, pruned, running, interrupted, failed or damaged
     stopped: str  # after which epoch and why, if that was before the last
-    words: tuple[str, ...]  # that decide it, as typed
+    words: tuple[str, ...]  # that decide it, as typed; of one name the last
     validation: float | None
     test: float | None
     epochs: int
@@ -116,14 +117,13 @@ def _words(directory: RunDirectory) -> tuple[str, ...]:
     if not directory.description.is_file():
         return _of_config(directory)
     kept = read_sealed_json(directory.description, {"tags": dict, "params": dict})
-    typed = kept["tags"].get("overrides", "").split()
+    typed = overrides.apart(kept["tags"].get("overrides", ""))
     indifferent = {name for name, key in ROOT.items() if key.decides is False}
-    words = [word for word in typed if word.lstrip("+~").partition("=")[0] not in indifferent]
-    words = [word for word in words if word.lstrip("+~").partition(".")[0] not in indifferent]
+    words = [w for w in typed if overrides.name_of(w).partition(".")[0] not in indifferent]
     seed = f"seed={kept['params'].get('seed', 0)}"
     if seed != "seed=0" and seed not in words:  # of seeds=5
         words.append(seed)
-    return tuple(words)
+    return tuple(overrides.effective(words))
 
 
 def _of_config(directory: RunDirectory) -> tuple[str, ...]:

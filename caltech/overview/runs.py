@@ -61,7 +61,7 @@ def table(study: str, runs: Sequence[Listed]) -> str:
     lines.append(f"{'key':10}  {'status':11}  {'val':>7}  {'test':>7}  {'disk':>8}  what differs")
     of_data = defaultdict(list)  # in the order of their newest runs
     for run in runs:
-        of_data[tuple(word for word in run.words if re.match(r"\+*data[=.]", word))].append(run)
+        of_data[frozenset(w for w in run.words if re.match(r"\+*data[=.]", w))].append(run)
     for same in of_data.values():
         words = differing(same) if len(same) > 1 else {same[0].directory: ()}
         shared = [word for word in same[0].words if word not in words[same[0].directory]]

@@ -63,9 +63,14 @@ def read(directory: RunDirectory, name: str) -> dict[str, Scores]:
         InputError: the run has none; says how it gets them.
         DamagedError: they are not what the run wrote.
     """
-    path = directory.logits(name)
+    path, weights = directory.logits(name), directory.weights(name)
     if not path.is_file():
-        raise InputError(f"{directory} has no logits. {ADD}")
+        if weights.is_file():
+            raise InputError(f"{directory} has no logits. {ADD}")
+        raise InputError(
+            f"{directory} has no logits of its {name} epoch and no {manifest.lacking(weights)}. "
+            "Type weights= with the other, or its training command with rerun=true."
+        )
     manifest.verify(directory, [path])
     found = arrays(path, [f"{part}_{what}" for part in PARTS for what in Scores._fields])
     parts = {p: Scores(*(found[f"{p}_{what}"] for what in Scores._fields)) for p in PARTS}
@@ -111,11 +116,16 @@ def require_same(directory: RunDirectory, name: str, answers: np.ndarray) -> Non
 
 
 def are_there(directory: RunDirectory) -> bool:
-    """Whether both epochs' logits can be read."""
+    """Whether both epochs' logits can be read, or those whose weights are still there."""
     try:
-        return all(read(directory, name) for name in WEIGHTS)
+        return all(read(directory, name) for name in answering(directory))
     except (InputError, DamagedError):
         return False
+
+
+def answering(directory: RunDirectory) -> list[str]:
+    """The epochs of a finished run by whose weights it can answer: the last ones may be removed."""
+    return [name for name in WEIGHTS if name == "best" or directory.weights(name).is_file()]
 
 
 def calibrated(parts: Mapping[str, Scores], data: Dataset) -> dict[str, Any]:
@@ -193,8 +203,13 @@ def _error(scores: Scores, by: float) -> float:
 
 
 def write_calibration(directory: RunDirectory, told: Mapping[str, Mapping[str, Any]]) -> None:
-    """Of both epochs, what `calibrated` gave."""
-    write_sealed_json(directory.calibration, told)
+    """Of both epochs, what `calibrated` gave; one that is not told of stays as it was written."""
+    before = {}
+    if told.keys() != set(WEIGHTS) and directory.calibration.is_file():
+        manifest.verify(directory, [directory.calibration])
+        before = read_sealed_json(directory.calibration, dict.fromkeys(WEIGHTS, dict))
+    none = {name: {"reason": "its weights were removed"} for name in WEIGHTS}
+    write_sealed_json(directory.calibration, {**none, **before, **told})
 
 
 def temperature_of(directory: RunDirectory, name: str) -> tuple[float, int]:

@@ -33,12 +33,16 @@ def write(directory: RunDirectory, key: str, result: bytes) -> None:
 def renew(directory: RunDirectory) -> None:
     """After files were added to a run that has ended; a run of earlier code has no manifest.
 
+    The last epoch's weights may have been removed since.
+
     Raises:
         DamagedError: a file that was there is not what the run wrote.
     """
     if directory.manifest.is_file():
         kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})
         added = {*map(directory.logits, WEIGHTS), directory.calibration, directory.images}
+        last = directory.weights("last")
+        added |= set() if last.is_file() else {last}
         verify(directory, kept["files"].keys() - {path.name for path in added})
         write(directory, kept["key"], directory.result.read_bytes())
 
@@ -58,11 +62,19 @@ def verify(directory: RunDirectory, names: Iterable[str | Path]) -> None:
     kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})
     for name in (Path(name).name for name in names):
         path = directory.path / name
-        if not path.is_file() or kept["files"].get(name) != _sha256(path):
+        if name in kept["files"] and not path.is_file():
+            raise DamagedError(f"{directory} has no {lacking(path)}; it had one when it ended.")
+        if kept["files"].get(name) != _sha256(path):
             raise DamagedError(
                 f"{path} is not the file that run {kept['key']} wrote there: it was changed, or is "
                 f"another run's ({directory.manifest.name})."
             )
+
+
+def lacking(path: Path) -> str:
+    """A file that is not there, for a message, with what may have removed it."""
+    is_last = path.name == RunDirectory("").weights("last").name
+    return f"{path.name}{' (caltech clean last removes it)' if is_last else ''}"
 
 
 def read_config(path: Path) -> DictConfig:

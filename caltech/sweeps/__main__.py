@@ -1,6 +1,8 @@
 """Print a sweep's table, also while it runs: `python -m caltech.sweeps [STUDY] [SWEEP]`."""
 
+import argparse
 import logging
+import re
 import sys
 import textwrap
 import time
@@ -10,13 +12,13 @@ from pathlib import Path
 from caltech import errors
 from caltech.arguments import Parser, nearest
 from caltech.config import project_root
-from caltech.errors import InputError
-from caltech.files import explaining_disk, write_bytes
+from caltech.errors import DiskError, InputError
+from caltech.files import write_bytes
 from caltech.sweeps import line, records, table
 
 USAGE = """\
 python -m caltech.sweeps [STUDY] [SWEEP] [--watch]
-                                [csv=FILE] [output=FOLDER]"""
+                                [csv=FILE|true] [output=FOLDER]"""
 SWEEP_FIRST = "Type caltech sweep lr=1e-1,1e-2 first."
 WATCH = ("true", "false")
 WATCH_SECONDS, WIDTH = 1.0, 80
@@ -29,6 +31,7 @@ A terminal shows the first few of those that wait; a file or a pipe has all.
   python -m caltech.sweeps search_head 20261125T10   one whose name begins so
   python -m caltech.sweeps search_head --watch  how far it is, until it ends
   python -m caltech.sweeps search_head csv=table.csv   all that is known of it
+  python -m caltech.sweeps search_head csv=true   the same, printed
 """
 
 
@@ -41,19 +44,63 @@ def main(words: Sequence[str]) -> None:
         help="where the studies are (default: %(default)s)")  # fmt: skip
     parser.add_argument("--watch", nargs="?", default="false", const="true", choices=WATCH,
         help="show one line that changes, and the table at the end")  # fmt: skip
-    parser.add_argument("--csv", metavar="FILE", help="write the table there, too")
-    given = parser.read(["--watch=true" if word == "--watch" else word for word in words])
+    parser.add_argument("--csv", metavar="FILE", help="write the table there, too; true prints it")
+    given = _read(parser, words)
+    is_printed = given.csv == "true"
+    path = None if given.csv in (None, *WATCH) else _table_at(Path(given.csv).expanduser())
+    if is_printed and given.watch == "true":
+        raise InputError("csv=true and --watch cannot both be. Type csv=FILE, or leave one out.")
     folder = find(Path(given.output).expanduser(), given.study, given.sweep)
+    if is_printed:
+        print(table.as_csv(records.rows(folder)), end="")
+        return
     named = f"sweep {folder.name} of study {folder.parent.parent.name}: {table.outlook(folder)}"
     print(textwrap.fill(named, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
     if given.watch == "true":
         watch(folder)
     jobs = records.rows(folder)
     table.show(jobs)
-    if given.csv:
-        path = Path(given.csv).expanduser()
-        with explaining_disk(path):
-            write_bytes(path, table.as_csv(jobs).encode())
+    if path is not None:
+        _write(path, table.as_csv(jobs))
+
+
+def _read(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
+    """What was typed; STUDY and study=NAME are one, and so are SWEEP and sweep=NAME."""
+    words = ["--watch=true" if word == "--watch" else word for word in words]
+    named = [word for word in words if re.match("(--)?(study|sweep)=.", word)]
+    given = parser.read([word for word in words if word not in named])
+    for word in named:
+        name, _, value = word.removeprefix("--").partition("=")
+        if getattr(given, name) not in (None, value):
+            both = f"{name}={getattr(given, name)} and {name}={value}"
+            parser.error(f"{both} cannot both be. Type one of them")
+        setattr(given, name, value)
+    return given
+
+
+def _table_at(path: Path) -> Path:
+    """Raise InputError for a place where a table would take that of something else."""
+    if path.is_dir():
+        raise InputError(f"csv={path} is a folder. Type csv={path / 'table.csv'}")
+    if path.is_file():
+        with path.open(errors="replace") as file:
+            if file.readline().rstrip().split(",")[:3] == [*table.CSV[:3]]:
+                return path
+    if path.exists():
+        raise InputError(
+            f"csv={path} is there, and is no table of a sweep: it would be lost. Type csv=FILE "
+            "with another name, or csv=true to print the table."
+        )
+    return path
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        write_bytes(path, content.encode())
+    except DiskError as error:
+        said = re.split(" Type output=| Make room", str(error))[0]
+        raise DiskError(f"{said} Type csv=FILE with another place, or csv=true.") from error
+    print(f"table: {path}")
 
 
 def watch(folder: Path) -> None:

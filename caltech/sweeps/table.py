@@ -12,6 +12,7 @@ from pathlib import Path
 
 from caltech.amounts import counted, short
 from caltech.files import write_bytes
+from caltech.overrides import apart, effective
 from caltech.sweeps import records
 from caltech.sweeps.records import Record
 
@@ -93,7 +94,7 @@ def table(jobs: Sequence[Record], width: int) -> str:
 
 def own_words(jobs: Sequence[Record]) -> list[list[str]]:
     """Of each job the overrides that not all have, without those on how it is computed."""
-    typed = [_printable(job.overrides).split(" ") for job in jobs]
+    typed = [effective(apart(_printable(job.overrides))) for job in jobs]
     shared = set.intersection(*map(set, typed)) if len(jobs) > 1 else set()
     return [[w for w in words if w not in shared and not w.startswith(HOW)] for words in typed]
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json, sum_of, without_passwords, write_sealed_json
 from caltech.keys import MOVED, decisive, point_key, renamed, targets_in
+from caltech.overrides import effective
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, ROOT
 
@@ -221,7 +222,7 @@ def _name(cfg: DictConfig, params: Mapping, groups: Mapping, overrides: Sequence
     # What has no effect.
     unsaid |= {name for name in PLACES.values() if params.get(name) != cfg.get(name)}
     indifferent = {name for name, key in ROOT.items() if key.decides is False}
-    for override in overrides:
+    for override in effective(overrides):
         key = override.lstrip("+").split("=")[0]
         if key not in unsaid and key.split(".")[0] not in indifferent:
             said.append(override)

@@ -1,5 +1,6 @@
 """The test of a run that is over: its answers, its logits, and both models on the disk."""
 
+import logging
 from collections.abc import Callable
 
 from caltech.calibration import Scores
@@ -10,6 +11,8 @@ from caltech.runs import checkpoint, logits, manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.progress import Progress
 from caltech.training.epoch import Batches, Evaluation, Learner, evaluate
+
+log = logging.getLogger(__name__)
 
 
 def test_once(
@@ -67,12 +70,17 @@ def add_logits(
 ) -> None:
     """Compute what a finished run has not kept, by its weights; nothing is trained.
 
+    Where the last epoch's weights were removed, what is known of it stays as it is.
+
     Raises:
         InputError: the weights do not give the answers of the run's test here.
     """
-    manifest.verify(directory, [directory.result, *map(directory.weights, WEIGHTS)])
-    told = {}
-    for name in WEIGHTS:
+    told, names = {}, logits.answering(directory)
+    manifest.verify(directory, [directory.result, *map(directory.weights, names)])
+    for removed in (directory.weights(name) for name in WEIGHTS if name not in names):
+        log.warning("%s has no %s: only the best epoch's logits are added.",
+            directory, manifest.lacking(removed))  # fmt: skip
+    for name in names:
         checkpoint.load_weights(directory.weights(name), model)
         evaluation, parts = scored(learner, batches, data, name)
         logits.require_same(directory, name, evaluation.predictions.numpy())

@@ -10,11 +10,13 @@ import pytest
 from filelock import FileLock
 
 from caltech.errors import InputError
+from caltech.files import write_sealed_json
 from caltech.inference.predictor import Predictor
 from caltech.locks import held_partial
 from caltech.overview import clean
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
+from caltech.settings import PACKAGE
 
 
 @pytest.fixture
@@ -32,10 +34,19 @@ def run(finished, tmp_path) -> RunDirectory:
     (path / ".x.partial").write_bytes(bytes(9000))
     old = tmp_path / "cache" / "features" / "1.bin"
     old.parent.mkdir(parents=True)
-    for path in (old, old.with_suffix(".json"), old.with_name("2.bin")):
-        path.write_bytes(bytes(9000))
+    for path in (old, old.with_name("2.bin")):
+        array(path)
     os.utime(old, (1, 1))
     return directory
+
+
+def array(path: Path) -> None:
+    """A cache, as far as it can be told by its files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(9000))
+    note = {"row_bytes": 9000, "shape": [1, 9000], "dtype": "uint8", "blocks": [[1, "0"]]}
+    write_sealed_json(path.with_suffix(".json"), note)
+    path.with_suffix(".lock").touch()
 
 
 def clear(tmp_path: Path, *words: str) -> None:
@@ -62,7 +73,7 @@ def test_what_goes_is_what_no_result_needs(run, tmp_path, capsys):
     gone = {Path(name).name for name in before - files(tmp_path)}
     assert gone == {
         "checkpoint.pt", "previous_checkpoint.pt", ".x.partial", "best.safetensors", "1.bin",
-        "1.json",
+        "1.json", "1.lock",
     }  # fmt: skip
     assert run.weights("best").is_file()  # that of earlier-... went
     assert (tmp_path / "cache" / "features" / "2.bin").is_file()
@@ -98,7 +109,9 @@ def test_last_weights_go_only_if_they_are_typed_and_the_run_is_answered_as_befor
     assert not run.weights("last").exists()
     assert Result.read(run, pruned_too=False) == result
     assert Predictor.load(run, "best", "cpu").summary()["key"] == result.key
-    with pytest.raises(InputError, match=r"has no last\.safetensors.*rerun=true"):
+    with pytest.raises(
+        InputError, match=r"has no last\.safetensors \(caltech clean last.*rerun=true"
+    ):
         Predictor.load(run, "last", "cpu")
 
 
@@ -122,6 +135,29 @@ def test_a_linked_file_frees_nothing(run, tmp_path):
     (tmp_path / "other").hardlink_to(run.checkpoint)
     found = clean.Found("checkpoints", (run.checkpoint,), run)
     assert found.bytes == 0
+
+
+def test_of_a_folder_with_other_things_only_our_caches_are_looked_at(tmp_path):
+    """CALTECH_CACHE=~/.cache, and output=~ with a project's configs below it."""
+    for name in ("hf/model", "datasets/one", "features/noted"):
+        array(tmp_path / "cache" / f"{name}.bin")
+    (tmp_path / "cache" / "features" / "noted.json").write_text('{"shape": [1]}')
+    (tmp_path / "cache" / "features" / "alone.bin").write_bytes(bytes(9))
+    (tmp_path / "multirun" / "project" / "conf").mkdir(parents=True)
+    (tmp_path / "multirun" / "project" / "conf" / "config.yaml").write_text("key: 1\n")
+    for folder in ("cache/hf", "multirun/project", "multirun/project/conf"):
+        (tmp_path / folder / ".x.partial").write_bytes(bytes(9))
+    for path in tmp_path.rglob("*.bin"):
+        os.utime(path, (1, 1))
+    before = files(tmp_path)
+    clear(tmp_path, "yes=true")
+    assert files(tmp_path) == before
+
+
+def test_every_folder_that_caches_are_written_to_is_known():
+    texts = [path.read_text() for path in PACKAGE.rglob("*.py")]
+    written = {name for text in texts for name in re.findall(r'cache / "(\w+)" /', text)}
+    assert written == {*clean.CACHES}
 
 
 def test_another_kind_is_one_message(tmp_path):

@@ -40,6 +40,23 @@ def test_each_run_has_its_status_accuracy_and_words(study):
     assert oldest.bytes == taken(oldest.directory.iterdir())
 
 
+def test_words_that_were_typed_twice_are_those_that_count(study, tmp_path):
+    (one,) = (path.parent for path in study.glob("*/result.json"))
+    typed = {
+        "a": "lr=0.01 data.root='/my data' lr=0.05",
+        "b": "lr=0.05 lr=0.01 data.root='/my data'",
+    }
+    for name, words in typed.items():
+        shutil.copytree(one, tmp_path / "twice" / name)
+        path = RunDirectory(tmp_path / "twice" / name).description
+        told = read_sealed_json(path)
+        write_sealed_json(path, told | {"tags": {"overrides": words}})
+    found = listed(tmp_path / "twice")
+    differ = {path.name: words for path, words in differing(found).items()}
+    assert differ == {"a": ("lr=0.05",), "b": ("lr=0.01",)}
+    assert all("data.root='/my data'" in run.words and len(run.words) == 2 for run in found)
+
+
 def test_a_run_whose_lock_is_held_runs(study):
     directory = RunDirectory(listed(study)[0].directory)
     with FileLock(directory.lock):
@@ -134,7 +151,8 @@ def test_words_of_all_runs_on_a_data_set_stand_once_above_them():
         return Listed("s", key, "finished", "", words, 0.5, 0.5, 1, 1000, 0.0, Path(key))
 
     digits, long = ("data=digits", "data.resize=32"), "model.name=" + "a-long-name-" * 6
-    made = [run("a", *digits, "lr=1"), run("b", "lr=1"), run("c", "lr=2", *digits), run("d", long)]
+    made = [run("a", *digits, "lr=1"), run("b", "lr=1"), run("c", "lr=2", *digits[::-1])]
+    made.append(run("d", long))
     lines = runs.table("s", made).splitlines()
     assert lines[2] == "with data=digits data.resize=32"
     assert [line.split()[0] for line in lines[3:8]] == ["a", "c", "with", "b", "d"]

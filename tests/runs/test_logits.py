@@ -13,6 +13,7 @@ import torch
 from caltech.calibration import calibration, probabilities
 from caltech.config import build
 from caltech.errors import DamagedError, InputError
+from caltech.files import read_sealed_json
 from caltech.runs import logits, manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.train import train
@@ -122,6 +123,22 @@ def test_a_finished_run_gets_them_by_its_command_and_nothing_is_trained(configur
     for name in WEIGHTS:
         other = directory.path.parent.parent / "other" / directory.path.name
         assert RunDirectory(other).logits(name).read_bytes() == kept[name]
+
+
+def test_a_run_whose_last_weights_were_removed_gets_those_of_the_best_epoch(configure, caplog):
+    result = train(cfg := configure(*TINY, "logits=none"))
+    directory = RunDirectory(cfg.directory)
+    told = read_sealed_json(directory.calibration)
+    directory.weights("last").unlink()
+    assert train(configure(*TINY, "logits=keep")) == result
+    assert "no last.safetensors (caltech clean last removes it)" in caplog.text
+    assert logits.are_there(directory) and logits.read(directory, "best")
+    assert read_sealed_json(directory.calibration) == told
+    with pytest.raises(InputError, match=r"of its last epoch.*clean last.*weights="):
+        logits.read(directory, "last")
+    directory.weights("best").unlink()
+    with pytest.raises(DamagedError, match=r"has no best\.safetensors; it had one"):
+        manifest.verify(directory, [directory.weights("best")])
 
 
 def test_weights_that_answer_otherwise_here_give_no_logits(copy):

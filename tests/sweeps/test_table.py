@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from caltech.sweeps.records import Record
-from caltech.sweeps.table import show, table
+from caltech.sweeps.table import own_words, show, table
 
 LONG = "weight_decay=0.000123456789 gamma=0.0123456789 step_size=15 label=a-b-c"
 
@@ -37,6 +37,11 @@ def test_no_word_is_torn_in_80_columns():
     lines = table(jobs, 80).splitlines()
     assert max(map(len, lines)) <= 80
     assert {"lr=0.884", "weight_decay=2.81e-05", "gamma=0.9"} <= {*" ".join(lines).split()}
+
+
+def test_of_a_word_that_was_typed_twice_the_last_is_shown():
+    typed = ("lr=0.1 data.root=/my data lr=0.2", "lr=0.2 data.root=/my data lr=0.1")
+    assert own_words([Record("", "", words) for words in typed]) == [["lr=0.2"], ["lr=0.1"]]
 
 
 def test_of_equals_none_is_told_to_be_the_best():
