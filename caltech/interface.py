@@ -21,7 +21,7 @@ from caltech.config import composing, project_root
 from caltech.data import pixels
 from caltech.errors import InputError
 from caltech.inference.predictor import Predictor, own_data
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import EXPORTED, RunDirectory
 from caltech.runs.find import find
 from caltech.train import train
 
@@ -152,15 +152,20 @@ def load(
     Args:
         run: a key, the path of a run's directory or of an export (format=safetensors), or "best",
             the finished run of highest validation accuracy.
-        study, data: where to look for the best.
+        study, data: where to look for it.
         weights: of the "best" or the "last" epoch.
         output: where the studies are.
 
     Raises:
-        InputError: there is no such run, or it is not whole.
+        InputError: there is no such run, weights or device, or the run is not whole.
     """
     place = Path(output or f"{project_root()}/multirun").expanduser()
     directory = find(str(Path(run).expanduser()), study, data, place)
+    if (directory.path / EXPORTED).is_file():
+        raise InputError(
+            f"{run} is an ensemble, and load gives one network. Give the folder of a member, "
+            f"{directory.path / '1'}, or type caltech predict IMAGE run={run}."
+        )
     predictor = Predictor.load(directory, weights, device)
     predictor.network.requires_grad_(False)
     return Model(predictor)

@@ -75,6 +75,18 @@ def test_a_sent_model_needs_nothing_else(result, output, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [({"device": "tpu"}, "device=tpu is not allowed: it is one of auto, cpu"),
+     ({"weights": "foo"}, "weights=foo is not allowed: it is one of last, best. Type weights=best"),
+     ({"data": "nosuch"}, "is of data=stripes, and not of data=nosuch"),
+     ({"study": "/abs"}, "it names a directory under multirun/")],
+)  # fmt: skip
+def test_what_is_asked_of_a_run_and_is_not_there_is_told(result, output, given, said):
+    with pytest.raises(InputError, match=said):
+        caltech.load(result.key, output=output, **given)
+
+
+@pytest.mark.parametrize(
     ("word", "said"),
     [("lr=-1", "Type lr=1e-2"), ("modle=alexnet", "Type model=alexnet"),
      ("lr=0.1,0.2", "several values"), ("seeds=3", "fit is one run"),

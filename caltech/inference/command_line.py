@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from caltech.amounts import counted
 from caltech.config import project_root
 from caltech.errors import DamagedError, InputError
 from caltech.runs import known
-from caltech.runs.directory import EXPORTED, WEIGHTS
+from caltech.runs.directory import WEIGHTS
 from caltech.waiting import load_torch
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Parser(arguments.Parser):
             "validation accuracy; several with commas are an ensemble, whose probabilities are "
             "the mean of theirs")  # fmt: skip
         add("--study", metavar="NAME", help="only runs of this study")
-        add("--data", metavar="NAME", help="with run=best, only runs on this data set")
+        add("--data", metavar="NAME", help="only runs on this data set")
         add("--weights", choices=WEIGHTS, default="best",
             help="of the epoch of best validation accuracy (the default) or the last")  # fmt: skip
         add("--calibrated", action="store_true",
@@ -50,8 +51,7 @@ class Parser(arguments.Parser):
 def require_there(given: argparse.Namespace) -> None:
     """Raise InputError for a run that is not there, by names alone, and then load torch."""
     for name in names_of(given.run):
-        if not (Path(name) / EXPORTED).is_file():
-            known.candidates(name, given.study, Path(given.output).expanduser())
+        known.candidates(name, given.study, Path(given.output).expanduser())
     load_torch()
 
 
@@ -80,11 +80,7 @@ def _loaded(given: argparse.Namespace) -> "Predictor | Ensemble":
 
     plugins.load(list(filter(None, given.plugins.strip("[]").split(","))))
     names, output = names_of(given.run), Path(given.output).expanduser()
-    folders = [
-        Path(name) if (Path(name) / EXPORTED).is_file()
-        else find(name, given.study, given.data, output).path
-        for name in names
-    ]  # fmt: skip
+    folders = [find(name, given.study, given.data, output).path for name in names]
     _require_once(names, folders)
     if len(folders) == 1:
         return load_folder(folders[0], given.weights, given.device, given.calibrated)
@@ -101,7 +97,8 @@ def names_of(run: str) -> list[str]:
     Raises:
         InputError: there is nothing between two commas.
     """
-    names = [run] if Path(run).is_dir() else [name.strip() for name in run.strip("[]").split(",")]
+    is_one = os.path.isdir(run)  # noqa: PTH112 (False of what is too long for a path)
+    names = [run] if is_one else [name.strip() for name in run.strip("[]").split(",")]
     if not all(names):
         known = ",".join(filter(None, names)) or "best"
         raise InputError(f"run={run} has a comma with no run beside it. Type run={known}.")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from caltech import plugins
+from caltech import arguments, plugins
 from caltech.config import build
 from caltech.data import pixels
 from caltech.data.augment import VIEWS, center_crop
@@ -18,8 +18,9 @@ from caltech.data.dataset import Dataset
 from caltech.errors import InputError
 from caltech.models.until import round_as_trained
 from caltech.runs import checkpoint, logits, manifest, provenance
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.result import Result
+from caltech.settings import require_allowed
 from caltech.training.device import choose_device
 from caltech.training.features import BATCH
 from caltech.training.precision import Precision
@@ -76,11 +77,17 @@ class Predictor:
                 images; an export that was calibrated is so in any case.
 
         Raises:
-            InputError: the run is not finished, its files do not fit each other, it has no
-                temperature, or it is of a time when class names were not kept and its data set is
-                not here.
+            InputError: there are no such weights or device, the run is not finished, its files do
+                not fit each other, it has no temperature, or it is of a time when class names were
+                not kept and its data set is not here.
             DamagedError: a file is not what the run wrote.
         """
+        require_allowed("device", device)
+        if weights not in WEIGHTS:
+            raise InputError(
+                f"weights={weights} is not allowed: it is one of {', '.join(WEIGHTS)}. "
+                f"Type weights={arguments.nearest(str(weights), WEIGHTS) or WEIGHTS[-1]}."
+            )
         result, path = Result.read(directory, pruned_too=False), directory.weights(weights)
         if result is None or not path.is_file():
             missing = (

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from caltech.files import read_sealed_json
 from caltech.keys import former_key, run_key
 from caltech.models.classifier import Classifier
 from caltech.runs import checkpoint, known, manifest, provenance
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import EXPORTED, RunDirectory
 from caltech.runs.known import KEY
 from caltech.runs.result import Result
 from caltech.settings import CONF
@@ -39,18 +39,36 @@ def find(
     Args:
         run: its key, the path of its directory, or "best" for the highest validation accuracy.
         study: only look there.
-        data: with "best", only runs on the data set of this name (or beginning of its SHA-256).
+        data: only runs on the data set of this name (or beginning of its SHA-256).
         output: folder of the studies.
         word: what the key was typed as, for messages: run or start.
 
     Raises:
-        InputError: there is none, or more than one and they differ.
+        InputError: there is none, or more than one and they differ, or it is of other data.
     """
     found = known.candidates(run, study, output, word)
-    if RunDirectory(run).config.is_file():
-        return found[0]
-    place = output / study if study else output
-    return _best(found, data, place) if run == "best" else _of_key(word, run, found)
+    if run == "best" and not known.is_directory(run):
+        return _best(found, data, output / study if study else output)
+    one = found[0] if known.is_directory(run) else _of_key(word, run, found)
+    if data:
+        require_data(one, data, f"{word}={run}")
+    return one
+
+
+def require_data(directory: RunDirectory, data: str, typed: str) -> None:
+    """Raise InputError for a run that is typed beside data= and is of other data."""
+    if (directory.path / EXPORTED).is_file():  # members saw the same images
+        directory = RunDirectory(directory.path / "1")
+    made_from = provenance.read(directory)["data"]
+    if not _is_of(made_from, data):
+        raise InputError(
+            f"{typed} is of data={made_from['name']}, and not of data={data}. "
+            f"Leave data={data} out, or type another run."
+        )
+
+
+def _is_of(made_from: Mapping[str, str], data: str) -> bool:
+    return data == made_from["name"] or made_from["sha256"].startswith(data)
 
 
 def _of_key(word: str, key: str, found: Sequence[RunDirectory]) -> RunDirectory:
@@ -83,7 +101,7 @@ def _best(directories: Sequence[RunDirectory], data: str | None, place: Path) ->
         except DamagedError as error:
             log.warning("%s The run is not considered.", error)
             continue
-        if data and data != made_from["name"] and not made_from["sha256"].startswith(data):
+        if data and not _is_of(made_from, data):
             others.add(made_from["name"])
             continue
         if _TRAINED_ON_VALIDATION.search(directory.config.read_text("utf-8")):

@@ -3,15 +3,33 @@ before torch is loaded to read any."""
 
 import difflib
 import glob
+import os
 import re
 from pathlib import Path
 
 from caltech.arguments import nearest, nearest_place
 from caltech.errors import DamagedError, InputError
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import EXPORTED, RunDirectory
+from caltech.settings import require_allowed
 
 KEY = "[0-9a-f]{10}"
 OTHER = {"run": "run=best for the run of highest validation accuracy", "start": "start=null"}
+
+
+def is_directory(run: str) -> bool:
+    """Whether it is the path of a run or of an export; what is too long for a path is none."""
+    files = (RunDirectory(run).config, Path(run) / EXPORTED)
+    return any(os.path.isfile(path) for path in files)  # noqa: PTH113
+
+
+def _require_within(run: str, study: str | None, word: str) -> None:
+    """Raise InputError for a directory beside study=: a key is looked for there, a path is not."""
+    own = Path(run).absolute().parent.name
+    if study is not None and own != study:
+        raise InputError(
+            f"{word}={run} is a directory in {own}, and study={study} is another place. "
+            f"Leave study={study} out, or type {word}= with a key."
+        )
 
 
 def candidates(run: str, study: str | None, output: Path, word: str = "run") -> list[RunDirectory]:
@@ -21,10 +39,13 @@ def candidates(run: str, study: str | None, output: Path, word: str = "run") -> 
         run, study, output, word: as of find.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or run is a directory of another study.
         DamagedError: a run of this key is there, and its config is not.
     """
-    if RunDirectory(run).config.is_file():
+    if study is not None:
+        require_allowed("study", study)
+    if is_directory(run):
+        _require_within(run, study, word)
         return [RunDirectory(run)]
     studies = glob.escape(study) if study else "*"
     if re.fullmatch(KEY, run):
@@ -36,9 +57,9 @@ def candidates(run: str, study: str | None, output: Path, word: str = "run") -> 
     if not found:
         raise _without_runs(run, study, output, word)
     named = found if run == "best" else [path for path in found if path.name == run]
-    if not named and ("/" in run or Path(run).is_dir()):
-        there = "is a file" if Path(run).is_file() else "is not there"
-        there = "has no config.yaml of a run" if Path(run).is_dir() else there
+    if not named and ("/" in run or os.path.isdir(run)):  # noqa: PTH112
+        there = "is a file" if os.path.isfile(run) else "is not there"  # noqa: PTH113
+        there = "has no config.yaml of a run" if os.path.isdir(run) else there  # noqa: PTH112
         raise InputError(
             f"{word}={run} {there}. Type {word}= with a run's directory, or with its key."
         )

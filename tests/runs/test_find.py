@@ -112,6 +112,32 @@ def test_a_key_with_two_results_needs_its_study(store, found):
     assert found("aaaa1", study="third") == third
 
 
+@pytest.mark.parametrize("study", ["/abs/path", "../x", "", "a/b"])
+@pytest.mark.parametrize("run", ["best", "aaaaaaaaa1", "directory"])
+def test_a_study_that_is_no_folder_s_name_is_told(store, found, run, study):
+    path = store("mine", "aaaaaaaaa1")
+    with pytest.raises(InputError, match="it names a directory under multirun/"):
+        found(str(path) if run == "directory" else run, study=study)
+
+
+def test_a_run_of_other_data_or_of_another_study_is_none(store, found):
+    path = store("mine", "aaaaaaaaa1", data="digits")
+    for run in ("aaaaaaaaa1", str(path)):
+        assert found(run, data="digits") == found(run, data="digits"[::-1][:3]) == path
+        assert found(run, study="mine") == path
+        with pytest.raises(InputError, match="is of data=digits, and not of data=nosuch"):
+            found(run, data="nosuch")
+    with pytest.raises(InputError, match="is a directory in mine, and study=other is another"):
+        found(str(path), study="other")
+
+
+@pytest.mark.parametrize("run", ["a" * 300, "a/" * 3000, "a\0b"])
+def test_what_is_too_long_for_a_path_is_no_run(store, found, run):
+    store("mine", "aaaaaaaaa1")
+    with pytest.raises(InputError, match=r"is neither in|is not there"):
+        found(run)
+
+
 @pytest.fixture(scope="module")
 def head(compose_in, tmp_path_factory):
     cfg = compose_in(tmp_path_factory.mktemp("head"), *TINY, "freeze=backbone")
