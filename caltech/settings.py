@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -194,6 +194,25 @@ def validate(cfg: DictConfig) -> None:
     require_whole(cfg)
     for name in ROOT:
         require_allowed(name, cfg[name])
+    _require_seeds(cfg)
+
+
+def require_fixed(cfg: DictConfig, swept: Container[str]) -> None:
+    """Raise InputError for a value by which every job of a sweep would be refused.
+
+    Args:
+        cfg: composed without the values that differ between the jobs.
+        swept: root keys whose values here are no job's.
+    """
+    for name in (name for name in ROOT if name in cfg and name not in swept):
+        with suppress(OmegaConfBaseException):  # it may refer to what is swept
+            require_allowed(name, cfg[name])
+    if "seed" not in swept and "seeds" not in swept:
+        with suppress(OmegaConfBaseException):
+            _require_seeds(cfg)
+
+
+def _require_seeds(cfg: DictConfig) -> None:
     if cfg.seeds is not None and cfg.seed != 0:
         raise InputError(
             f"seeds={cfg.seeds} repeats the run with seeds 0 to {cfg.seeds - 1}, and "

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from caltech.errors import InputError
-from caltech.settings import CONF, ROOT, validate
+from caltech.settings import CONF, ROOT, require_fixed, validate
 
 
 def test_the_table_has_every_root_key_and_no_other(configure):
@@ -110,3 +110,10 @@ def test_a_package_adds_kinds_of_storages(configure, monkeypatch):
     added = metadata.EntryPoint("duckdb", "x", "sqlalchemy.dialects")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [added])
     validate(configure("storage=duckdb:///a"))
+
+
+def test_of_a_sweep_what_every_job_would_be_refused_for_is_refused_and_nothing_else(configure):
+    for words in (["batch_size=0"], ["seeds=5", "seed=3"]):
+        with pytest.raises(InputError, match="Type "):
+            require_fixed(configure(*words), {"lr"})
+    require_fixed(configure("lr=-1", "patience=${lr}", "seed=${oc.env:NOT_THERE}"), {"lr"})

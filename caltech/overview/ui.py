@@ -50,6 +50,11 @@ def main(words: Sequence[str]) -> None:
         name, _, value = word.partition("=")
         if name != "port" and value and nearest(name, ["port"], 0.7):
             raise InputError(f"{name} is no key of the config. Type port={value}.")
+        if name in ("study", "output"):
+            raise InputError(
+                f"{word} is not of this command, whose page has the runs of all studies. Leave it "
+                "out, and type tags.study = 'NAME' into the page's search field."
+            )
     typed = [word for word in words if word.startswith("port=")]
     with initialize_config_dir(config_dir=str(CONF)):
         cfg = compose("tell", [word for word in words if word not in typed])

@@ -29,8 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from caltech.config import build
 from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
-from caltech.settings import require_allowed, require_resolved
-from caltech.sweeps import line, records, search, table
+from caltech.settings import require_allowed, require_fixed, require_resolved
+from caltech.sweeps import line, lists, records, search, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
@@ -197,6 +197,8 @@ def _begin(config: DictConfig) -> Path:
     require_launcher(config.hydra.launcher)
     if searches:
         require_search(config.hydra.sweeper)
+    else:
+        require_fixed(config, {*lists.columns(), *(config.hydra.sweeper.params or {})})
     require_workers(config)
     if config.dry_run:
         if searches:

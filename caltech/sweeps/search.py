@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +20,11 @@ from hydra.types import HydraContext
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig, OmegaConf, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from caltech.amounts import counted
 from caltech.errors import CaltechError, InputError
 from caltech.files import acquire, explaining_disk, write_bytes
-from caltech.settings import ROOT, require_allowed
+from caltech.settings import require_fixed
 from caltech.sweeps import line, records
 from caltech.sweeps.place import sweep
 from caltech.sweeps.study import origin, proposals, storage, trials
@@ -78,7 +76,7 @@ def prepare(config: DictConfig, sweeps: Path) -> Path:
     """
     space = Space.of(config)
     _require_space(space, config)
-    _require_fixed(space, config)
+    require_fixed(config, space.searched)
     with explaining_disk(sweeps):
         sweeps.mkdir(parents=True, exist_ok=True)
     with acquire(sweeps / "search.lock"):  # of a fresh database, one creates the tables
@@ -114,13 +112,6 @@ def _require_space(space: Space, config: DictConfig) -> None:
     if sampler._target_.endswith("GridSampler"):
         space.require_choices()
     proposals.require_sampler(space, sampler)
-
-
-def _require_fixed(space: Space, config: DictConfig) -> None:
-    """Raise InputError for a value by which every trial would be refused."""
-    for name in (name for name in ROOT if name not in space.searched):
-        with suppress(OmegaConfBaseException):  # it may refer to what is searched
-            require_allowed(name, config[name])
 
 
 def _require_total(study: optuna.Study, total: int) -> None:

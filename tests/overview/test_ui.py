@@ -71,6 +71,7 @@ def test_a_port_that_is_taken_is_told_and_the_next_is_taken(capsys):
         ("tracking.uri=sqlite:////nowhere/x.db", "nothing was tracked yet"),
         ("port=80", "from 1024"),
         ("port=x", "from 1024"),
+        ("study=x", "all studies. Leave it out, and type tags.study"),
         ("tracking=none", "Leave it out"),
     ],
 )

@@ -17,6 +17,8 @@ REFUSED = {  # tests/sweeps/test_sweepers.py has more, without whole commands
     "study=../../y is not allowed": ["study=../../y"],
     "study= has no value": ["--multirun", "study=", "lr=0.1,0.2"],
     "hydra.run.dir=elsewhere: ": ["hydra.run.dir=elsewhere"],
+    "seeds=0 is not allowed": ["--multirun", "seeds=0", "lr=0.1,0.2"],
+    "Type seeds=5 or seed=3": ["--multirun", "seeds=5", "seed=3", "lr=0.1,0.2"],
     "key=abc is not allowed": ["--multirun", "key=abc", "lr=0.1,0.2"],
 }
 
