@@ -141,7 +141,8 @@ def misfit(cfg: DictConfig, key: str, value: Any) -> str | None:
     node = OmegaConf.select(cfg, group)._get_node(name, validate_access=False)
     present = None if node is None else node._value()
     taken = _taken(parameter.annotation)
-    is_needed = parameter.default is inspect.Parameter.empty
+    is_told_there = key == "tracking.uri"  # tracking/address.py tells of tracking=none
+    is_needed = parameter.default is inspect.Parameter.empty and not is_told_there
     if value is None and is_needed and not taken & {type(None), inspect.Parameter.empty, Any}:
         return "it needs a value"
     if isinstance(present, bool) or taken == {inspect.Parameter.empty}:

@@ -75,7 +75,7 @@ def test_photographs_of_one_object_stay_together(split):
         (Fraction(0.8, 0.2, 0, 0, None), "each must be more than 0"),
         (Fraction(0.6, 0.2, 0.2, -1, None), "split.seed=-1 is not allowed"),
         (Fraction(0.6, 0.2, 0.2, 0, "("), r"split.group=\( is no regular expression"),
-        (Fraction(0.6, 0.2, 0.2, 0, "jpg"), "makes 1 groups of all 24 images, 'jpg'"),
+        (Fraction(0.6, 0.2, 0.2, 0, "jpg"), "makes 1 group of all 24 images, 'jpg'"),
         (Fraction(0.6, 0.2, 0.2, 0, "object1"), "finds nothing in .* of 24 names, 0/object0_0.jpg"),
         (PerClass(10, 3, None, 0, None), "The class 0 has 12 images, and .* asks for 14"),
         (PerClass(0, 3, None, 0, None), "split.train_per_class=0 is not allowed"),

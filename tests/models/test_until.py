@@ -204,7 +204,7 @@ def test_bfloat16_rounds_whether_or_not_it_is_kept():
         ("freeze.at=99", "99 is no block"),
         ("freeze.at=-1", "-1 is no block"),
         ("freeze.at=1.5", r"1\.5 is no block"),
-        ("freeze.at=null", "None is no block"),
+        ("freeze.at=null", r"freeze\.at=null is not allowed: it needs a value"),
         ("freeze.at=1 freeze.store=int8", "int8 is not allowed. Type float32 or bfloat16"),
     ],
 )

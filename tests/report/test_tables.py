@@ -70,7 +70,7 @@ def test_runs_that_did_not_finish_are_marked_and_do_not_count(text_of):
         made_up("lr=0.1", accuracy=0.3),
         made_up("lr=0.2", accuracy=0.4),
         made_up("lr=0.3", status="pruned"),
-        made_up("lr=0.4", **failed, data={"name": "", "sha256": "d"}),
+        made_up("lr=0.4", **failed, data={"name": DATA["name"], "sha256": "d"}),
         made_up("lr=0.5", status="running"),
     ]
     text = text_of(runs)
@@ -86,12 +86,12 @@ def test_other_code_and_other_data_are_marked(text_of):
     runs = [
         made_up("lr=0.1", accuracy=0.2, code={"sha256": "old", "git": "old-git"}),
         made_up("lr=0.2", accuracy=0.4),
-        made_up("lr=0.3", accuracy=0.3, data=DATA | {"sha256": "other", "name": "mine"}),
+        made_up("lr=0.3", accuracy=0.3, data=DATA | {"sha256": "other"}),
         made_up("lr=0.4", accuracy=0.5),
     ]
     text = text_of(runs)
     assert list(accuracies(text, "Runs")) == ["1", "2", "3 (a)", "4 (b)"]
-    assert "(a) made from other data than most runs: mine other." in text
+    assert f"(a) made from other data than most runs: {DATA['name']} other." in text
     assert "(b) made by other code than most runs: old-git (old)." in text
     assert text.count(": lr=0.3 / ") == 0  # no paired test on other images
 

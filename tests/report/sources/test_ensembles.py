@@ -10,7 +10,7 @@ import pytest
 
 from caltech.calibration import Scores
 from caltech.errors import InputError
-from caltech.report import command
+from caltech.report import typed
 from caltech.report.sources import ensembles
 from caltech.report.sources.directories import found
 from caltech.runs import logits, manifest
@@ -108,7 +108,7 @@ def test_a_run_without_logits_and_no_run_are_one_message(study):
     with pytest.raises(InputError, match="0000000000 is no run of the study"):
         ensembles.add(folder, runs, [keys[0], "0000000000"])
     RunDirectory(folder / keys[1]).logits("best").unlink()
-    with pytest.raises(InputError, match=r"has no logits\. Type its training command"):
+    with pytest.raises(InputError, match=r"has no logits.*Type .*its training command"):
         ensembles.add(folder, runs, keys)
 
 
@@ -133,13 +133,13 @@ def test_other_classes_are_named(study):
     ],
 )
 def test_keys_are_texts_though_some_read_as_numbers(word, expected):
-    assert command._as_list(word) == expected
+    assert typed._as_list(word) == expected
 
 
 @pytest.mark.parametrize("value", ["0123456789", "best,0123456789", "0123456789,", "A,A"])
 def test_what_is_no_ensemble_is_one_message(value):
     with pytest.raises(InputError, match=r"is no ensemble|has a key twice"):
-        command._as_list(f"ensemble={value.replace('A', '0123456789')}")
+        typed._as_list(f"ensemble={value.replace('A', '0123456789')}")
 
 
 def test_a_moved_study_has_its_ensembles(study, tmp_path):
