@@ -24,6 +24,13 @@ def with_study(words: Sequence[str]) -> list[str]:
     return [f"study={words[0]}", *words[1:]]
 
 
+def listed(word: str) -> str:
+    """`study=one,two` as Hydra takes a list; quoted or bracketed it is left as it is."""
+    name, _, value = word.partition("=")
+    is_list = name in ("study", "sweeps") and "," in value and not set(value) & set("[]{}'\"\\")
+    return f"{name}=[{value}]" if is_list else word
+
+
 def require_flags(typed: Sequence[str], parser: ArgumentParser | None = None) -> None:
     """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
     parser = parser or get_args_parser()

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,8 @@ def main(words: Sequence[str]) -> int:
     given = parser.read(words)
     if given.to and not given.explain:
         parser.error("to=FOLDER is for the overlays of --explain. Type --explain, too")
-    if all(glob.has_magic(name) or Path(name).expanduser().exists() for name in given.images):
+    places = (Path(name).expanduser() for name in given.images if not glob.has_magic(name))
+    if all(os.path.exists(place) for place in places):  # noqa: PTH110 (False of a name too long)
         command_line.require_there(given)  # what is missing of the images is told first
     return _answer(given)
 

@@ -47,6 +47,16 @@ def parser() -> Parser:
         ("format=onnx json=true", "--json takes no value. Type --json"),
         ("frmat=onnx", "frmat=onnx is no option. Type format=onnx"),
         ("format = onnx", "format = onnx is torn apart by spaces. Type format=onnx"),
+        ("format =onnx to=x", "format =onnx is torn apart by spaces. Type format=onnx.\n"),
+        ("format = to=x", "format has no value: it is one of safetensors"),
+        ("a.jpg =onnx", "=onnx has no name before it. Type format=onnx"),
+        ("study=a study=b format=onnx", "study=a and study=b cannot both be"),
+        ("a.jpg --study=a study=b format=onnx", "study=a and study=b cannot both be"),
+        ("format=onnx top=2", "top=2 is no option. Options are format=, study=, to=, tolerance=."),
+        ("format=onnx --top 2", "--top is no option."),
+        ("-x.png format=onnx", "-x.png is no option. Type -- -x.png at the end"),
+        ("format=onnx -- to=x", "to=x stands after --, where no options are. Type to=x before --"),
+        ("format=onnx -- --json", "--json stands after --"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_one_line(parser, capsys, words, said):
@@ -62,6 +72,30 @@ def test_a_value_can_be_typed_in_each_form_and_twice_the_same(parser):
     given = parser.read(["a.jpg", "format=onnx", "--to", "x", "study=mine", "--format", "onnx"])
     assert (given.format, given.to, given.study) == ("onnx", Path("x"), "mine")
     assert given.images == ["a.jpg"]
+
+
+def test_a_place_and_an_option_of_its_name_cannot_both_be(capsys):
+    for words in (["one", "study=two"], ["study=two", "one"], ["--study=two", "one"]):
+        made = Parser("caltech", "")
+        made.add_argument("study", nargs="?")
+        with pytest.raises(SystemExit):
+            made.read(words)
+        assert "study=one and study=two cannot both be" in capsys.readouterr().err
+    made = Parser("caltech", "")
+    made.add_argument("study", nargs="?")
+    assert made.read(["one", "study=one"]).study == "one"
+
+
+@pytest.mark.parametrize("words", [["format=onnx", "--", "-x.png"], ["--", "-x.png"]])
+def test_after_two_dashes_a_name_may_begin_with_one(words):
+    made = Parser("caltech", "")
+    made.add_argument("images", nargs="+")
+    made.add_argument("--format")
+    assert made.read(words).images == ["-x.png"]
+    made = Parser("caltech", "")
+    made.add_argument("images", nargs="+")
+    made.add_argument("--format")
+    assert made.read(["a=b/x.png", *words, "c"]).images == ["a=b/x.png", "-x.png", "c"]
 
 
 def test_the_nearest_is_found_in_any_case_or_is_none():

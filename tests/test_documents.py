@@ -19,9 +19,9 @@ from hydra import compose, initialize_config_dir
 
 from caltech.__main__ import COMMANDS
 from caltech.config import register
+from caltech.flags import listed
 from caltech.inference import command_line
 from caltech.overview import typed
-from caltech.report.sources.unknown import listed
 from caltech.settings import CONF, validate
 from caltech.sweeps import seeds
 from tests import documents

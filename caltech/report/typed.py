@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 from caltech import errors
 from caltech.config import hydra_targets, register
 from caltech.errors import InputError
-from caltech.flags import require_flags, with_study
-from caltech.report.sources.unknown import listed, names, require_known
+from caltech.flags import listed, require_flags, with_study
+from caltech.report.sources.unknown import require_known
+from caltech.runs.known import names
 from caltech.settings import CONF, require_allowed
 from caltech.waiting import said
 

@@ -5,7 +5,11 @@ import difflib
 import glob
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+from omegaconf import ListConfig
 
 from caltech.arguments import nearest, nearest_place
 from caltech.errors import DamagedError, InputError
@@ -13,6 +17,7 @@ from caltech.runs.directory import EXPORTED, RunDirectory
 from caltech.settings import require_allowed
 
 KEY = "[0-9a-f]{10}"
+RUNS = "*/config.yaml"  # within a study
 OTHER = {"run": "run=best for the run of highest validation accuracy", "start": "start=null"}
 
 
@@ -22,13 +27,22 @@ def is_directory(run: str) -> bool:
     return any(os.path.isfile(path) for path in files)  # noqa: PTH113
 
 
-def _require_within(run: str, study: str | None, word: str) -> None:
-    """Raise InputError for a directory beside study=: a key is looked for there, a path is not."""
+def _require_within(run: str, study: str, output: Path, word: str) -> None:
+    """Raise InputError for a run that is there and in no such study; says in which it is."""
     own = Path(run).absolute().parent.name
-    if study is not None and own != study:
+    if is_directory(run):
+        if own != study:
+            raise InputError(
+                f"{word}={run} is a directory in {own}, and study={study} is another place. "
+                f"Leave study={study} out, or type {word}= with a key."
+            )
+        return
+    paths = output.glob(f"*/{run}/config.yaml") if re.fullmatch(KEY, run) else ()
+    studies = sorted(path.parent.parent.name for path in paths)
+    if studies and study not in studies:
         raise InputError(
-            f"{word}={run} is a directory in {own}, and study={study} is another place. "
-            f"Leave study={study} out, or type {word}= with a key."
+            f"{word}={run} is not in study {study} of {output}, and is in "
+            f"{' and '.join(studies)}. Type study={studies[0]}."
         )
 
 
@@ -44,8 +58,8 @@ def candidates(run: str, study: str | None, output: Path, word: str = "run") -> 
     """
     if study is not None:
         require_allowed("study", study)
+        _require_within(run, study, output, word)
     if is_directory(run):
-        _require_within(run, study, word)
         return [RunDirectory(run)]
     studies = glob.escape(study) if study else "*"
     if re.fullmatch(KEY, run):
@@ -74,9 +88,8 @@ def candidates(run: str, study: str | None, output: Path, word: str = "run") -> 
 
 def _without_runs(run: str, study: str | None, output: Path, word: str) -> InputError:
     told = f"{word}={run}: {output / study if study else output} has no runs."
-    others = {path.parent.parent.name for path in output.glob("*/*/config.yaml")} if study else ()
-    if near := nearest(study or "", others, 0):
-        return InputError(f"{told} Type study={near}.")
+    if study and any(output.glob("*/*/config.yaml")):
+        return InputError(f"{told} {other_studies(study, output)}")
     if not output.is_dir() and (place := nearest_place(output)) is not None:
         return InputError(f"{told} Type output={place}.")
     return InputError(
@@ -87,17 +100,34 @@ def _without_runs(run: str, study: str | None, output: Path, word: str) -> Input
 
 def require_study(study: str, output: Path) -> None:
     """Raise InputError for a study without a run; names the nearest one."""
-    if any((output / study).glob("*/config.yaml")):
+    if any((output / study).glob(RUNS)):
         return
-    there = other_studies(study, output)
+    there = other_studies(study, output, takes_several=True)
     raise InputError(f"study={study} has no run in {output / study}. {there}")
 
 
-def other_studies(study: str, output: Path) -> str:
-    """The studies that there are, and which to type in place of one that is not there."""
-    there = sorted(path.name for path in output.glob("*/") if not path.name.startswith("."))
+def other_studies(
+    study: str, output: Path, has: Sequence[str] = (RUNS,), takes_several: bool = False
+) -> str:
+    """The studies that there are, and which to type in place of one that is not there.
+
+    Args:
+        has: patterns of what makes a folder a study here; the folder of a joint report has no run.
+        takes_several: whether study=ONE,TWO may be typed.
+    """
+    there = sorted(
+        path.name for path in output.glob("[!.]*/") if any(any(path.glob(each)) for each in has)
+    )
     if not there:
         return f"There is no study in {output}. Train a run first: caltech train data=digits."
-    near = nearest(study, there)
+    joined = study.split("+")
+    is_joined = takes_several and len(joined) > 1 and set(joined) <= set(there)
+    near = ",".join(joined) if is_joined else nearest(study, [n for n in there if n != study])
     instead = f"Type study={near}." if near else "Type study= with one of them."
     return f"Studies in {output} are: {', '.join(there)}. {instead}"
+
+
+def names(value: Any) -> tuple[str, ...]:
+    """Studies or sweeps as typed, each once."""
+    values: Iterable[Any] = value if isinstance(value, list | tuple | ListConfig) else [value]
+    return tuple(dict.fromkeys(str(each) for each in values if each is not None))

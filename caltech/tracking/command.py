@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, HeldError, InputError
-from caltech.flags import require_flags, with_study
+from caltech.flags import listed, require_flags, with_study
 from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
-from caltech.runs.known import require_study
+from caltech.runs.known import RUNS, names, require_study
 from caltech.settings import CONF, require_allowed
 from caltech.tracking.tracker import NOBODY
 
@@ -24,18 +24,23 @@ TOLD, KNOWN, RUNNING, FAILED = "told now", "known already", "left to their proce
 
 
 def tell(cfg: DictConfig) -> Counter[str]:
-    """Copy every run of a study to the store; how many came to what.
+    """Copy every run of a study, or of several, to the store; how many came to what.
 
     Raises:
         InputError: there is no such study, or the store cannot be used.
     """
-    require_allowed("study", cfg.study)
     output = Path(cfg.output)
-    require_study(cfg.study, output)
+    for study in names(cfg.study):
+        require_allowed("study", study)
+        require_study(study, output)
+    if not names(cfg.study):
+        raise InputError("study=[] names no study. Type study=course.")
     tracker = build(cfg.tracking)
     if "uri" not in cfg.tracking:
         raise InputError(NOBODY)
-    found = sorted(path.parent for path in (output / cfg.study).glob("*/config.yaml"))
+    found = [
+        path.parent for study in names(cfg.study) for path in sorted((output / study).glob(RUNS))
+    ]
     tracker.open(None, is_needed=True)
     return Counter(tell_one(tracker, RunDirectory(path)) for path in found)
 
@@ -60,7 +65,8 @@ def compose_and_tell(cfg: DictConfig) -> None:
     errors.composed()
     with errors.told_once(is_single=True):
         counted = tell(cfg)
-    print(f"{cfg.study}: {', '.join(f'{number} {what}' for what, number in counted.items())}")
+    told = ", ".join(f"{number} {what}" for what, number in counted.items())
+    print(f"{', '.join(names(cfg.study))}: {told}")
     if counted[FAILED]:
         sys.exit(1)
 
@@ -69,6 +75,6 @@ def main() -> None:
     """Entry point; the exit code is 0 only if the store has every run that is not computed now."""
     with errors.shown_as_messages():
         register()
-        sys.argv[1:] = with_study(sys.argv[1:])
+        sys.argv[1:] = map(listed, with_study(sys.argv[1:]))
         require_flags(sys.argv[1:])
         compose_and_tell()

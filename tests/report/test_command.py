@@ -17,6 +17,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from caltech.errors import CaltechError, InputError
+from caltech.flags import listed
 from caltech.report import command
 from caltech.report.sources import options, unknown
 from caltech.report.sources.directories import found
@@ -64,7 +65,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_study_that_is_not_there(make, tmp_path):
-    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "kept").mkdir(parents=True)
+    (tmp_path / "another" / "kept" / "KEY.json").touch()
     with pytest.raises(InputError, match=r"study=nowhere has no run .*: another"):
         make("nowhere", "tracking=none")
     with pytest.raises(InputError, match="names a directory"):
@@ -102,7 +104,7 @@ def test_sweeps_of_a_study_are_one_report_and_other_runs_are_not_in_it(make, tmp
     [("study=a,b", "study=[a,b]"), ("study='a,b'", "study='a,b'"), ("order=a,b", "order=a,b")],
 )
 def test_a_list_of_studies_is_typed_with_commas(typed, taken):
-    assert unknown.listed(typed) == taken
+    assert listed(typed) == taken
 
 
 def test_a_mistyped_study_is_told_before_anything_heavy_is_loaded(tmp_path):

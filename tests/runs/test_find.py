@@ -14,6 +14,7 @@ from caltech.errors import InputError
 from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.runs.directory import RunDirectory
 from caltech.runs.find import experiment_of, find
+from caltech.runs.known import require_study
 from caltech.settings import CONF
 from caltech.train import train
 from tests.observers import TINY, outcome
@@ -129,6 +130,16 @@ def test_a_run_of_other_data_or_of_another_study_is_none(store, found):
             found(run, data="nosuch")
     with pytest.raises(InputError, match="is a directory in mine, and study=other is another"):
         found(str(path), study="other")
+
+
+def test_advice_names_the_study_in_which_a_run_is(store, found, tmp_path):
+    store("mine", "aaaaaaaaa1"), store("names", "aaaaaaaaa2")
+    for study in ("names", "nosuch"):
+        with pytest.raises(InputError, match=r"is in mine\. Type study=mine\."):
+            found("aaaaaaaaa1", study=study)
+    (tmp_path / "mine+names").mkdir()  # of a joint report, without runs
+    with pytest.raises(InputError, match=r"are: mine, names\. Type study=mine,names\."):
+        require_study("mine+names", tmp_path)
 
 
 @pytest.mark.parametrize("run", ["a" * 300, "a/" * 3000, "a\0b"])

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from caltech.errors import InputError
 from caltech.report.sources.study import Found, combine
-from caltech.report.sources.unknown import names
 from caltech.report.trained import Run
+from caltech.runs.known import names
 from caltech.settings import names_a_folder, require_allowed
 
 RECORD = re.compile(r"(.+)-\d+\.json")  # of a job, in its sweep's folder; the key comes first

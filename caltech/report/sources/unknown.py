@@ -2,33 +2,19 @@
 
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from caltech.errors import InputError
 from caltech.files import without_passwords
-from caltech.runs.known import other_studies
+from caltech.runs.known import RUNS, other_studies
 from caltech.settings import CONF
 
 NAMED = re.compile(r"^study: *['\"]?([^'\"#\n]*?)['\"]? *(#.*)?$", re.MULTILINE)
-
-
-def listed(word: str) -> str:
-    """`study=one,two` as Hydra takes a list; quoted or bracketed it is left as it is."""
-    name, _, value = word.partition("=")
-    is_list = name in ("study", "sweeps") and "," in value and not set(value) & set("[]{}'\"\\")
-    return f"{name}=[{value}]" if is_list else word
-
-
-def names(value: Any) -> tuple[str, ...]:
-    """Studies or sweeps as typed, each once."""
-    values: Iterable[Any] = value if isinstance(value, list | tuple | ListConfig) else [value]
-    return tuple(dict.fromkeys(str(each) for each in values if each is not None))
 
 
 def require_known(tracking: DictConfig, output: Path, studies: Sequence[str]) -> None:
@@ -38,7 +24,7 @@ def require_known(tracking: DictConfig, output: Path, studies: Sequence[str]) ->
     """
     for study in studies:
         folder = output / study
-        if any(folder.glob("*/config.yaml")) or any(folder.glob("kept/*")):
+        if any(folder.glob(RUNS)) or any(folder.glob("kept/*")):
             continue
         if not _is_of_an_experiment(study) and not _may_be_tracked(tracking, study):
             raise nothing_of(study, output, tracking)
@@ -53,7 +39,7 @@ def nothing_of(study: str, output: Path, tracking: DictConfig, wrong: str = "") 
     store = without_passwords(tracking.get("uri") or "a tracking store (tracking=none)")
     return InputError(
         f"study={study} has no run in {output / study}, {output / study / 'kept'} or {store}. "
-        f"{wrong}{' ' * bool(wrong)}{other_studies(study, output)}"
+        f"{wrong}{' ' * bool(wrong)}{other_studies(study, output, (RUNS, 'kept/*'), True)}"
     )
 
 
