@@ -17,10 +17,17 @@ SHOWN = {"cfg": "job", "info": "defaults", "package": "optimizer"}  # what peopl
 
 
 def with_study(words: Sequence[str]) -> list[str]:
-    """`caltech sync course` is `caltech sync study=course`, as it is with `caltech runs course`."""
+    """`caltech sync course` is `caltech sync study=course`, as it is with `caltech runs course`.
+
+    Raises:
+        InputError: another study is typed beside it.
+    """
     bare = [word for word in words if "=" not in word]
     if len(bare) != 1 or words[0] != bare[0] or bare[0].startswith(("-", "+", "~")):
         return [*words]
+    if named := [word for word in words if word.startswith("study=")]:
+        both = ",".join([bare[0], *(word.removeprefix("study=") for word in named)])
+        raise InputError(f"{bare[0]} and {named[0]} cannot both be. Type study={both} for both.")
     return [f"study={words[0]}", *words[1:]]
 
 

@@ -116,4 +116,6 @@ def test_of_a_sweep_what_every_job_would_be_refused_for_is_refused_and_nothing_e
     for words in (["batch_size=0"], ["seeds=5", "seed=3"]):
         with pytest.raises(InputError, match="Type "):
             require_fixed(configure(*words), {"lr"})
-    require_fixed(configure("lr=-1", "patience=${lr}", "seed=${oc.env:NOT_THERE}"), {"lr"})
+    cfg = configure("lr=-1").copy()
+    cfg.patience, cfg.seed = "${lr}", "${oc.env:NOT_THERE}"
+    require_fixed(cfg, {"lr"})

@@ -209,7 +209,6 @@ def test_bfloat16_rounds_whether_or_not_it_is_kept():
     ],
 )
 def test_refusals(configure, typed, message):
-    cfg = configure("freeze=until", "model.weights=null", *typed.split())
-    model = build(cfg.model, num_classes=5)
     with pytest.raises(InputError, match=message):
-        build(cfg.freeze, model, size=64)
+        cfg = configure("freeze=until", "model.weights=null", *typed.split())
+        build(cfg.freeze, build(cfg.model, num_classes=5), size=64)

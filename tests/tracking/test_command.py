@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from caltech.errors import InputError
 from caltech.flags import with_study
 from caltech.runs.directory import RunDirectory
 from caltech.train import train
@@ -24,6 +25,11 @@ from tests.observers import TINY
 )
 def test_a_study_is_named_by_a_word_alone_too(typed, taken):
     assert with_study(typed) == taken
+
+
+def test_a_second_study_is_not_dropped():
+    with pytest.raises(InputError, match=r"one and study=two cannot both be\. Type study=one,two"):
+        with_study(["one", "study=two"])
 
 
 def test_nobody_is_told_by_tracking_none(forks, tmp_path):
