@@ -35,8 +35,10 @@ def nearest_place(path: Path) -> Path | None:
 
 
 def _option_like(name: str, known: Iterable[str]) -> str:
-    """The option that is meant; of three letters, one that is another is another word."""
-    return nearest(name, known, 0.6 if len(name) > 3 else 0.85)
+    """The option that is meant; three letters are another word unless they are its own, turned."""
+    letters = sorted(name.casefold())
+    turned = next((each for each in known if sorted(each) == letters), "")
+    return turned or nearest(name, known, 0.6 if len(name) > 3 else 0.85)
 
 
 def _as_typed(value: Any) -> Any:
