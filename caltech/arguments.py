@@ -11,7 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-NUMBERS = {int: ("a whole number", "1"), float: ("a number", "1e-4")}
+
+def count(typed: str) -> int:
+    """A number of things; its option's metavar is an example."""
+    if not typed.isdecimal() or int(typed) < 1:
+        raise ValueError(typed)
+    return int(typed)
+
+
+NUMBERS = {int: ("a whole number", "1"), float: ("a number", "1e-4"), count: ("from 1 on", None)}
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
@@ -232,7 +240,8 @@ def _advice(
         return ""
     if not action.option_strings and not action.choices:
         return f": {action.help}" if action.help else ""
-    rule, example = NUMBERS.get(action.type, ("", action.metavar or "VALUE"))
+    rule, example = NUMBERS.get(action.type, ("", None))
+    example = example or action.metavar or "VALUE"
     if action.choices:
         rule = f"one of {', '.join(action.choices)}"
         example = nearest(given, action.choices) or next(iter(action.choices))

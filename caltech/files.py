@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -201,6 +202,7 @@ def read_sealed_json(path: Path, needs: Mapping[str, Any] | None = None) -> dict
     Raises:
         DamagedError: it is not that any more, or cannot be read.
     """
+    require_no_pipe(path)
     try:
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
@@ -218,6 +220,14 @@ def read_sealed_json(path: Path, needs: Mapping[str, Any] | None = None) -> dict
     if found is None:
         log.warning("%s has no checksum; an earlier version wrote it so.", path)
     return value
+
+
+def require_no_pipe(path: Path) -> None:
+    """Raise DamagedError for a pipe or a device in a file's place, which is read without an end."""
+    with suppress(OSError):  # which reading tells
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DamagedError(f"{path} cannot be read: it is a pipe or a device, and no file.")
 
 
 def without_passwords(text: str) -> str:

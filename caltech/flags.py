@@ -38,8 +38,14 @@ def listed(word: str) -> str:
     return f"{name}=[{value}]" if is_list else word
 
 
-def require_flags(typed: Sequence[str], parser: ArgumentParser | None = None) -> None:
-    """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's."""
+def require_flags(
+    typed: Sequence[str], parser: ArgumentParser | None = None, sweeps: bool = True
+) -> None:
+    """Raise InputError for what begins with a dash and is no flag of the parser, or of Hydra's.
+
+    Args:
+        sweeps: whether the command can be one of many.
+    """
     parser = parser or get_args_parser()
 
     def refuse(message: str) -> None:
@@ -63,6 +69,11 @@ def require_flags(typed: Sequence[str], parser: ArgumentParser | None = None) ->
                 f"Type {_meant(flag, '' if after.startswith('-') else after, known)}."
             )
     _require_one_command(given)
+    if not sweeps and given.multirun:
+        raise InputError(
+            "--multirun is for trainings, and this command reads what they left. Leave it out: "
+            "study=ONE,TWO is of several studies."
+        )
     _require_folders(given)
     _require_package(given)
 

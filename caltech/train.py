@@ -86,7 +86,7 @@ def train(
             result = None
         goes_on = result is None or (result.status == PRUNED and not observer.prunes)
         if goes_on:
-            checkpoint.require_own(directory.checkpoint, cfg.key)  # before anybody is told
+            checkpoint.require_own(directory.checkpoint, cfg.key, provenance.origin(made_from))
             extension.begin(cfg, directory, made_from, partial(rates_differ, cfg, learner))
         provenance.record(directory, cfg, made_from, goes_on)
         told = description.describe(cfg, choices or {}, overrides, folder, made_from)

@@ -196,6 +196,8 @@ def test_a_dry_run_tells_and_does_nothing(command, tmp_path):
     shown = command("lr=0.1", "dry_run=true").output  # a single run's is one line
     assert re.fullmatch(r"[0-9a-f]{10}  finished  \S+/multirun/default/[0-9a-f]{10}\n", shown)
     assert sorted((tmp_path / "multirun").rglob("*")) == before
+    shown = command("--multirun", "lr=0.1,0.2", "seeds=2", "dry_run=true").output
+    assert "seeds=2: each is 2 runs; its key is that of seed 0" in shown
     search = command("--multirun", "sweep=search_head", "dry_run=true")
     assert search.code == 1
     assert "error: dry_run=true lists the jobs of a grid" in search.output

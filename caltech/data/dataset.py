@@ -124,6 +124,12 @@ def require_parts(images: Collection, parts: Mapping[str, Tensor]) -> None:
             f"{images.place} has images in one category folder only, {images.classes[0]}: there is "
             "nothing to tell apart. Type data.root= with a folder of at least two."
         )
+    if len(images.files) < (needed := len(images.classes) + 2):
+        raise InputError(
+            f"{images.place} has {counted(len(images.files), 'image')} of "
+            f"{len(images.classes)} classes, and no split can do with fewer than {needed}: one of "
+            "each class to learn from, one for validation and one for the test. Add images."
+        )
     for part, indices in parts.items():
         if not len(indices):
             raise InputError(

@@ -36,7 +36,7 @@ class Parser(arguments.Parser):
             "the mean of theirs")  # fmt: skip
         add("--study", metavar="NAME", help="only runs of this study")
         add("--data", metavar="NAME", help="only runs on this data set")
-        add("--weights", choices=WEIGHTS, default="best",
+        add("--weights", choices=WEIGHTS,
             help="of the epoch of best validation accuracy (the default) or the last")  # fmt: skip
         add("--calibrated", action="store_true",
             help="divide logits by the temperature that fits the validation images (Guo et al., "

@@ -139,19 +139,30 @@ class Ensemble:
         return {"key": keys, "weights": self.weights, "members": members} | calibrated
 
 
-def load(folder: Path, weights: str, device: str, calibrated: bool = False) -> Predictor | Ensemble:
+def load(
+    folder: Path, weights: str | None, device: str, calibrated: bool = False
+) -> Predictor | Ensemble:
     """A run's directory or what was exported of one run or of several.
 
+    Args:
+        weights: of the "best" or the "last" epoch; None is the best, or what was exported.
+
     Raises:
-        InputError, DamagedError: as Predictor.load.
+        InputError: as Predictor.load; or an ensemble has other weights.
+        DamagedError: as Predictor.load.
     """
     if not (folder / EXPORTED).is_file():
-        return Predictor.load(RunDirectory(folder), weights, device, calibrated)
+        return Predictor.load(RunDirectory(folder), weights or "best", device, calibrated)
     needs = {"members": list, "weights": str, "temperature": float}
     told = read_sealed_json(folder / EXPORTED, needs)
     names, fitted_on = told["members"], told.get("fitted_on")
     if not names or not all(isinstance(name, str) and name.isdecimal() for name in names):
         raise DamagedError(f"{folder / EXPORTED} was cut short or changed: it has no members.")
+    if weights not in (None, told["weights"]):
+        raise InputError(
+            f"{folder} was exported with weights={told['weights']} alone. Type that, leave "
+            f"weights={weights} out, or export the runs again with it."
+        )
     members = [Predictor.load(RunDirectory(folder / n), told["weights"], device) for n in names]
     if calibrated and fitted_on is None:
         raise InputError(

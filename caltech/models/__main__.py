@@ -1,6 +1,6 @@
 """List a network's blocks: `python -m caltech.models NAME [WEIGHTS] [size=PIXELS] [images=N]`."""
 
-import re
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -8,15 +8,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from caltech.amounts import size_of
-from caltech.arguments import nearest
+from caltech.arguments import Parser, count
 from caltech.config import build
 from caltech.errors import InputError, shown_as_messages
 from caltech.models.blocks import Block, blocks_of
 from caltech.settings import CONF
 
-USAGE = """\
-python -m caltech.models NAME [WEIGHTS] [size=PIXELS] [images=N] [classes=N]
-
+USAGE = "python -m caltech.models NAME [WEIGHTS] [size=PIXELS] [images=N] [classes=N]"
+DESCRIPTION = """\
 List a network's blocks in the order in which they run, for freeze=until
 freeze.at=BLOCK: the parameters of each, the shape of its output for an image,
 and what a cache of the outputs before it takes on the disk in float32
@@ -27,39 +26,45 @@ and what a cache of the outputs before it takes on the disk in float32
   python -m caltech.models convnext_tiny size=160 images=1797
 
 NAME is an option of conf/model, or a network of torchvision or timm (timm/NAME
-for timm's where both have one). Nothing is downloaded or computed."""
-# As a training says it.
-NAMED, LIBRARIES = re.compile(r"^model(\.name|\.weights)?="), ("model=timm", "model=torchvision")
+for timm's where both have one). Nothing is downloaded or computed.
+"""
+LIBRARIES = ("timm", "torchvision")
 # Of Caltech-101 (conf/data/caltech101.yaml): it is not read for that.
 IMAGES, CLASSES = 8677, 101
 
 
 def main(words: Sequence[str]) -> int:
     """The command; 0, or an error."""
-    if not words or {"-h", "--help"} & set(words):
-        print(USAGE)
-        return 0
-    if "model=timm" in words:
-        words = [re.sub(r"^model\.name=(?!timm/|hf)", "timm/", word) for word in words]
-    words = [NAMED.sub("", word) for word in words if word not in LIBRARIES]
-    typed = [word for word in words if "=" not in word]
-    numbers = {"size": _default_size(), "images": IMAGES, "classes": CLASSES}
-    for name, _, value in (word.partition("=") for word in words if "=" in word):
-        if name not in numbers:
-            near = f"{nearest(name, numbers)}={value}" if nearest(name, numbers) else "--help"
-            raise InputError(f"{name}={value} is not of this command. Type {near}.")
-        if not value.isdecimal() or int(value) < 1:
-            example = f"{name}={numbers[name]}"
-            raise InputError(f"{name}={value} is not allowed: it is from 1 on. Type {example}.")
-        numbers[name] = int(value)
-    if not 1 <= len(typed) <= 2:
-        raise InputError(f"One network at a time. Type {USAGE.splitlines()[0]}.")
-    option = _option(*typed)
-    size = numbers["size"]
+    parser = Parser(USAGE, DESCRIPTION)
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a network; model=NAME, too")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="model.weights=WEIGHTS, too")
+    for name, default in {"size": _default_size(), "images": IMAGES, "classes": CLASSES}.items():
+        parser.add_argument(
+            f"--{name}", metavar=str(default), type=count, help="default: %(metavar)s"
+        )
+        parser.set_defaults(**{name: default})
+    for name in ("model", "model.name", "model.weights"):  # as a training says it
+        parser.add_argument(f"--{name}", metavar="NAME", help=argparse.SUPPRESS)
+    given = parser.read(words)
+    option = _option(*_asked(parser, given))
     with torch.random.fork_rng(devices=[]):
-        model = build(option, num_classes=numbers["classes"], load=False, size=size)
-    print("\n".join(_table(blocks_of(model, size), numbers["images"])))
+        model = build(option, num_classes=given.classes, load=False, size=given.size)
+    print("\n".join(_table(blocks_of(model, given.size), given.images)))
     return 0
+
+
+def _asked(parser: Parser, given: argparse.Namespace) -> tuple[str, str | None]:
+    """The one network, and its weights, of all the words that can name them."""
+    model, name, weights = (vars(given)[f"model{each}"] for each in ("", ".name", ".weights"))
+    if model in LIBRARIES and name is not None:
+        is_timms = model == "timm" and not name.startswith(("timm/", "hf"))
+        model, name = None, f"timm/{name}" if is_timms else name
+    names = {each for each in (given.name, model, name) if each is not None}
+    both = {each for each in (given.weights, weights) if each is not None}
+    if len(names) != 1 or len(both) > 1:
+        told = " and ".join(sorted(names if len(names) > 1 else both)) or "NAME is missing"
+        parser.error(f"{told}: one network at a time. Type {USAGE.removeprefix('python -m ')}")
+    return names.pop(), next(iter(both), None)
 
 
 def _default_size() -> int:

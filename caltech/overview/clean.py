@@ -118,7 +118,8 @@ def search(output: Path, cache: Path) -> Iterator[Found]:
 def _is_of_a_run(config: Path) -> bool:
     """Whether a config.yaml is a run's: many programs call theirs so."""
     with suppress(OSError):
-        return OF_A_RUN.search(config.read_text(errors="replace")) is not None
+        is_file = config.is_file()  # and no pipe, which is read without an end
+        return is_file and OF_A_RUN.search(config.read_text(errors="replace")) is not None
     return False
 
 

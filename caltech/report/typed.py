@@ -60,6 +60,6 @@ def main() -> None:
     with errors.shown_as_messages():
         register()
         sys.argv[1:] = map(listed, with_study(sys.argv[1:]))
-        require_flags(sys.argv[1:])
+        require_flags(sys.argv[1:], sweeps=False)
         sys.argv[1:] = map(_as_list, sys.argv[1:])
         compose_and_report()

@@ -24,6 +24,7 @@ from caltech.runs.directory import FROZEN, previous_of
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0  # what a failing power supply may cost a run at most, beside an epoch
+GO_ON = "Move it away: the run then goes on from a checkpoint of its own, or begins anew."
 SMALL_BYTES = 1 << 26  # of a checkpoint of which three may be on the disk at a time
 
 
@@ -109,23 +110,30 @@ def load(path: Path, key: str, parts: Mapping[str, Stateful]) -> dict[str, Any] 
     return None
 
 
-def require_own(path: Path, key: str) -> None:
-    """Raise InputError if what `load` would go on from is another run's; weights are not read."""
+def require_own(path: Path, key: str, origin: Mapping[str, str]) -> None:
+    """Raise InputError if what `load` would go on from is another run's; weights are not read.
+
+    Args:
+        origin: what provenance.origin gives of the run. One of the same key may be of other data.
+    """
     for candidate in (path, previous_of(path)):
-        saved = None
+        saved, before = None, None
         with suppress(Exception):  # damaged, which load tells
             saved = torch.load(candidate, map_location="cpu", weights_only=True, mmap=True)
+            before = saved["progress"].get("origin")
         if isinstance(saved, dict):
             _require_key(candidate, saved, key)
+            differ = [what for what in before or () if before[what] != origin[what]]
+            if differ:
+                raise InputError(
+                    f"{candidate} is of run {key}, but from other {differ[0]}. {GO_ON}"
+                )
             return
 
 
 def _require_key(path: Path, saved: Mapping[str, Any], key: str) -> None:
     if saved.get("key", key) != key:  # earlier code did not note it
-        raise InputError(
-            f"{path} is of run {saved['key']}, and this is run {key}. Move it away: the run then "
-            "goes on from a checkpoint of its own, or begins anew."
-        )
+        raise InputError(f"{path} is of run {saved['key']}, and this is run {key}. {GO_ON}")
 
 
 def _put(path: Path, states: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
@@ -226,19 +234,6 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 def copy_of(module: nn.Module) -> dict[str, Tensor]:
     """The module's present state in memory that training does not change."""
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def generator_states() -> dict[str, Any]:
-    """States of torch's global generators, on the CPU and on the GPU that this process uses."""
-    uses_gpu = torch.cuda.is_initialized()
-    return {"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state()] if uses_gpu else []}
-
-
-def set_generator_states(states: Mapping[str, Any]) -> None:
-    """Go on with what generator_states gave, be it on another GPU of this machine."""
-    torch.set_rng_state(states["cpu"])
-    if states["cuda"] and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(states["cuda"][0])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _shorter(cfg: DictConfig) -> Iterator[Shorter]:
     """Of the same study, the longest first."""
     folder, lengths = Path(cfg.directory).parent, set()
     for path in folder.glob("*/config.yaml"):
-        if path.with_name("result.json").is_file():
+        if path.is_file() and path.with_name("result.json").is_file():
             lengths |= set(map(int, _LENGTH.findall(path.read_text("utf-8", "replace"))))
     for num_epochs in sorted((each for each in lengths if each < cfg.num_epochs), reverse=True):
         each = OmegaConf.merge(cfg, {"num_epochs": num_epochs})

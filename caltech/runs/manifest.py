@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
-from caltech.files import read_sealed_json, write_sealed_json
+from caltech.files import read_sealed_json, require_no_pipe, write_sealed_json
 from caltech.keys import ADDED, LISTS_WITHIN, former_key, run_key
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.settings import ROOT
@@ -83,6 +83,7 @@ def read_config(path: Path) -> DictConfig:
     Raises:
         DamagedError: it is not a whole config.
     """
+    require_no_pipe(path)
     try:
         config = OmegaConf.load(path)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

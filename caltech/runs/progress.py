@@ -90,6 +90,7 @@ class Progress:
     seconds: float = 0.0
     inside: Inside | None = None  # the epoch after those of the history, if it is begun
     started: int | None = None  # when training began, in ms since 1970; earlier code did not say
+    origin: Mapping[str, str] | None = None  # of provenance.origin; earlier code did not say
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Progress":

@@ -92,6 +92,11 @@ def collect(
     }
 
 
+def origin(made_from: Mapping[str, Any]) -> dict[str, str]:
+    """For a run's checkpoints to note: digests of its data and of the weights it began with."""
+    return {what: made_from[what]["sha256"] for what in ("data", "weights")}
+
+
 def read(directory: RunDirectory) -> dict[str, Any]:
     """What `record` wrote, by this or an earlier version.
 

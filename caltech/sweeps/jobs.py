@@ -239,6 +239,8 @@ def summarised() -> Iterator[None]:
             if jobs:
                 line.draw_last(path)
                 table.show(jobs)
+                if NameSweep.config.dry_run and (seeds := NameSweep.config.seeds):
+                    print(f"seeds={seeds}: each is {seeds} runs; its key is that of seed 0")
             searches = NameSweep.config.hydra.runtime.choices["hydra/sweeper"] == "optuna"
             if (not jobs and not searches) or NameSweep.config.dry_run:
                 shutil.rmtree(path)

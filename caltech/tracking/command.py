@@ -76,5 +76,5 @@ def main() -> None:
     with errors.shown_as_messages():
         register()
         sys.argv[1:] = map(listed, with_study(sys.argv[1:]))
-        require_flags(sys.argv[1:])
+        require_flags(sys.argv[1:], sweeps=False)
         compose_and_tell()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from caltech.data.dataset import Dataset
 from caltech.errors import DiskError
 from caltech.files import write_sealed_json
 from caltech.models.classifier import Classifier
-from caltech.runs import checkpoint
+from caltech.runs import checkpoint, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Inside, Progress, Tally, Totals
 from caltech.training import signals
@@ -137,9 +138,11 @@ def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) 
 def restore(key: str, directory: RunDirectory, learner: Learner) -> Progress:
     """Go on from the run's last good checkpoint, or begin."""
     kept = checkpoint.load(directory.checkpoint, key, learner.parts)
+    origin = provenance.origin(provenance.read(directory))
     if kept is None:
-        return Progress(started=_now())
+        return Progress(started=_now(), origin=origin)
     progress = Progress.of(kept)
+    progress.origin = origin
     log.info("resuming %s after epoch %d", directory, len(progress.history))
     return progress
 
@@ -168,7 +171,7 @@ def begin_epoch(
     order = indices[torch.randperm(len(indices))]
     if inside is None:
         return order, Totals()
-    checkpoint.set_generator_states(inside.generators)
+    set_generator_states(inside.generators)
     return order, inside.totals
 
 
@@ -178,6 +181,19 @@ def epoch_seed(seed: int, epoch: int) -> int:
     So between epochs a run needs no generator's state to go on exactly as it would have.
     """
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+
+
+def generator_states() -> dict[str, Any]:
+    """States of torch's global generators, on the CPU and on the GPU that this process uses."""
+    uses_gpu = torch.cuda.is_initialized()
+    return {"cpu": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state()] if uses_gpu else []}
+
+
+def set_generator_states(states: Mapping[str, Any]) -> None:
+    """Go on with what generator_states gave, be it on another GPU of this machine."""
+    torch.set_rng_state(states["cpu"])
+    if states["cuda"] and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["cuda"][0])
 
 
 def keeper(
@@ -194,7 +210,7 @@ def keeper(
         nonlocal saved
         now = time.perf_counter()
         if noted or now - saved > 60 * cfg.checkpoint_minutes:
-            inside = Inside(tally.totals(), checkpoint.generator_states())
+            inside = Inside(tally.totals(), generator_states())
             seconds = progress.seconds + now - start
             commit(cfg.key, directory, learner, replace(progress, inside=inside, seconds=seconds))
             saved = now

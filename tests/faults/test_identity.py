@@ -51,7 +51,7 @@ def as_of_earlier_code(directory: RunDirectory) -> None:
     write_sealed_json(directory.provenance, provenance | {"environment": environment})
     if directory.checkpoint.is_file():
         saved = torch.load(directory.checkpoint, weights_only=True)
-        del saved["key"], saved["progress"]["started"]
+        del saved["key"], saved["progress"]["started"], saved["progress"]["origin"]
         for epoch in saved["progress"]["history"]:
             del epoch["ended"]
         torch.save(saved, directory.checkpoint)
@@ -71,6 +71,21 @@ def test_the_checkpoint_of_another_run_is_refused_and_stays(two, configure):
     a.checkpoint.write_bytes(own)
     train(stopped[0])
     assert_equal(outcome(stopped[0]), outcome(two[0]))
+
+
+@pytest.mark.parametrize("what", ["data", "weights"])
+def test_a_checkpoint_of_the_same_key_that_is_of_other_data_is_refused(configure, what):
+    """As one that was copied from a machine whose images under this name are others."""
+    cfg = configure(*OWN)
+    with pytest.raises(Stopped):
+        train(cfg, observer=Doing(stop, at_epoch=1))
+    directory = RunDirectory(cfg.directory)
+    saved = torch.load(directory.checkpoint, weights_only=True)
+    saved["progress"]["origin"][what] = 64 * "0"
+    torch.save(saved, directory.checkpoint)
+    with pytest.raises(InputError, match=f"is of run {cfg.key}, but from other {what}. Move it"):
+        train(cfg)
+    assert not directory.result.exists()
 
 
 @pytest.mark.parametrize("is_old", [False, True])

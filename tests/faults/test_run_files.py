@@ -6,6 +6,7 @@ pytest -m slow -n 0 tests/faults/test_run_files.py    all harms to all files bef
 import io
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ COMMANDS += ("export", "start", "resume", "logits", "more epochs", "runs", "clea
 COMMANDS += ("store",)
 # What a command is about, if that is not the finished run; and the run that it makes anew.
 SUBJECTS, MAKES = {"resume": "killed"}, {"start": "start", "more epochs": "longer"}
-HARMS = (*CONTENTS, "cut", "gone", "folder", "another run's", "values")
+HARMS = (*CONTENTS, "cut", "gone", "folder", "pipe", "another run's", "values")
 
 
 def harmed(path: Path, harm: str, other: Path) -> list[bytes | None]:
@@ -171,6 +172,8 @@ def try_all(runs, commands, names, harms, chosen: slice) -> int:
                         path.write_bytes(content)
                     elif harm == "folder":
                         path.mkdir()
+                    elif harm == "pipe":
+                        os.mkfifo(path)
                     told = (name, file.name, harm, content and content[:300], has_manifest)
                     assert_no_traceback(commands[name], told)
                     tried += 1
@@ -189,7 +192,7 @@ def restore(kept: Path, directory: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "harm"),
-    [("predict", "braces"), ("best", "cut")],
+    [("predict", "braces"), ("best", "cut"), ("report", "pipe")],
 )
 def test_harmed_files_end_in_no_traceback(runs, commands, name, harm):
     try_all(runs, commands, [name], [harm], slice(7, 8) if harm == "values" else slice(0, 1))

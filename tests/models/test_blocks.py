@@ -59,13 +59,32 @@ def test_options_and_names_are_found(capsys, words):
     [
         (["resnet5"], "model.name=resnet5 is not known"),
         (["resnet18", "V7"], "model.weights=V7 is not known"),
-        (["resnet18", "size=big"], "size=big is not allowed: it is from 1 on. Type size="),
-        (["resnet18", "pixels=3"], "pixels=3 is not of this command"),
-        (["a", "b", "c"], "One network at a time"),
         (["timm"], "timm is a library"),
         (["vit_b_16", "size=100"], "cannot take images of 100 x 100"),
     ],
 )
-def test_what_is_wrong_is_one_message(words, message):
+def test_a_network_that_is_not_there_is_one_message(words, message):
     with pytest.raises(InputError, match=message):
         main(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("resnet18 size=big", "size=big is not allowed: it is from 1 on. Type size=224."),
+        ("resnet18 size=64 size=96", "size=64 and size=96 cannot both be. Type one of them."),
+        ("resnet18 size=", "size has no value: it is from 1 on. Type size=224."),
+        ("resnet18 pixels=3", "pixels=3 is no option. Options are classes="),
+        ("resnet18 imges=3", "imges=3 is no option. Type images=3."),
+        ("", "NAME is missing: one network at a time. Type caltech.models NAME"),
+        ("size=64", "NAME is missing"),
+        ("a b c", "c is one word too many"),
+        ("resnet18 model=alexnet", "alexnet and resnet18: one network at a time"),
+        ("model=alexnet model.name=vgg11", "alexnet and vgg11: one network at a time"),
+        ("resnet18 V1 model.weights=V2", "V1 and V2: one network at a time"),
+    ],
+)
+def test_what_is_typed_wrong_is_one_message(words, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2 and message in capsys.readouterr().err

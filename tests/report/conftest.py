@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -229,6 +230,11 @@ def a_folder(path: Path) -> None:
     path.mkdir()
 
 
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def a_link_to_itself(path: Path) -> None:
     path.unlink()
     path.symlink_to(path)
@@ -242,7 +248,7 @@ def too_large(path: Path) -> None:
     path.write_text(path.read_text().replace("0.5", "1e308"))
 
 
-NO_FILE: tuple[Callable[[Path], None], ...] = (gone, a_folder, a_link_to_itself)
+NO_FILE: tuple[Callable[[Path], None], ...] = (gone, a_folder, a_pipe, a_link_to_itself)
 HARMS = (*NO_FILE, empty, cut, braces, a_list, a_number, bytes_of_none, deep)
 HARMS += (not_a_number, too_large)
 

@@ -13,6 +13,7 @@ from caltech.errors import DamagedError
 from caltech.runs import checkpoint
 from caltech.runs.progress import Inside, Progress, Totals
 from caltech.training.average import Last
+from caltech.training.fit import generator_states
 from tests.observers import KEY
 
 
@@ -22,7 +23,7 @@ def layer(value: float) -> nn.Module:
 
 def test_progress_comes_back_as_it_was(tmp_path):
     path = tmp_path / "checkpoint.pt"
-    inside = Inside(Totals(3, 24, 1.5, 7, 0.25), checkpoint.generator_states())
+    inside = Inside(Totals(3, 24, 1.5, 7, 0.25), generator_states())
     progress = Progress([{"epoch": 1, "val/accuracy": 0.5}], 1, {"w": torch.ones(3)}, 2.5, inside)
     checkpoint.save(path, KEY, {"layer": layer(2.0)}, progress.plain())
     again = layer(0.0)

@@ -15,13 +15,13 @@ import numpy as np
 import yaml
 
 from caltech.errors import DamagedError
-from caltech.files import read_sealed_json
+from caltech.files import read_sealed_json, require_no_pipe
 from caltech.keys import decisive, point_key, run_key
 from caltech.metrics import EPOCH_METRICS, METRICS, final
 from caltech.report.rows import Published
 from caltech.report.sources.options import options_of
 from caltech.report.sources.proof import answered, fits, run_of
-from caltech.report.sources.unused import UNREADABLE, Unused, entries
+from caltech.report.sources.unused import UNREADABLE, Unused, entries, text_of
 from caltech.report.trained import FINISHED, INTERRUPTED, RUNNING, Predictions, Run, flat
 from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
@@ -134,6 +134,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         DamagedError: it is none. What reads YAML raises its own errors.
     """
+    require_no_pipe(path)
     with path.open("rb") as file:
         config = yaml.load(file, Loader=yaml.CSafeLoader)
     if not isinstance(config, dict) or "model" not in config:
@@ -242,6 +243,7 @@ def answers(directory: RunDirectory) -> Predictions:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Four of one length: whole numbers, and confidences."""
+    require_no_pipe(path)
     with path.open("rb") as opened, np.load(opened) as file:
         arrays = {name: file[name] for name in ("indices", "labels", "predictions", "confidences")}
     if len({array.shape for array in arrays.values()}) != 1 or arrays["labels"].ndim != 1:
@@ -252,4 +254,4 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))
+    return json.loads(text_of(path))

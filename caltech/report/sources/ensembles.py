@@ -18,7 +18,7 @@ import numpy as np
 from caltech.errors import DamagedError, InputError
 from caltech.files import replacing
 from caltech.report import statistics
-from caltech.report.sources.unused import UNREADABLE, Unused, entries
+from caltech.report.sources.unused import UNREADABLE, Unused, entries, text_of
 from caltech.report.trained import FINISHED, Predictions, Run
 from caltech.runs.directory import RunDirectory
 
@@ -149,7 +149,7 @@ def kept(folder: Path) -> tuple[list[Ensemble], list[Unused]]:
 
 
 def _read(path: Path) -> Ensemble:
-    told, text = json.loads(path.read_text("utf-8")), path.with_suffix(".csv").read_text("utf-8")
+    told, text = json.loads(text_of(path)), text_of(path.with_suffix(".csv"))
     whole, answers = told.pop(WHOLE), told.pop(ANSWERS)
     if whole != _digest(told, answers) or answers != _sha256(text) or told["key"] != path.stem:
         raise DamagedError("it does not match its checksum")

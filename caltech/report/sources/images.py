@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caltech.errors import DamagedError
-from caltech.files import replacing
+from caltech.files import replacing, require_no_pipe
 from caltech.report.sources.unused import UNREADABLE, Unused, printable
 from caltech.report.trained import FINISHED, Run
 from caltech.runs import manifest
@@ -76,5 +76,6 @@ def _of_run(path: Path) -> Names:
 
 
 def _rows(path: Path) -> list[list[str]]:
+    require_no_pipe(path)
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         return [[printable(cell) for cell in row] for row in csv.reader(file)]

@@ -18,7 +18,7 @@ import numpy as np
 from caltech.errors import DamagedError
 from caltech.files import replacing
 from caltech.report.sources.proof import answered, run_of
-from caltech.report.sources.unused import UNREADABLE, Unused, entries
+from caltech.report.sources.unused import UNREADABLE, Unused, entries, text_of
 from caltech.report.trained import FINISHED, PRUNED, Predictions, Run
 
 HEAD = "index,label,last,best,confidence"
@@ -42,7 +42,7 @@ def kept(folder: Path) -> tuple[list[Run], list[Unused]]:
 
 def _read(path: Path) -> tuple[Run, list[Unused]]:
     """A run, without answers where these are another's or are cut, which is told."""
-    told = json.loads(path.read_text("utf-8"))
+    told = json.loads(text_of(path))
     if not isinstance(told, dict) or told.pop("predictions", None) is not None:
         raise DamagedError("it is not what a report keeps")
     whole, answers = told.pop(WHOLE, None), told.pop(ANSWERS, None)
@@ -65,7 +65,7 @@ def _answers_of(run: Run, file: Path, digest: str | None) -> Predictions | None:
     """None if none were kept."""
     if digest is None and not file.exists():
         return None
-    text = file.read_text("utf-8")
+    text = text_of(file)
     if digest is not None and digest != _sha256(text):
         raise DamagedError("it is not the file that was kept with the run's numbers")
     known = _answers(text)

@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
+from caltech.files import require_no_pipe
 
 # What reading a file can raise, whatever has become of its bytes.
 UNREADABLE = (
@@ -49,6 +50,12 @@ def entries(folder: Path) -> tuple[list[Path], list[Unused]]:
         return [], []
     except OSError as error:
         return [], [Unused.of(folder, folder.parent, error)]
+
+
+def text_of(path: Path) -> str:
+    """What a file says, as UTF-8."""
+    require_no_pipe(path)
+    return path.read_text("utf-8")
 
 
 def printable(text: object) -> str:
