@@ -105,7 +105,10 @@ class Vocabulary:
             return f"Type {of_library}."
         is_there = words.deepest(self.cfg, word.key)[2] is None or argument(self.cfg, word.key)
         group = word.key.rpartition(".")[2]  # data.split=rule
-        if "." in word.key and group in self.groups and word.value:
+        there = words.deepest(self.cfg, word.key)[0]
+        # tracking.experiment is no group, and data.split refers to one.
+        holds_text = isinstance(there._value(), str) and not there._is_interpolation()
+        if "." in word.key and group in self.groups and word.value and not holds_text:
             return f"Type {', or '.join(self.nearest(f'{group}={word.value}'))}."
         exact, close = ("" if is_there else likeness.elsewhere(word, like) for like in (1.0, 0.75))
         if near := [exact] if exact else self.nearest(text) or [*filter(None, [close])]:

@@ -44,7 +44,8 @@ class Word:
 def shell(word: str) -> str:
     """As it is typed into a shell."""
     plainly = re.fullmatch(r"[\w@%+=:,./-]+", word, re.ASCII)
-    return word if plainly else shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
+    keeps = not re.search(r"""["$`!]|\\(\\|$)""", word)  # what double quotes would change
+    return word if plainly else f'"{word}"' if keeps else shlex.quote(word)
 
 
 def is_nothing(value: str | None) -> bool:

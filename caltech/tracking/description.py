@@ -110,6 +110,10 @@ def describe(
     )
 
 
+KEPT = {"name": str, "params": dict, "tags": dict}  # of description.json
+ALWAYS = ("key", "study", "overrides")  # among its tags
+
+
 def record(described: Description, goes_on: bool) -> None:
     """Write description.json, or say there which sweep the run counts to now and who goes on.
 
@@ -159,8 +163,10 @@ def of_directory(directory: RunDirectory) -> Description:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    kept = read_sealed_json(path)
-    if set(kept) != {"name", "params", "tags"}:
+    kept = read_sealed_json(path, KEPT)
+    told = [*kept["params"].values(), *kept["tags"].values()]
+    is_text = all(isinstance(kept["tags"].get(name), str) for name in ALWAYS)
+    if set(kept) != set(KEPT) or not is_text or any(isinstance(e, dict | list) for e in told):
         raise DamagedError(f"{path} is not what was written there.")
     return kept
 
