@@ -1,4 +1,4 @@
-"""Numbers of things as people read them: `1 file`, `2 files`, `410 kB`."""
+"""Numbers of things and names as people read them: `1 file`, `2 files`, `410 kB`."""
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -31,3 +31,9 @@ def short(word: str) -> str:
         return f"{name}={float(value):.3g}"
     except ValueError:
         return word
+
+
+def printable(text: object) -> str:
+    """One line that a terminal shows as it is, whatever a file's name or content is."""
+    line = " ".join(str(text).split())
+    return "".join(each if each.isprintable() else "?" for each in line)

@@ -1,10 +1,13 @@
 """Errors that are shown to a user as a sentence instead of a traceback."""
 
+import codecs
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class CaltechError(Exception):
@@ -93,6 +96,8 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
     """
     global _is_composed
     _is_composed = not composes
+    for stream in (sys.stdout, sys.stderr):
+        _take_any_text(stream)
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own
     try:
@@ -111,6 +116,13 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
         sys.exit(1)
     finally:
         os.environ["HYDRA_FULL_ERROR"] = before or ""
+
+
+def _take_any_text(stream: TextIO) -> None:
+    """File names may be of any bytes, and names of any letters where LC_ALL=C has ASCII alone."""
+    if isinstance(stream, io.TextIOWrapper):
+        is_all = codecs.lookup(stream.encoding).name == "utf-8"
+        stream.reconfigure(errors="surrogateescape" if is_all else "backslashreplace")
 
 
 def _told(error: Exception) -> str:

@@ -1,8 +1,11 @@
-"""Numbers of things in words."""
+"""Numbers of things in words, and names that a terminal shows."""
+
+import io
 
 import pytest
 
-from caltech.amounts import counted, short, size_of
+from caltech.amounts import counted, printable, short, size_of
+from caltech.errors import shown_as_messages
 
 
 def test_one_thing_has_no_s():
@@ -25,3 +28,19 @@ def test_a_word_has_three_digits_of_a_number_that_is_not_whole():
 )  # fmt: skip
 def test_bytes_are_in_the_unit_that_fits(count, shown):
     assert size_of(count) == shown
+
+
+def test_a_name_is_one_line():
+    assert printable("new\nline") == "new line" and printable("tab\tü\x1b[2J") == "tab ü?[2J"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("utf-8", b"\xc3\xbc \xff"), ("ascii", b"\\xfc \\udcff")]
+)
+def test_any_name_can_be_printed_whatever_the_locale(monkeypatch, encoding, shown):
+    """A letter beyond ASCII, and a byte of a file's name that is none of UTF-8."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr("sys.stdout", stream)
+    with shown_as_messages():
+        print("ü \udcff", end="")
+    assert stream.buffer.getvalue() == shown

@@ -1,7 +1,6 @@
 """Command lines of the commands beside training: run=KEY as Hydra writes it, or --run KEY."""
 
 import argparse
-import io
 import os
 import sys
 import textwrap
@@ -136,9 +135,6 @@ def _tell(predictor: "Predictor | Ensemble") -> None:
 
 def start(command: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a command to its exit code."""
-    for stream in (sys.stdout, sys.stderr):  # file names may be of any bytes
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
     code = 0  # also if what reads the output has seen enough
     with errors.shown_as_messages(composes=False):
         code = command(sys.argv[1:])

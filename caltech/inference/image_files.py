@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
+from caltech.amounts import printable
 from caltech.arguments import nearest_place
 from caltech.data.folders import IMAGE_SUFFIXES, is_hidden
 from caltech.inference import explain
@@ -37,7 +38,9 @@ class Answer:
     def __str__(self) -> str:
         if self.top is None:
             return f"unreadable: {self.image}: {self.reason}"
-        lines = [f"{100 * each['probability']:7.2f} %  {each['class']}" for each in self.top]
+        lines = [
+            f"{100 * each['probability']:7.2f} %  {printable(each['class'])}" for each in self.top
+        ]
         seen = [f"  seen where {self.overlay} is yellow"] if self.overlay else []
         return "\n".join([str(self.image), *lines, *seen])
 

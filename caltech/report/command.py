@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from caltech import plugins
+from caltech.amounts import printable
 from caltech.config import build
 from caltech.errors import CaltechError, InputError
 from caltech.files import replacing
@@ -24,7 +25,6 @@ from caltech.report.sources.images import keep_names, names_of
 from caltech.report.sources.kept import keep
 from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unknown import nothing_of
-from caltech.report.sources.unused import printable
 from caltech.report.trained import Run
 from caltech.runs.directory import RunDirectory
 

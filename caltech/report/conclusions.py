@@ -4,9 +4,8 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 
-from caltech.amounts import counted
+from caltech.amounts import counted, printable
 from caltech.report.rows import Row, Table
-from caltech.report.sources.unused import printable
 from caltech.report.tables import Cell
 from caltech.report.trained import MEAN_OVER_CLASSES
 

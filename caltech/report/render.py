@@ -18,12 +18,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from caltech.amounts import printable
 from caltech.report import conclusions, statistics
 from caltech.report.pictures import Picture
 from caltech.report.rows import Row, Table
 from caltech.report.sources.ensembles import Ensemble
 from caltech.report.sources.images import Names
-from caltech.report.sources.unused import Unused, printable
+from caltech.report.sources.unused import Unused
 from caltech.report.tables import Column, in_full, joined, parameters, results, statistics_of
 from caltech.report.trained import FINISHED, MOST_ROWS_IN_PAIRS, Run
 

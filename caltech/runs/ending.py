@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from caltech.amounts import printable
 from caltech.config import project_root
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import without_passwords
@@ -38,7 +39,7 @@ def warn_if_collapsed(directory: RunDirectory, classes: Sequence[str]) -> None:
         if top is not None:
             log.warning(
                 "WARNING: the %s weights answer %s to (almost) every test image.\nThe run learned "
-                "nothing else: type another lr, or more epochs.", name, classes[top],
+                "nothing else: type another lr, or more epochs.", name, printable(classes[top]),
             )  # fmt: skip
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caltech.amounts import printable
 from caltech.errors import DamagedError
 from caltech.files import replacing, require_no_pipe
-from caltech.report.sources.unused import UNREADABLE, Unused, printable
+from caltech.report.sources.unused import UNREADABLE, Unused
 from caltech.report.trained import FINISHED, Run
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory

@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlparse
 
 from omegaconf import DictConfig
 
+from caltech.amounts import printable
 from caltech.errors import InputError
 from caltech.files import read_sealed_json, without_passwords
 from caltech.keys import decisive
@@ -26,7 +27,7 @@ from caltech.report.sources.directories import (
     read_config,
 )
 from caltech.report.sources.proof import answered, run_of
-from caltech.report.sources.unused import UNREADABLE, Unused, printable
+from caltech.report.sources.unused import UNREADABLE, Unused
 from caltech.report.trained import FINISHED, Run, flat
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.tracking.description import ENVIRONMENT

@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from caltech.amounts import printable
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import require_no_pipe
 
@@ -56,9 +57,3 @@ def text_of(path: Path) -> str:
     """What a file says, as UTF-8."""
     require_no_pipe(path)
     return path.read_text("utf-8")
-
-
-def printable(text: object) -> str:
-    """One line that a terminal shows as it is, whatever a file's name or content is."""
-    line = " ".join(str(text).split())
-    return "".join(each if each.isprintable() else "?" for each in line)
