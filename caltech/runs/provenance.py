@@ -211,7 +211,9 @@ def _whole(directory: RunDirectory) -> dict[str, Any]:
     for part in parts:
         if not all(isinstance(part.get(name), dict) for name in ("code", "environment")):
             raise DamagedError(f"{directory.provenance} was cut short or changed.")
-    if not isinstance(kept.get("weights"), dict) or "sha256" not in kept["code"]:
+    weights = kept.get("weights")
+    is_named = isinstance(weights, dict) and {"name", "sha256"} <= weights.keys()
+    if not is_named or "sha256" not in kept["code"]:
         raise DamagedError(f"{directory.provenance} was cut short or changed.")
     return kept
 

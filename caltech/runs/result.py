@@ -98,6 +98,7 @@ class Result:
         for metrics in (self.last, self.best):
             is_whole = is_whole and isinstance(metrics, dict)
             is_whole = is_whole and all(_is_number(metrics.get(n)) for n in (*measured, *tested))
+            is_whole = is_whole and all(isinstance(n, int | float) for n in metrics.values())
         if self.status == FINISHED:
             is_whole = is_whole and _is_number(self.majority_accuracy)
         is_whole = is_whole and isinstance(self.stopped, str | None)

@@ -82,6 +82,21 @@ def test_no_store_is_blamed_for_a_file_of_another_shape(finished, tmp_path, name
         contents.read(directory)
 
 
+def test_a_run_with_groups_of_parameters_is_told_with_them(tracked, another):
+    """Also one of code whose manifest did not list their file."""
+    words = ["freeze=none", "optimizer.backbone_lr=0.5"]
+    cfg = tracked(*words, *another())
+    train(cfg)
+    assert told(cfg)[0] == "FINISHED" and "groups.json" in told(cfg)[5]
+    directory = RunDirectory(cfg.directory)
+    kept = read_sealed_json(directory.manifest)
+    del kept["files"]["groups.json"]
+    write_sealed_json(directory.manifest, kept)
+    cfg = tracked(*words, *another())
+    train(cfg)
+    assert told(cfg)[0] == "FINISHED" and "groups.json" in told(cfg)[5]
+
+
 def test_what_is_told_again_is_there_once(tracked, store):
     cfg = tracked("lr=0.22")
     train(cfg)
