@@ -14,7 +14,7 @@ from caltech.errors import InputError, shown_as_messages
 from caltech.models.blocks import Block, blocks_of
 from caltech.settings import CONF
 
-USAGE = "python -m caltech.models NAME [WEIGHTS] [size=PIXELS] [images=N] [classes=N]"
+USAGE = "python -m caltech.models NAME [WEIGHTS] [size=N] [images=N] [classes=N]"
 DESCRIPTION = """\
 List a network's blocks in the order in which they run, for freeze=until
 freeze.at=BLOCK: the parameters of each, the shape of its output for an image,
