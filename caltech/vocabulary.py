@@ -103,9 +103,9 @@ class Vocabulary:
             return f"Type --multirun {swept}."
         if word.key in self.groups and (of_library := likeness.library(word, self.groups)):
             return f"Type {of_library}."
-        is_there = words.deepest(self.cfg, word.key)[2] is None or argument(self.cfg, word.key)
+        there, _, missing = words.deepest(self.cfg, word.key)
+        is_there = missing is None or argument(self.cfg, word.key)
         group = word.key.rpartition(".")[2]  # data.split=rule
-        there = words.deepest(self.cfg, word.key)[0]
         # tracking.experiment is no group, and data.split refers to one.
         holds_text = isinstance(there._value(), str) and not there._is_interpolation()
         if "." in word.key and group in self.groups and word.value and not holds_text:
@@ -117,7 +117,7 @@ class Vocabulary:
             return f"Leave {text} out."
         if "." in word.key and is_there and (not word.value or is_nothing(word.value)):
             return f"Type {word.key}=VALUE."
-        if "." in word.key or words.deepest(self.cfg, word.key)[2] is None:
+        if "." in word.key or missing is None:
             shown = "hydra" if word.key.startswith("hydra") else "job"
             return f"Type --cfg {shown} to see what is there."
         scalars = [key for key in self.cfg if key not in {*self.choices, *COMPUTED, "hydra"}]

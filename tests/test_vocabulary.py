@@ -214,3 +214,9 @@ def test_what_is_advised_is_right_itself(vocabulary, name, place):
             for advised in vocabulary.nearest(f"{key}={ROOT[name].example}"):
                 (word,) = shlex.split(advised.removeprefix("--multirun "))
                 assert vocabulary.problem(word) is None, advised
+
+
+def test_a_command_that_reads_what_trainings_left_is_no_multirun():
+    with pytest.raises(InputError, match="--multirun is for trainings"):
+        require_flags(["study=course", "--multirun"], sweeps=False)
+    require_flags(["lr=0.1,0.2", "--multirun"])

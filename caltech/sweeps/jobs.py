@@ -26,6 +26,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from caltech.amounts import counted
 from caltech.config import build
 from caltech.errors import CaltechError, InputError, queued_again
 from caltech.files import remove_leftovers, without_passwords
@@ -240,7 +241,8 @@ def summarised() -> Iterator[None]:
                 line.draw_last(path)
                 table.show(jobs)
                 if NameSweep.config.dry_run and (seeds := NameSweep.config.seeds):
-                    print(f"seeds={seeds}: each is {seeds} runs; its key is that of seed 0")
+                    runs = counted(seeds, "run")
+                    print(f"seeds={seeds}: each is {runs}; its key is that of seed 0")
             searches = NameSweep.config.hydra.runtime.choices["hydra/sweeper"] == "optuna"
             if (not jobs and not searches) or NameSweep.config.dry_run:
                 shutil.rmtree(path)

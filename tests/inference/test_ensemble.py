@@ -167,3 +167,10 @@ def test_the_mean_s_temperature_is_its_own(tiny, other):
     mean = logits.mean_of(directories, "best")["validation"]
     assert images == 10 and np.exp(mean.logits).sum(1) == pytest.approx(np.ones(10))
     assert fitted == logits.measured({"validation": mean, "test": mean})["temperature"]
+
+
+def test_an_exported_ensemble_has_no_other_weights(joined, tmp_path):
+    formats.export(joined, "safetensors", tmp_path / "model", 1e-4)
+    assert load(tmp_path / "model", None, "cpu").weights == "best"
+    with pytest.raises(InputError, match="was exported with weights=best alone"):
+        load(tmp_path / "model", "last", "cpu")
