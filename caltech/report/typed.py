@@ -45,7 +45,7 @@ def _as_list(word: str) -> str:
     if name.strip() != "ensemble" or not equals or value.strip() in ("", "null"):
         return word
     keys = [key.strip(" '\"") for key in value.strip(" []").split(",")]
-    if len(keys) < 2 or not all(re.fullmatch("[0-9a-f]{10}", key) for key in keys):
+    if len({*keys}) < 2 or not all(re.fullmatch("[0-9a-f]{10}", key) for key in keys):
         raise InputError(
             f"{word} is no ensemble: it is the keys of two finished runs or more. Type "
             "ensemble=KEY,KEY with keys as `caltech runs` lists them."
