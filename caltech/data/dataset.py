@@ -124,14 +124,9 @@ def require_parts(images: Collection, parts: Mapping[str, Tensor]) -> None:
             f"{images.place} has images in one category folder only, {images.classes[0]}: there is "
             "nothing to tell apart. Type data.root= with a folder of at least two."
         )
-    if len(images.files) < (needed := len(images.classes) + 2):
-        raise InputError(
-            f"{images.place} has {counted(len(images.files), 'image')} of "
-            f"{len(images.classes)} classes, and no split can do with fewer than {needed}: one of "
-            "each class to learn from, one for validation and one for the test. Add images."
-        )
     for part, indices in parts.items():
         if not len(indices):
+            _require_enough(images)
             raise InputError(
                 f"The {part} part of {images.place} is empty: {sum(map(len, parts.values()))} "
                 "images are too few, or their groups too large. Add images, or type split=fraction "
@@ -143,9 +138,20 @@ def require_training(images: Collection, parts: Mapping[str, Tensor]) -> None:
     """Raise InputError if a class has no image to learn from."""
     seen = {images.labels[row] for row in parts["train"].tolist()}
     if unseen := [images.classes[label] for label in sorted(set(images.labels) - seen)]:
+        _require_enough(images)
         count = counted(len(unseen), "class", "classes")
         raise InputError(
             f"{images.place} has {count} without a training image, {unseen[0]} for one: too small "
             "for this split, or in one group. Add images, move the folder out of the data set, or "
             "type another split=."
+        )
+
+
+def _require_enough(images: Collection) -> None:
+    """Raise InputError if no other split would do: each part and each class takes an image."""
+    if len(images.files) < (needed := len(images.classes) + 2):
+        raise InputError(
+            f"{images.place} has {counted(len(images.files), 'image')} of "
+            f"{len(images.classes)} classes, and no split can do with fewer than {needed}: one of "
+            "each class to learn from, one for validation and one for the test. Add images."
         )
