@@ -254,6 +254,10 @@ def _require_leading(words: Sequence[str], cfg: DictConfig) -> None:
 
 def _idle(words: Sequence[str], cfg: DictConfig) -> Iterator[str]:
     """What is typed and does nothing, as step_size does to a constant schedule."""
+    last = {Word.of(word).key: word for word in words}
+    for word in words:
+        if (later := last[Word.of(word).key]) != word:
+            yield f"{word} does nothing here: {later} is typed after it."
     choices = cfg.hydra.runtime.choices
     if any(Word.of(word).key in choices and "," in word for word in words):
         return  # some of the options may read it

@@ -104,6 +104,7 @@ def test_what_is_typed_and_does_nothing_is_told(capsys):
     for words, said in (
         (["schedule=constant", "step_size=3"], "step_size=3 does nothing here: schedule=constant"),
         (["schedule=cosine", "gamma=0.5"], "gamma=0.5 does nothing here: schedule=cosine"),
+        (["lr=0.1", "seed=1", "lr=0.2"], "lr=0.1 does nothing here: lr=0.2 is typed after it."),
         (["optimizer=adam", "momentum=0.5", "lr=0.1", "step_size=3"], ""),
     ):
         with initialize_config_dir(config_dir=str(CONF)):

@@ -77,7 +77,7 @@ def verify(given: DictConfig) -> int:
         raise InputError(
             "verify compares image files with the caches, and this data set has none: "
             f"{_name(given)} is read anew each time, or its archive is verified by its library. "
-            "Type caltech audit for what is wrong with its images."
+            "Type caltech audit with the same words for what is wrong with its images."
         )
     cache, upright = Path(given.cache).expanduser(), given.get("upright", False)
     listed = _FILES[_name(given)][0](place)

@@ -121,8 +121,8 @@ def require_parts(images: Collection, parts: Mapping[str, Tensor]) -> None:
     """Raise InputError unless there are two classes or more, and images in every part."""
     if len(images.classes) < 2:
         raise InputError(
-            f"{images.place} has images in one category folder only, {images.classes[0]}: there is "
-            "nothing to tell apart. Type data.root= with a folder of at least two."
+            f"{images.place} has images in one category folder only, {images.classes[0]!r}: there "
+            "is nothing to tell apart. Type data.root= with a folder of at least two."
         )
     for part, indices in parts.items():
         if not len(indices):
@@ -137,13 +137,15 @@ def require_parts(images: Collection, parts: Mapping[str, Tensor]) -> None:
 def require_training(images: Collection, parts: Mapping[str, Tensor]) -> None:
     """Raise InputError if a class has no image to learn from."""
     seen = {images.labels[row] for row in parts["train"].tolist()}
-    if unseen := [images.classes[label] for label in sorted(set(images.labels) - seen)]:
+    if absent := sorted(set(images.labels) - seen):
         _require_enough(images)
+        first, unseen = absent[0], [images.classes[label] for label in absent]
         count = counted(len(unseen), "class", "classes")
         raise InputError(
-            f"{images.place} has {count} without a training image, {unseen[0]} for one: too small "
-            "for this split, or in one group. Add images, move the folder out of the data set, or "
-            "type another split=."
+            f"{images.place} has {count} without a training image, {unseen[0]!r} with "
+            f"{counted(images.labels.count(first), 'image')} for one: too small for this split, or "
+            "in one group. Add images, or move the folder out of the data set; or type another "
+            "split=: fraction and per_class draw from each class."
         )
 
 

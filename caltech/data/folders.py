@@ -18,6 +18,7 @@ from caltech.arguments import nearest_place
 from caltech.data.dataset import Collection
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json, write_sealed_json
+from caltech.words import shell
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,12 @@ def collection(images: Path, listed: Listing) -> Collection:
     return Collection(images, listed.files, [number[name] for name in names], classes)
 
 
-def tell_strays(images: Path, stray: Sequence[str]) -> None:
+def audit_command(data: str, root: Path) -> str:
+    """What lists all that is wrong with images, to be typed from anywhere."""
+    return f"caltech audit data={data} data.root={shell(str(root.absolute()))}"
+
+
+def tell_strays(images: Path, stray: Sequence[str], audit: str) -> None:
     """Warn of what is not read, once a build; the real data set's one is in its background."""
     told = [name for name in stray if not name.startswith(f"{BACKGROUND}/")]
     told = [name for name in told if not name.endswith(OVERLAY)]  # ours, and known
@@ -106,10 +112,10 @@ def tell_strays(images: Path, stray: Sequence[str]) -> None:
         read = "is not read" if len(told) == 1 else "are not read"
         others = {Path(name).suffix.lower() for name in told if "/" in name} & {*SUFFIXES}
         log.warning(
-            "%s:\n%s of a category and %s:\n%s.\n%scaltech audit lists them.",
+            "%s:\n%s of a category and %s:\n%s\n%sAll are listed by:\n  %s",
             images, what, read,
             textwrap.fill(names, 79, break_on_hyphens=False, break_long_words=False),
-            f"data=folder reads {', '.join(sorted(others))}, too.\n" if others else "",
+            f"data=folder reads {', '.join(sorted(others))}, too.\n" if others else "", audit,
         )  # fmt: skip
 
 

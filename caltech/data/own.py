@@ -14,6 +14,7 @@ from caltech.data.folders import (
     OVERLAY,
     SUFFIXES,
     Listing,
+    audit_command,
     in_order,
     is_category,
     is_hidden,
@@ -141,7 +142,8 @@ def _require_one(images: Collection, rows: list[int], kinds: list[str], kind: st
         raise InputError(
             f"{images.place}: {images.files[rows[0]]} and {images.files[rows[other]]} are the same "
             f"image, byte for byte, in the {kind} {kinds[0]} and in the {kind} {kinds[other]}. "
-            "Remove one of the two. python -m caltech.data audit finds all of them."
+            "Remove one of the two. To find all of them, type "
+            f"{audit_command('folder', Path(images.place))}"
         )
 
 

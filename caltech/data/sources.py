@@ -164,11 +164,13 @@ def _of_files(
 ) -> Dataset:
     """Image files, listed and made a collection as the data set does, split and decoded."""
     found = listing(place)
-    folders.tell_strays(place, found.stray)
+    is_own = collection is own.collection
+    typed = ("folder", place) if is_own else (name, place.parents[1])
+    folders.tell_strays(place, found.stray, folders.audit_command(*typed))
     images = collection(place, found)
     parts = parts_of(images, split)
     require = len
-    if collection is own.collection:
+    if is_own:
         own.require_read(place, found)
         require_training(images, parts)
         require = own.require_distinct(images)

@@ -16,6 +16,7 @@ from caltech.data import pixels
 from caltech.data.augment import VIEWS, center_crop
 from caltech.data.dataset import Dataset
 from caltech.errors import InputError
+from caltech.files import require_no_pipe
 from caltech.models.until import round_as_trained
 from caltech.runs import checkpoint, logits, manifest, provenance
 from caltech.runs.directory import WEIGHTS, RunDirectory
@@ -89,6 +90,7 @@ class Predictor:
                 f"Type weights={arguments.nearest(str(weights), WEIGHTS) or WEIGHTS[-1]}."
             )
         result, path = Result.read(directory, pruned_too=False), directory.weights(weights)
+        require_no_pipe(path)
         if result is None or not path.is_file():
             missing = (
                 manifest.lacking(path) if result else f"{directory.result.name} of a finished run"

@@ -116,24 +116,31 @@ def require_own(path: Path, key: str, origin: Mapping[str, str]) -> None:
     Args:
         origin: what provenance.origin gives of the run. One of the same key may be of other data.
     """
+    foreign = []
     for candidate in (path, previous_of(path)):
-        saved, before = None, None
+        saved = reason = None
         with suppress(Exception):  # damaged, which load tells
             saved = torch.load(candidate, map_location="cpu", weights_only=True, mmap=True)
-            before = saved["progress"].get("origin")
-        if isinstance(saved, dict):
-            _require_key(candidate, saved, key)
-            differ = [what for what in before or () if before[what] != origin[what]]
-            if differ:
-                raise InputError(
-                    f"{candidate} is of run {key}, but from other {differ[0]}. {GO_ON}"
-                )
-            return
+            reason = _why_not_own(saved, key, origin)
+        if reason is not None:
+            foreign.append(f"{candidate} is {reason}.")
+        elif isinstance(saved, dict):
+            break
+    if foreign:
+        raise InputError(" ".join([*foreign, GO_ON.replace("it", "both", len(foreign) - 1)]))
+
+
+def _why_not_own(saved: Mapping[str, Any], key: str, origin: Mapping[str, str]) -> str | None:
+    if saved.get("key", key) != key:  # earlier code did not note it
+        return f"of run {saved['key']}, and this is run {key}"
+    before = saved["progress"].get("origin") or {}
+    differ = [what for what, digest in origin.items() if before.get(what, digest) != digest]
+    return f"of run {key}, but from other {differ[0]}" if differ else None
 
 
 def _require_key(path: Path, saved: Mapping[str, Any], key: str) -> None:
-    if saved.get("key", key) != key:  # earlier code did not note it
-        raise InputError(f"{path} is of run {saved['key']}, and this is run {key}. {GO_ON}")
+    if reason := _why_not_own(saved, key, {}):
+        raise InputError(f"{path} is {reason}. {GO_ON}")
 
 
 def _put(path: Path, states: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:

@@ -15,6 +15,8 @@ from caltech.config import project_root
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import without_passwords
 from caltech.metrics import collapsed
+from caltech.overrides import effective
+from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.logits import arrays
 from caltech.runs.result import FINISHED, Result
@@ -41,6 +43,20 @@ def warn_if_collapsed(directory: RunDirectory, classes: Sequence[str]) -> None:
                 "WARNING: the %s weights answer %s to (almost) every test image.\nThe run learned "
                 "nothing else: type another lr, or more epochs.", name, printable(classes[top]),
             )  # fmt: skip
+
+
+def warn_if_incomplete(directory: RunDirectory) -> None:
+    """Of a finished run that lacks files which it wrote: its numbers stand without them."""
+    try:
+        lost = manifest.missing(directory)
+    except (DamagedError, *OF_ANOTHER_SHAPE) as error:
+        log.warning("What files the run had cannot be told: %s", error)
+        return
+    if lost:
+        log.warning(
+            "WARNING: it has no %s; it had when it ended.\nIts numbers stand. rerun=true computes "
+            "the run again and keeps the old files aside.", ", ".join(lost),
+        )  # fmt: skip
 
 
 def tell(cfg: DictConfig, result: Result, overrides: Sequence[str]) -> None:
@@ -70,7 +86,8 @@ def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[l
     tracked = [word for word in overrides if word.startswith("tracking.")]
     is_tracked = "uri" in cfg.tracking
     look = ["ui", *tracked] if is_tracked else ["report", f"study={cfg.study}", *place]
-    kept = [w for w in overrides if not w.startswith(("lr=", "rerun=", "directory=", "seeds="))]
+    own = "lr=", "rerun=", "directory=", "seeds="
+    kept = [word for word in effective(overrides) if not word.startswith(own)]
     rates = ",".join(f"{factor * cfg.lr:.2g}" for factor in AROUND)
     return [
         [*command, "predict", "IMAGE", f"run={run}", *place],

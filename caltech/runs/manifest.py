@@ -73,6 +73,19 @@ def verify(directory: RunDirectory, names: Iterable[str | Path]) -> None:
             )
 
 
+def missing(directory: RunDirectory) -> list[str]:
+    """Files that a run had when it ended and has no more, but for what caltech clean removes.
+
+    Raises:
+        DamagedError: its list of them is not what was written.
+    """
+    if not directory.manifest.is_file():
+        return []
+    kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})
+    names = sorted(kept["files"].keys() - {directory.weights("last").name})
+    return [name for name in names if not (directory.path / name).is_file()]
+
+
 def lacking(path: Path) -> str:
     """A file that is not there, for a message, with what may have removed it."""
     is_last = path.name == RunDirectory("").weights("last").name

@@ -15,11 +15,11 @@ from caltech.config import project_root
 from caltech.errors import DiskError, InputError
 from caltech.files import write_bytes
 from caltech.sweeps import line, records, table
+from caltech.words import shell
 
 USAGE = """\
 python -m caltech.sweeps [STUDY] [SWEEP] [--watch]
                                 [csv=FILE|true] [output=FOLDER]"""
-SWEEP_FIRST = "Type caltech sweep lr=1e-1,1e-2 first."
 WATCH = ("true", "false")
 WATCH_SECONDS, WIDTH = 1.0, 80
 DESCRIPTION = """\
@@ -121,6 +121,14 @@ def watch(folder: Path) -> None:
         line.draw(table.outlook(folder), is_last=True)
 
 
+def _a_sweep(output: Path, study: str | None) -> str:
+    """What makes one there."""
+    words = [f"study={study}"] if study is not None else []
+    if output.absolute() != Path(project_root()) / "multirun":
+        words.append(f"output={output}")
+    return " ".join(["caltech sweep lr=1e-1,1e-2", *map(shell, words)])
+
+
 def find(output: Path, study: str | None, sweep: str | None) -> Path:
     """Folder of the newest sweep that is meant.
 
@@ -134,11 +142,15 @@ def find(output: Path, study: str | None, sweep: str | None) -> Path:
         raise InputError(
             f"There is no sweep of a study {study} in {output}. "
             f"Studies with sweeps are: {', '.join(studies) or 'none'}. "
-            + (f"Type {nearest(study, studies) or 'one of them'}." if studies else SWEEP_FIRST)
+            + (f"Type {nearest(study, studies)}. " if nearest(study, studies) else "")
+            + f"Type {_a_sweep(output, study)} to make one."
         )
     found = [path for path in all_sweeps if study in (None, path.parent.parent.name)]
     if not found:
-        raise InputError(f"There is no sweep in {output}. Type output=FOLDER for another place.")
+        raise InputError(
+            f"There is no sweep in {output}. Type output=FOLDER for another place, or "
+            f"{_a_sweep(output, study)} to make one."
+        )
     chosen = [path for path in found if path.name.startswith(sweep or "")]
     if not chosen:
         names = ", ".join(path.name for path in found[-5:])

@@ -11,6 +11,8 @@ from caltech.data.folders import CALTECH101, list_images, listing, tell_strays
 from caltech.data.sources import caltech101
 from caltech.errors import InputError
 
+AUDIT = "caltech audit data=caltech101 data.root=/images"
+
 
 @pytest.fixture
 def images(root: Path) -> Path:
@@ -28,7 +30,7 @@ def test_hidden_and_system_folders_are_no_classes(images, caplog, name):
     found = listing(images)
     assert found.files == before
     assert sorted(found.stray) == sorted([f"{name}/", f"bee/{name}/"])
-    tell_strays(images, found.stray)
+    tell_strays(images, found.stray, AUDIT)
     assert "2 files or folders are no images of a category and are not read" in caplog.text
 
 
@@ -46,23 +48,23 @@ def test_other_files_are_no_images_and_are_told(images, name):
 def test_what_lies_in_the_background_is_no_warning(images, caplog):
     (images / "BACKGROUND_Google").mkdir()
     (images / "BACKGROUND_Google" / "tmp").touch()
-    tell_strays(images, listing(images).stray)
+    tell_strays(images, listing(images).stray, AUDIT)
     assert caplog.text == ""
 
 
 def test_a_warning_is_in_80_columns_and_of_one_file_or_of_several(images, caplog):
     (images / "ant" / "x.webp").touch()
-    tell_strays(images, listing(images).stray)
+    tell_strays(images, listing(images).stray, AUDIT)
     first, *lines = caplog.messages[-1].splitlines()
     assert first == f"{images}:" and max(map(len, lines)) <= 80
     assert lines[:2] == [
         "1 file or folder is no image of a category and is not read:",
-        "ant/x.webp.",
+        "ant/x.webp",
     ]
-    assert lines[2] == "data=folder reads .webp, too."
+    assert lines[2:] == ["data=folder reads .webp, too.", "All are listed by:", f"  {AUDIT}"]
     for number in range(7):
         (images / "ant" / f"{'long-' * 12}{number}.txt").touch()
-    tell_strays(images, listing(images).stray)
+    tell_strays(images, listing(images).stray, AUDIT)
     assert max(map(len, caplog.messages[-1].splitlines()[1:])) <= 80
     assert caplog.messages[-1].splitlines()[1].startswith("8 files or folders are no images")
 

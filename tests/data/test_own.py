@@ -200,10 +200,11 @@ def cut_off(path: Path) -> None:
 
 
 REFUSED = {
-    "one class": (lambda root: only(root, "ant"), "one category folder only, ant"),
+    "one class": (lambda root: only(root, "ant"), "one category folder only, 'ant'"),
     "no class": (lambda root: only(root), "has no class: it holds nothing"),
     "an empty class": (lambda root: (root / "dog").mkdir(), "dog is a class without an image"),
-    "the same image twice": (same_in_two_classes, "same image.* class ant and in the class cat"),
+    "the same image twice": (same_in_two_classes,
+                             "cat. .* caltech audit data=folder data.root"),
     "unreadable": (lambda root: (root / "ant" / "0.jpg").write_bytes(b"\xff\xd8"),
                    r"Cannot read the image .*ant/0\.jpg"),
     "cut off": (lambda root: cut_off(root / "ant" / "0.png"), r"Cannot read .*ant/0\.png"),
@@ -252,7 +253,7 @@ def test_parts_that_are_refused(parted, harm, said):
 def test_a_class_without_a_training_image_is_refused(photos):
     for number in range(1, 8):
         (photos / "ant" / f"{number}.png").unlink()
-    with pytest.raises(InputError, match=r"has 1 class without a training image, ant"):
+    with pytest.raises(InputError, match=r"has 1 class without a training image, 'ant' with"):
         load(photos, OWN)
 
 

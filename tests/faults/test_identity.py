@@ -13,7 +13,7 @@ from caltech import export, predict
 from caltech.errors import CaltechError, DamagedError, DiskError, HeldError, InputError
 from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.inference import formats
-from caltech.runs.directory import RunDirectory
+from caltech.runs.directory import RunDirectory, previous_of
 from caltech.runs.find import find
 from caltech.runs.manifest import keys_of
 from caltech.train import train
@@ -68,6 +68,10 @@ def test_the_checkpoint_of_another_run_is_refused_and_stays(two, configure):
     with pytest.raises(InputError, match=rf"is of run {two[1].key}, and this is run {two[0].key}"):
         train(stopped[0])
     assert a.checkpoint.read_bytes() == b.checkpoint.read_bytes() and not a.result.exists()
+    shutil.copy(b.checkpoint, before := previous_of(a.checkpoint))
+    with pytest.raises(InputError, match=f"{before} is of run {two[1].key}, .* Move both"):
+        train(stopped[0])
+    before.unlink()
     a.checkpoint.write_bytes(own)
     train(stopped[0])
     assert_equal(outcome(stopped[0]), outcome(two[0]))
@@ -303,3 +307,15 @@ def test_an_export_that_is_killed_leaves_nothing_behind(finished, tmp_path, monk
     assert [path.name.endswith(".partial") for path in tmp_path.iterdir()] == [True]
     export.main([*words, f"to={tmp_path}/model"])
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: (path.unlink(), os.mkfifo(path))])
+def test_a_finished_run_tells_which_of_its_files_are_gone(configure, caplog, harm):
+    train(cfg := configure(*OWN))
+    directory = RunDirectory(cfg.directory)
+    directory.weights("last").unlink()  # as caltech clean last does
+    train(cfg)
+    assert "it had when it ended" not in caplog.text
+    harm(directory.weights("best"))
+    train(cfg)
+    assert "WARNING: it has no best.safetensors; it had when it ended." in caplog.text

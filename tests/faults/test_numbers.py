@@ -60,7 +60,7 @@ def images(root: Path, **counts: int) -> Path:
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
-        ({"ant": 20}, "one category folder only, ant"),
+        ({"ant": 20}, "one category folder only, 'ant'"),
         ({"ant": 1, "bee": 1}, "has 2 images of 2 classes, and no split can do with fewer than 4"),
         ({}, "has no category folder|does not exist"),
     ],

@@ -101,5 +101,7 @@ def test_what_is_no_sweep_is_one_message(command, forks, tmp_path):
     *wrong, newest = forks.run(*asked, module="caltech.sweeps")
     assert [one.code for one in wrong] == [1, 1, 1]
     assert "no sweep of a study other" in wrong[0].output and "mine" in wrong[0].output
+    there = "caltech sweep lr=1e-1,1e-2 study=other output="
+    assert f"{there}{tmp_path}/a/b to make one" in " ".join(wrong[0].output.split())
     assert "has no sweep 1999. The newest there are: 2" in wrong[1].output
     assert "job 1 of 1" in newest.output
