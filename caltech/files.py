@@ -173,8 +173,7 @@ def write_at(descriptor: int, array: np.ndarray, offset: int) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write atomically, keys in the given order."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -188,7 +187,20 @@ def sealed_json(value: Mapping[str, Any]) -> bytes:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write atomically."""
+    """Write atomically.
+
+    A host that locks do not reach takes a temporary file for a dead process's and removes it, as it
+    begins: then it is written once more.
+    """
+    try:
+        _write(path, content)
+    except DiskError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
     with replacing(path, len(content)) as partial:
         partial.write_bytes(content)
 

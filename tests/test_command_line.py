@@ -11,17 +11,19 @@ import signal
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import joblib
 import pytest
 
+from caltech.overrides import effective, name_of
 from tests.forks import TINY as DIGITS
 from tests.forks import Ended
 from tests.observers import TINY
 
 SMALL = [word for word in TINY if word != "lr=0.01"]  # a search would not vary it
-SMALL += ["batch_size=16", "tracking=none", "device=cpu"]
+SMALL = effective([*SMALL, "batch_size=16", "tracking=none", "device=cpu"])
 
 
 @pytest.fixture
@@ -30,17 +32,22 @@ def command(forks, tree: Path, cache: Path, tmp_path: Path):
     places = {"CALTECH101_ROOT": str(tree), "CALTECH_CACHE": str(cache)}
 
     def run(*arguments: str, small: tuple[str, ...] | list[str] = SMALL, **details) -> Ended:
-        own = [f"output={tmp_path / 'multirun'}", *small]
+        own = [f"output={tmp_path / 'multirun'}", *without(small, arguments)]
         (ended,) = forks.run([*own, *arguments], environment=places, **details)
         return ended
 
     return run
 
 
+def without(words: Sequence[str], later: Sequence[str]) -> list[str]:
+    """But those that later ones replace, which is told."""
+    return [word for word in words if name_of(word) not in map(name_of, later)]
+
+
 def start(tmp_path: Path, tree: Path, cache: Path, *arguments: str) -> subprocess.Popen:
     """The same in a process of its own."""
     places = {"CALTECH101_ROOT": str(tree), "CALTECH_CACHE": str(cache)}
-    own = [f"output={tmp_path / 'multirun'}", *SMALL]
+    own = [f"output={tmp_path / 'multirun'}", *without(SMALL, arguments)]
     return subprocess.Popen(
         [sys.executable, "-m", "caltech.train", *own, *arguments],
         cwd=tmp_path, env=os.environ | places | {"PYTHONWARNINGS": "default"},
@@ -148,7 +155,7 @@ def test_a_signal_ends_a_run_and_the_same_command_goes_on(command, number):
 
 
 def test_ctrl_c_in_a_process_of_its_own(command, tree, cache, tmp_path):
-    process = start(tmp_path, tree, cache, *LONGER, "num_epochs=300")
+    process = start(tmp_path, tree, cache, "freeze=none", "num_epochs=300")
     next(line for line in process.stdout if line.startswith("epoch 2/300"))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -46,6 +46,17 @@ def test_what_was_killed_is_removed_by_the_next_that_writes_there(tmp_path, cont
     assert [path.name for path in tmp_path.iterdir()] == ["y.json"]
 
 
+def test_what_a_host_without_our_locks_removes_is_written_again(tmp_path, monkeypatch):
+    def removed(partial: Path) -> None:
+        monkeypatch.undo()
+        partial.unlink()
+        files.sync(partial)
+
+    monkeypatch.setattr(files, "sync", removed)
+    files.write_bytes(tmp_path / "x", b"whole")
+    assert (tmp_path / "x").read_bytes() == b"whole"
+
+
 def test_what_lives_stays_whatever_its_host_is_called(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
     with files.replacing(tmp_path / "x") as partial, files.making_folder(tmp_path / "f") as folder:
