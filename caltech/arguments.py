@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from caltech.overrides import unquoted
+
 
 def count(typed: str) -> int:
     """A number of things; its option's metavar is an example."""
@@ -100,6 +102,7 @@ class Parser(argparse.ArgumentParser):
         words, typed = [], {}
         for word in before:
             name, equals, value = word.removeprefix("--").partition("=")
+            value = unquoted(value)
             if equals and name in names | places and not value:
                 self.error(f"argument --{name}: expected one argument")
             if equals and name in places:

@@ -8,6 +8,7 @@ jobs wherever that runs, of a report and of an audit.
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra
@@ -68,6 +69,7 @@ class Composer(ConfigLoaderImpl):
             for said in () if self._composes_job else _idle(overrides, cfg):
                 print(f"warning: {said}", file=sys.stderr)
         require_places(cfg)
+        _expand_home(cfg)
         if not sweeps:
             _require_leading(overrides, cfg)
         return cfg
@@ -221,6 +223,14 @@ def _is_number(word: Word) -> bool:
     there = [option.get(name) for of, option in options() if of == group and name in option]
     is_number = re.fullmatch(r"-?[0-9]+(\.[0-9]*)?(e[-+]?[0-9]+)?", word.value or "") is not None
     return is_number and all(type(each) in (int, float) for each in there) and bool(there)
+
+
+def _expand_home(cfg: DictConfig) -> None:
+    """Where runs are written, whoever reads it: Hydra would make a folder of the name ~."""
+    for name in ("output", "directory"):
+        place = cfg._get_node(name)._value() if name in cfg else None
+        if isinstance(place, str) and place.startswith("~"):
+            cfg[name] = str(Path(place).expanduser())
 
 
 def _is_group(key: str) -> bool:

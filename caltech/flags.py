@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from caltech import arguments
 from caltech.errors import InputError
+from caltech.overrides import quoted, unquoted
 from caltech.settings import CONF, ROOT, options
 from caltech.words import Word, plain, shell, truth
 
+# Of groups, what is a path, a name or an address.
+TEXTS = {"root", "name", "uri", "artifacts", "experiment", "train_files", "val_files", "test_files"}
 SHOWN = {"cfg": "job", "info": "defaults", "package": "optimizer"}  # what people ask for most
 
 
@@ -36,6 +41,33 @@ def listed(word: str) -> str:
     name, _, value = word.partition("=")
     is_list = name in ("study", "sweeps") and "," in value and not set(value) & set("[]{}'\"\\")
     return f"{name}=[{value}]" if is_list else word
+
+
+def readable(words: Sequence[str]) -> list[str]:
+    """With quotes around paths, names and addresses that Hydra cannot read without, as /my é."""
+    return [_readable(word) for word in words]
+
+
+def _readable(text: str) -> str:
+    word = Word.of(text)
+    takes_text = word.key in ROOT and ROOT[word.key].type is str
+    if not (takes_text or word.key.rpartition(".")[2] in TEXTS) or not word.value:
+        return text
+    is_odd = any(each != plain(each) for each in text) and not Path(word.value).exists()
+    if word.value[0] in "'\"[$" or is_odd:
+        return text  # quoted, a list or a reference; or of a text program, which is told
+    try:
+        OverridesParser.create().parse_override(text)
+    except HydraException:
+        return f"{word.prefix}{word.key}={quoted(word.value)}"
+    return text
+
+
+def as_typed(text: str) -> str:
+    """Without the quotes that `readable` puts around a value."""
+    name, equals, value = text.partition("=")
+    plainly = f"{name}{equals}{unquoted(value)}"
+    return plainly if _readable(plainly) == text else text
 
 
 def require_flags(

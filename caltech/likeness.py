@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from caltech.overrides import quoted
 from caltech.settings import CONF, ROOT
 from caltech.words import FUNCTIONS, NOTHING, SWITCHES, Word, is_nothing, plain, shell, truth
 
@@ -39,9 +40,7 @@ def values_like(value: str) -> list[str]:
     number = re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9])?", bare)
     whole = [str(int(float(bare)))] if number and float(bare).is_integer() else []
     text = value.strip().strip("'\"")
-    # To Hydra a backslash is itself but before a quotation mark.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
-    quoted = [f"'{escaped}'"] if text and not is_nothing(text) else []
+    as_text = [quoted(text)] if text and not is_nothing(text) else []
     spaced = bare.replace(" ", ",")
     switch = [truth(bare)] if bare.casefold() in SWITCHES else []
     name, called, rest = value.partition("(")
@@ -49,7 +48,7 @@ def values_like(value: str) -> list[str]:
     turned = [re.sub(r"(interval\()([^,()]+),([^,()]+)", r"\1\3,\2", value)] if called else []
     turned += [f"{each}({rest}" for each in meant] + [f"int({value})"] * (name == "interval")
     first = [tidy] if tidy.isascii() and not value.isascii() else []
-    like = [*turned, *nothing, *switch, *first, *quoted, tidy, point, *whole]
+    like = [*turned, *nothing, *switch, *first, *as_text, tidy, point, *whole]
     return [value, *like, bare, bare.casefold(), spaced]
 
 

@@ -1,4 +1,4 @@
-"""Words of a command line that were kept as one text, as words again."""
+"""Words of a command line: kept as one text, and as words again; with quotes, and without."""
 
 import re
 from collections.abc import Iterable
@@ -27,3 +27,16 @@ def name_of(word: str) -> str:
 def effective(words: Iterable[str]) -> list[str]:
     """Of words of one name the last, as Hydra takes it, where the first one stood."""
     return list({name_of(word): word for word in words}.values())
+
+
+def quoted(text: str) -> str:
+    """As Hydra takes a text of any characters: to it a backslash is itself but before a quote."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
+
+
+def unquoted(text: str) -> str:
+    """Without quotes around it, which only Hydra needs."""
+    if len(text) < 2 or text[0] not in "'\"" or text[0] != text[-1]:
+        return text
+    quote = text[0]
+    return re.sub(rf"(\\+)({quote}|$)", lambda m: m[1][: len(m[1]) // 2] + m[2], text[1:-1])

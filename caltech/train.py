@@ -19,7 +19,7 @@ from caltech import errors, fetching, plugins
 from caltech.config import build, hydra_targets, register, targets_of
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
-from caltech.flags import require_flags
+from caltech.flags import readable, require_flags
 from caltech.models.classifier import Classifier, require_fit, require_no_single
 from caltech.models.freeze import frozen_digest, frozen_names, split_frozen
 from caltech.runs import checkpoint, ending, extension, logits, provenance
@@ -157,8 +157,10 @@ def unseen(cfg: DictConfig) -> str | None:
     try:
         with fetching.forbidden():
             plugins.load(cfg.plugins)
-            *_, learner = prepared(cfg, choose_device(cfg.device, cfg.gpu_share, cfg.workers))
-            extension.found(cfg, partial(rates_differ, cfg, learner))
+            device = choose_device(cfg.device, cfg.gpu_share, cfg.workers)
+            data, _, model, _, learner = prepared(cfg, device)
+            made_from = provenance.collect(data, model, device)
+            extension.found(cfg, made_from, partial(rates_differ, cfg, learner))
     except fetching.NotHereError as error:
         return str(error)
     return None
@@ -265,7 +267,7 @@ def main() -> None:
     with errors.shown_as_messages("interrupted; the same command goes on from here"):
         register()
         search.register()
-        sys.argv[1:] = lists.taken(sys.argv[1:])
+        sys.argv[1:] = readable(lists.taken(sys.argv[1:]))
         require_flags(sys.argv[1:])
         sweepers.refuse_half_typed(sys.argv[1:])
         with one_process(os.environ), jobs.summarised():

@@ -1,8 +1,18 @@
 """Words that were kept as one text are told apart, and the last of a name counts."""
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 
-from caltech.overrides import apart, effective
+from caltech.flags import as_typed, readable
+from caltech.overrides import apart, effective, quoted, unquoted
+from caltech.words import plain
+
+
+def is_plain(text: str) -> bool:
+    """What has no characters of a text program, which are told where no file has them."""
+    return plain(text) == text
 
 
 @pytest.mark.parametrize(
@@ -23,3 +33,27 @@ def test_words_that_were_joined_are_told_apart(words):
 def test_of_one_name_the_last_counts():
     assert effective(["lr=1", "+x=1", "lr=2", "x=3", "~y"]) == ["lr=2", "x=3", "~y"]
     assert effective(["model.lr=1", "lr=1"]) == ["model.lr=1", "lr=1"]
+
+
+@given(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1).filter(is_plain))
+def test_a_path_of_any_letters_is_read_as_it_is_typed(name):
+    """And is told as it is typed; what Hydra reads is left to it, as one value or as several."""
+    typed = f"output=/{name} b"
+    (word,) = readable([typed])
+    read = OverridesParser.create().parse_override(word)
+    assert word == typed or (read.value() == f"/{name} b" and as_typed(word) == typed)
+    assert unquoted(quoted(name)) == name
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["lr=é", "output='/a é'", "output=[é]", "model=é", "output=", "output", "study=a\u00a0b"],
+)
+def test_what_is_no_text_or_has_its_quotes_is_left_as_it_is(word):
+    assert readable([word]) == [word]
+
+
+def test_the_home_directory_is_where_runs_are_written(compose_in, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compose_in("x", "output='~/runs'").output == f"{tmp_path}/runs"
+    assert compose_in("x", "directory='~/one'").directory == f"{tmp_path}/one"

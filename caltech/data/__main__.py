@@ -25,7 +25,7 @@ from caltech.data.dataset import PARTS, Collection, Dataset
 from caltech.data.split import Files, Split
 from caltech.errors import DamagedError, InputError
 from caltech.files import read_sealed_json
-from caltech.flags import require_flags
+from caltech.flags import readable, require_flags
 from caltech.settings import CONF
 
 
@@ -45,7 +45,7 @@ def main() -> None:
         arguments = parser.parse_intermixed_args()
         own = [f"hydra.searchpath=[{arguments.config_dir}]"] if arguments.config_dir else []
         with initialize_config_dir(config_dir=str(CONF)):
-            cfg = compose("train", [*own, *arguments.overrides])
+            cfg = compose("train", [*own, *readable(arguments.overrides)])
         errors.composed()
         plugins.load(cfg.plugins)
         given = cfg.data

@@ -6,6 +6,7 @@ from pathlib import Path
 from caltech.arguments import nearest
 from caltech.config import project_root
 from caltech.errors import InputError
+from caltech.overrides import unquoted
 
 SWITCHES = {"true": True, "false": False}
 
@@ -27,7 +28,7 @@ def read(
                 raise InputError(f"{word} has no value. Type {word}=true.")
             plain.append(word)
             continue
-        value = value if equals else "true"
+        value = unquoted(value) if equals else "true"
         if name not in values:
             near = nearest(name, values)
             known = " ".join(f"{n}={v}".lower() if isinstance(v, bool) else f"{n}=FOLDER"

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from caltech import errors
 from caltech.config import hydra_targets, register
 from caltech.errors import InputError
-from caltech.flags import listed, require_flags, with_study
+from caltech.flags import listed, readable, require_flags, with_study
 from caltech.report.sources.unknown import require_known
 from caltech.runs.known import names
 from caltech.settings import CONF, require_allowed
@@ -59,7 +59,7 @@ def main() -> None:
     """Entry point; errors that a user can act on are one message without a traceback."""
     with errors.shown_as_messages():
         register()
-        sys.argv[1:] = map(listed, with_study(sys.argv[1:]))
+        sys.argv[1:] = readable([*map(listed, with_study(sys.argv[1:]))])
         require_flags(sys.argv[1:], sweeps=False)
         sys.argv[1:] = map(_as_list, sys.argv[1:])
         compose_and_report()

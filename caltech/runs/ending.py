@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -14,12 +13,14 @@ from caltech.amounts import printable
 from caltech.config import project_root
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.files import without_passwords
+from caltech.flags import as_typed
 from caltech.metrics import collapsed
 from caltech.overrides import effective
 from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.logits import arrays
 from caltech.runs.result import FINISHED, Result
+from caltech.words import shell
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[l
     is_tracked = "uri" in cfg.tracking
     look = ["ui", *tracked] if is_tracked else ["report", f"study={cfg.study}", *place]
     own = "lr=", "rerun=", "directory=", "seeds="
-    kept = [word for word in effective(overrides) if not word.startswith(own)]
+    kept = [as_typed(word) for word in effective(overrides) if not word.startswith(own)]
     rates = ",".join(f"{factor * cfg.lr:.2g}" for factor in AROUND)
     return [
         [*command, "predict", "IMAGE", f"run={run}", *place],
@@ -101,7 +102,7 @@ def _lines(commands: Iterable[Iterable[str]]) -> list[str]:
     lines = []
     for words in commands:
         line = " "
-        for word in map(shlex.quote, words):
+        for word in map(shell, words):
             if len(line) + len(word) > WIDTH - 3 and line.strip():
                 lines.append(f"{line} \\")
                 line = "   "

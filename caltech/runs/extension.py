@@ -5,14 +5,14 @@ The run of fewer epochs stays as it is. It needs a checkpoint, which keep_checkp
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from caltech.errors import DamagedError, InputError
+from caltech.errors import OF_ANOTHER_SHAPE, DamagedError, InputError
 from caltech.files import write_sealed_json
 from caltech.keys import decisive, former_key, run_key
 from caltech.runs import checkpoint, provenance
@@ -42,14 +42,14 @@ class Shorter:
 Difference = Callable[[DictConfig, int], tuple[int, float, float] | None]
 
 
-def found(cfg: DictConfig, difference: Difference) -> Shorter | None:
+def found(cfg: DictConfig, made_from: Mapping[str, Any], difference: Difference) -> Shorter | None:
     """The longest run that this one can go on from, if it is not begun; says so, or why not."""
     own = RunDirectory(cfg.directory)
     if cfg.rerun or any(path.is_file() for path in (own.result, *own.checkpoints)):
         return None
     reasons = []
     for each in _shorter(cfg):
-        reason = _hindrance(each, cfg, difference)
+        reason = _hindrance(each, cfg, provenance.origin(made_from), difference)
         if reason is None:
             log.info("goes on after epoch %d of %s, which stays as it is", each.epochs, each)
             return each
@@ -66,13 +66,10 @@ def begin(
 
     Called before its own provenance is recorded: that begins with the shorter run's.
     """
-    if (shorter := found(cfg, difference)) is None:
+    if (shorter := found(cfg, made_from, difference)) is None:
         return
     try:
         before = provenance.read(shorter.directory)
-        for what in ("data", "weights"):
-            if before.get(what) != made_from[what]:
-                raise DamagedError(f"It was made from other {what}.")
         began = {"key": shorter.key, "epochs": shorter.epochs}
         write_sealed_json(directory.provenance, before | {"key": cfg.key, "began_as": began})
         kept = Progress.of(
@@ -104,7 +101,9 @@ def _shorter(cfg: DictConfig) -> Iterator[Shorter]:
                 yield Shorter(each, key, directory, int(result.last["epoch"]))
 
 
-def _hindrance(shorter: Shorter, cfg: DictConfig, difference: Difference) -> str | None:
+def _hindrance(
+    shorter: Shorter, cfg: DictConfig, origin: Mapping[str, str], difference: Difference
+) -> str | None:
     """Why this one cannot go on from it; None if nothing speaks against it."""
     one, other = decisive(shorter.cfg), decisive(cfg)
     differing = [name for name in other if one.get(name) != other[name]]
@@ -117,5 +116,10 @@ def _hindrance(shorter: Shorter, cfg: DictConfig, difference: Difference) -> str
             f"it went on, {here:.4g} from the start)"
         )
     if not shorter.directory.checkpoint.is_file():
-        return "it has kept no checkpoint, as keep_checkpoint=true does"
-    return None
+        return "it ended without keep_checkpoint=true, which keeps the checkpoint that this takes"
+    try:
+        before = provenance.origin(provenance.read(shorter.directory))
+    except (DamagedError, *OF_ANOTHER_SHAPE) as error:
+        return f"what it was made from cannot be told: {error}"
+    differ = [what for what in origin if before[what] != origin[what]]
+    return f"it was made from other {differ[0]}" if differ else None

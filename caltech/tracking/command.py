@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from caltech import errors
 from caltech.config import build, hydra_targets, register
 from caltech.errors import CaltechError, HeldError, InputError
-from caltech.flags import listed, require_flags, with_study
+from caltech.flags import listed, readable, require_flags, with_study
 from caltech.runs import identity
 from caltech.runs.directory import RunDirectory
 from caltech.runs.known import RUNS, names, require_study
@@ -75,6 +75,6 @@ def main() -> None:
     """Entry point; the exit code is 0 only if the store has every run that is not computed now."""
     with errors.shown_as_messages():
         register()
-        sys.argv[1:] = map(listed, with_study(sys.argv[1:]))
+        sys.argv[1:] = readable([*map(listed, with_study(sys.argv[1:]))])
         require_flags(sys.argv[1:], sweeps=False)
         compose_and_tell()

@@ -212,6 +212,6 @@ def _location(uri: str, artifacts: str | None) -> str | None:
         return artifacts
     if is_server(uri):
         return None  # a folder of this machine means nothing to it, nor to other clients
-    folder = Path(artifacts).resolve()
+    folder = Path(artifacts).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder.as_uri()

@@ -79,6 +79,7 @@ def test_different_runs(started: Driver, tmp_path):
 def test_a_killed_holder_blocks_nobody(started: Driver, tmp_path):
     """It builds the store or a cache, or computes: another that waits goes on, and so does it."""
     (alone,) = started.run([*SMALL, *places(tmp_path / "alone")])
+    codes = set()
     for share in (0.2, 0.5, 0.8):
         command = [*SMALL, *places(tmp_path / f"{share}")]
         moment = share * alone.seconds
@@ -86,9 +87,11 @@ def test_a_killed_holder_blocks_nobody(started: Driver, tmp_path):
             command, [*command, "seed=1"], kill_after=[moment, 300.0]
         )  # fmt: skip
         (again,) = started.run(command)
-        assert (killed.code, waiting.code, again.code) == (-9, 0, 0), waiting.output + again.output
+        codes.add(killed.code)
+        assert killed.code in (-9, 0) and (waiting.code, again.code) == (0, 0), waiting.output
         # Both computed at the same time, so each may have had half of the machine.
         assert waiting.seconds < moment + 2 * alone.seconds + RELEASE_SECONDS
         assert again.seconds < alone.seconds + RELEASE_SECONDS
         assert statuses(tmp_path / f"{share}") == ["FINISHED"] * 2
         assert_nothing_left_over(tmp_path / f"{share}")
+    assert -9 in codes  # one that had ended before was as fast as no other

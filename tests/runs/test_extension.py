@@ -1,6 +1,7 @@
 """num_epochs=3 after 1: it goes on bitwise as 3 at once, or begins anew and says why."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_interrupted_while_it_goes_on_it_ends_bitwise(configure):
 def test_with_nothing_kept_or_other_rates_it_begins_anew_and_says_why(configure, said):
     train(configure(*CONSTANT, "num_epochs=1"))
     assert unseen(configure(*LONGER)) is None  # dry_run=true
-    assert "kept no checkpoint, as keep_checkpoint=true does" in said()[-1]
+    assert "it ended without keep_checkpoint=true" in said()[-1]
     cosine = ["schedule=cosine", "schedule.warmup_epochs=0"]
     train(configure(*KEPT, "num_epochs=2", *cosine))
     train(configure(*LONGER, *cosine), observer=(rest := Doing(stop)))
@@ -67,15 +68,25 @@ def test_with_nothing_kept_or_other_rates_it_begins_anew_and_says_why(configure,
     assert "learning rate of epoch 2: 0.005 if it went on, 0.0075 from the start" in said()[-1]
 
 
-def test_what_was_made_from_other_weights_is_not_gone_on_from(configure, said):
-    train(short := configure(*KEPT))
-    path = RunDirectory(short.directory).provenance
+@pytest.mark.parametrize("what", ["data", "weights"])
+def test_what_was_made_from_others_is_passed_over(configure, said, what):
+    """For a shorter one that was not, if there is one; a dry run says the same."""
+    train(shortest := configure(*KEPT))
+    train(other := configure(*KEPT, "num_epochs=2"))
+    path = RunDirectory(other.directory).provenance
     made_from = json.loads(path.read_text())
-    made_from["weights"]["sha256"] = "0" * 16
+    made_from[what]["sha256"] = "0" * 16
     del made_from["crc32"]
     path.write_text(json.dumps(made_from))
+    unseen(configure(*LONGER))
     train(configure(*LONGER), observer=(rest := Doing(stop)))
-    assert rest.steps == 12 and "computed from the start" in said()[-1]
+    assert rest.steps == 8
+    goes_on = f"goes on after epoch 1 of run {shortest.key} of num_epochs=1, which stays as it is"
+    assert said()[-2:] == [goes_on, goes_on]
+    shutil.rmtree(shortest.directory)
+    shutil.rmtree(configure(*LONGER).directory)
+    train(configure(*LONGER))
+    assert f"not from run {other.key} of num_epochs=2: it was made from other {what}" in said()[-1]
 
 
 def test_a_run_that_patience_ended_goes_on_to_the_same_end(configure):
