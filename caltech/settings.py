@@ -124,10 +124,10 @@ ROOT = {
     "seed": RootKey(True, int, lambda v: 0 <= v < 2**32, "it must be from 0 to 4294967295", "0"),
     "start": RootKey(True, str | None,
         lambda v: v is None or re.fullmatch("[0-9a-f]{10}", v) is not None,
-        "it is a finished run's key, quoted if it reads as a number (start=\"'1234567e89'\"), "
-        "or null", "null"),
+        "it is a finished run's key, ten characters as caltech runs lists them, or null; quoted if "
+        "it reads as a number (start=\"'1234567e89'\")", "null"),
     "study": RootKey(False, str, names_a_folder,
-        "it names a directory under multirun/", "first_try"),
+        "it is the name of a folder in output, and no path", "first_try"),
     "device": RootKey(False, str, *_one_of("auto", "cpu", "cuda", "mps")),
     "deterministic": RootKey(False, bool),
     "compile": RootKey(False, bool),

@@ -274,9 +274,9 @@ class Vocabulary:
         named = {path.casefold().rpartition(".")[2]: path for path in reversed(there)}
         named |= {path.casefold(): path for path in there}
         told = [each for each in ROOT if len(key) > 4 and key.replace("_", " ") in ROOT[each].rule]
-        return told or [
-            named[each] for each in difflib.get_close_matches(key, named, n=3, cutoff=0.65)
-        ]
+        searches = [f"hydra.sweeper.{key}"] if key in self.cfg.hydra.sweeper else []
+        near = difflib.get_close_matches(key, named, n=3, cutoff=0.65)
+        return told or searches or [named[each] for each in near]
 
     def _example(self, key: str) -> Any:
         if key in self.groups:

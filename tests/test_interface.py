@@ -79,7 +79,7 @@ def test_a_sent_model_needs_nothing_else(result, output, tmp_path):
     [({"device": "tpu"}, "device=tpu is not allowed: it is one of auto, cpu"),
      ({"weights": "foo"}, "weights=foo is not allowed: it is one of last, best. Type weights=best"),
      ({"data": "nosuch"}, "is of data=stripes, and not of data=nosuch"),
-     ({"study": "/abs"}, "it names a directory under multirun/")],
+     ({"study": "/abs"}, "it is the name of a folder in output, and no path")],
 )  # fmt: skip
 def test_what_is_asked_of_a_run_and_is_not_there_is_told(result, output, given, said):
     with pytest.raises(InputError, match=said):

@@ -66,6 +66,7 @@ def told(vocabulary: Vocabulary, words: list[str]) -> str:
         "data=folder data.root=/tmp"), (["model=vit_b_16"], "model=torchvision "
         "model.name=vit_b_16"), (["hydra/launcher=zzz"], "hydra/launcher=basic"),
         (["hydra.sweeper.max_batch_siz=1"], "hydra.sweeper.max_batch_size=1"),
+        (["max_batch_size=1"], "hydra.sweeper.max_batch_size=1"),
     ],
 )  # fmt: skip
 def test_the_nearest_right_thing(vocabulary, words, instead):

@@ -90,9 +90,11 @@ def verify(given: DictConfig) -> int:
     except DamagedError as error:
         print(f"{error} The next run computes it again.")
         return 1
-    if before in (None, content):
-        told = "nothing is kept that could differ" if before is None else f"as {kept} says"
-        print(f"unchanged: {told}")
+    if before is None:
+        print("no run has read these images as they are now: there is nothing that could differ")
+        return 0
+    if before == content:
+        print(f"unchanged: as {kept} says")
         return 0
     print(
         f"CHANGED with equal sizes and times: {kept} says {before}. Runs take the images for "

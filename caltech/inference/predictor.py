@@ -114,7 +114,7 @@ class Predictor:
         model = build(cfg.model, num_classes=len(classes), load=False, size=size)
         try:
             checkpoint.load_weights(path, model)
-        except (RuntimeError, SafetensorError) as error:
+        except (ValueError, SafetensorError) as error:
             raise InputError(
                 f"{path} does not fit the model of config.yaml beside it: {error}. A library may "
                 f"have changed it since; {directory.provenance} says what the run was made with."

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -65,6 +65,27 @@ def cut(
     model = Classifier(OrderedDict(zip(Classifier.stage_names, stages, strict=True)))
     model.weights = weights
     return model
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """load_state_dict, whose refusal is one line: of another network's tensors, the first.
+
+    Raises:
+        ValueError: they are another network's.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        own = model.state_dict()
+        kinds = {
+            "are not in it": [name for name in own if name not in state],
+            "are no tensors of the model": [name for name in state if name not in own],
+            "have another shape": [
+                name for name in own if name in state and own[name].shape != state[name].shape
+            ],
+        }
+        told = [f"{len(names)} {what} ({names[0]})" for what, names in kinds.items() if names]
+        raise ValueError(f"of its tensors, {', '.join(told)}") from error
 
 
 @torch.inference_mode()

@@ -91,7 +91,8 @@ def require_known(key: str, given: object, known: Sequence, elsewhere: str | Non
     names = {_plain(each): "null" if each is None else str(each) for each in reversed(known)}
     typed = _plain(given)
     begun = [names[each] for each in sorted(names, key=len) if typed and each.startswith(typed)]
-    like = [names[each] for each in difflib.get_close_matches(typed, names, n=5, cutoff=0.4)]
+    cutoff = 0.4 if len(names) <= 10 else 0.6  # of a thousand, one is always somewhat like it
+    like = [names[each] for each in difflib.get_close_matches(typed, names, n=5, cutoff=cutoff)]
     close = list(dict.fromkeys([*begun[:5], *like]))[:8]
     if None in known and (given is None or str(given).lower() in NO_WEIGHTS):
         close = ["null"]
@@ -100,6 +101,8 @@ def require_known(key: str, given: object, known: Sequence, elsewhere: str | Non
     elif elsewhere and typed in map(_plain, _models_of(elsewhere)):
         other = next(each for each in _models_of(elsewhere) if _plain(each) == typed)
         close = [f"model={elsewhere} {key}={other}", *(f"{key}={each}" for each in close[:3])]
+    if not close:
+        close = [each for each in ("resnet50", "resnet18") if each in known]
     if not close or len(names) <= 10:
         close += [each for each in reversed(names.values()) if each not in close][:10]
     first = close[0] if "=" in close[0] else f"{key}={close[0]}"

@@ -83,8 +83,9 @@ def _number(at: str | int, blocks: list[Block]) -> int:
     if str(at).isdecimal() and int(at) < len(blocks):
         return int(at)
     listed = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+    wrong = "freeze=until needs freeze.at, a block" if at is None else f"freeze.at={at} is no block"
     raise InputError(
-        f"freeze.at={at} is no block of this network. Type the number or the name of the first "
+        f"{wrong} of this network. Type the number or the name of the first "
         f"block that is to be trained: {listed}."
     )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from caltech.amounts import counted, size_of
-from caltech.arguments import nearest
+from caltech.arguments import nearest, nearest_place
 from caltech.errors import DamagedError, InputError, shown_as_messages
 from caltech.files import read_sealed_json
 from caltech.locks import leftovers, remove_leftovers
@@ -81,7 +81,7 @@ def main(words: Sequence[str]) -> None:
         if kind not in ALL:
             near = f"Type {nearest(kind, ALL)}." if nearest(kind, ALL) else "Type one of them."
             raise InputError(f"{kind} is no kind of what can go: they are {', '.join(ALL)}. {near}")
-    output, cache = (Path(values[name]).expanduser() for name in ("output", "cache"))
+    output, cache = (_folder(name, values[name], defaults[name]) for name in ("output", "cache"))
     chosen = [kind for kind in ALL if kind in (kinds or KINDS)]
     found = [each for each in search(output, cache) if each.kind in chosen]
     for kind in chosen:
@@ -93,6 +93,16 @@ def main(words: Sequence[str]) -> None:
         print(f"freed {size_of(sum(map(free, found)))}")
     elif found:
         print("Nothing is deleted yet. Type yes=true to free it.")
+
+
+def _folder(name: str, value: str, default: str) -> Path:
+    """Of a folder that was typed and is not there, nothing to free would be a wrong answer."""
+    path = Path(value).expanduser()
+    if value != default and not path.is_dir():
+        near = nearest_place(path)
+        instead = f"Type {name}={near}" if near else f"Type {name}=FOLDER, or leave it out"
+        raise InputError(f"{name}={value} is no folder here. {instead}.")
+    return path
 
 
 def search(output: Path, cache: Path) -> Iterator[Found]:

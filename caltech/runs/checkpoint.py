@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from caltech.errors import DamagedError, InputError
 from caltech.files import CHECKSUM, replacing, sync
 from caltech.links import write_shared
+from caltech.models.classifier import load_into
 from caltech.runs.directory import FROZEN, previous_of
 
 log = logging.getLogger(__name__)
@@ -191,16 +192,16 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """Load what save_weights wrote into a model of the same architecture.
 
     Raises:
-        DamagedError: the file, or what is frozen beside it, is not what was written.
+        DamagedError, ValueError: it is not what was written; it is another network's.
     """
-    model.load_state_dict(read_weights(path))
+    load_into(model, read_weights(path))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A whole state, as save_weights or an earlier version wrote it.
 
     Raises:
-        DamagedError: as load_weights.
+        DamagedError: the file, or what is frozen beside it, is not what was written.
     """
     tensors, apart = _read_weights(path)
     if not apart:

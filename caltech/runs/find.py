@@ -205,7 +205,7 @@ def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None
         )
     try:
         checkpoint.load_weights(weights, model)
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"start={run} cannot be the start of this model: {error}. Type the key of a finished "
             "run with the same model and the same classes, or start=null."

@@ -88,6 +88,7 @@ def test_every_option_from_scratch(configure, option):
         ("model=timm model.name=hf-hub:acme/net model.weights=null", "names the weights acme/net"),
         ("model=timm model.name=darknet17", "no weights for .*darknet17.*model.weights=null"),
         ("model=timm model.name=acme/resnet18", "acme/resnet18 is not known"),
+        ("model=timm model.name=nosuch", "nosuch is not known. Type model.name=resnet50, or"),
         ("model=timm model.name=darknet17.x", "no weights for .*darknet17.*model.weights=null"),
     ],
 )

@@ -160,6 +160,13 @@ def test_every_folder_that_caches_are_written_to_is_known():
     assert written == {*clean.CACHES}
 
 
+@pytest.mark.parametrize("name", ["output", "cache"])
+def test_a_folder_that_is_not_there_is_no_clean_one(tmp_path, name):
+    there = {"output": tmp_path, "cache": tmp_path} | {name: tmp_path / "nowhere"}
+    with pytest.raises(InputError, match=f"{name}={tmp_path}/nowhere is no folder here"):
+        clean.main([f"{one}={place}" for one, place in there.items()])
+
+
 def test_another_kind_is_one_message(tmp_path):
     with pytest.raises(InputError, match="no kind of what can go"):
         clear(tmp_path, "everything")
