@@ -33,6 +33,7 @@ _NO_LOCKS = "its file system has no file locks, so two processes could write it 
 _REASONS = dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), _NO_LOCKS) | {
     errno.ENOENT: "nothing can be made in that folder, or another process removed its temporary "
     "file (do file locks reach all hosts?)",
+    errno.EISDIR: "a folder is in its place",
     errno.EEXIST: "a file is in the place of its folder",
     errno.ENOTDIR: "a file is in the place of its folder",
 }
@@ -64,6 +65,16 @@ def replacing(path: Path, size: int | None = None, syncs: bool = True) -> Iterat
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file if it is there.
+
+    Raises:
+        DiskError: it cannot be deleted, or is a folder.
+    """
+    with explaining_disk(path):
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

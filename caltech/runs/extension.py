@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError, InputError
-from caltech.files import write_sealed_json
+from caltech.files import remove, write_sealed_json
 from caltech.keys import decisive, former_key, run_key
 from caltech.runs import checkpoint, provenance
 from caltech.runs.directory import RunDirectory
@@ -82,7 +82,7 @@ def begin(
         write_sealed_json(directory.history, kept.told)
     except (DamagedError, InputError) as error:
         for path in (directory.provenance, directory.checkpoint):
-            path.unlink(missing_ok=True)
+            remove(path)
         log.warning("It is computed from the start, and not from %s: %s", shorter, error)
 
 

@@ -18,7 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from caltech import versions
 from caltech.data.dataset import Dataset
 from caltech.errors import DamagedError, InputError
-from caltech.files import read_sealed_json, without_passwords, write_bytes, write_sealed_json
+from caltech.files import (
+    read_sealed_json,
+    remove,
+    without_passwords,
+    write_bytes,
+    write_sealed_json,
+)
 from caltech.keys import former_key, run_key
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import digest
@@ -125,7 +131,7 @@ def record(directory: RunDirectory, cfg: DictConfig, now: dict[str, Any], goes_o
         with _saying_what_to_type():
             manifest.verify(directory, [directory.config, path])
     else:
-        directory.manifest.unlink(missing_ok=True)  # what comes is of no result yet
+        remove(directory.manifest)  # what comes is of no result yet
         _write_config(directory, cfg)
     begun = (path, *directory.checkpoints)
     if goes_on and not any(each.is_file() for each in begun):

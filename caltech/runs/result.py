@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from caltech.errors import DamagedError
-from caltech.files import read_sealed_json, sealed_json, write_bytes
+from caltech.files import read_sealed_json, remove, sealed_json, write_bytes
 from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.progress import Progress
@@ -88,7 +88,7 @@ class Result:
         manifest.write(directory, self.key, content)
         write_bytes(directory.result, content)
         for path in directory.checkpoints[keeps_checkpoint or self.status == PRUNED :]:
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def _require_whole(self) -> None:
         """Raise TypeError if a value is of another kind than Result.of gives."""

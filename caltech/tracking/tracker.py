@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from caltech.config import build
 from caltech.errors import HeldError, InputError, queued_again
+from caltech.files import remove
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Totals
 from caltech.tracking.description import Description, describe
@@ -60,7 +61,7 @@ class Watch(AbstractContextManager):
         self.directory = directory
 
     def __enter__(self) -> Self:
-        self.directory.ended.unlink(missing_ok=True)
+        remove(self.directory.ended)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
