@@ -1,6 +1,7 @@
 """Flags of a command line: --multirun, --cfg, and what was meant by one that is none."""
 
 import difflib
+import os
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -53,7 +54,8 @@ def _readable(text: str) -> str:
     takes_text = word.key in ROOT and ROOT[word.key].type is str
     if not (takes_text or word.key.rpartition(".")[2] in TEXTS) or not word.value:
         return text
-    is_odd = any(each != plain(each) for each in text) and not Path(word.value).exists()
+    is_there = os.path.exists(word.value)  # noqa: PTH110 (if too long)
+    is_odd = not is_there and any(each != plain(each) for each in text)
     if word.value[0] in "'\"[$" or is_odd:
         return text  # quoted, a list or a reference; or of a text program, which is told
     try:

@@ -30,7 +30,7 @@ FILES = ("result.json", "last.safetensors", "best.safetensors", "predictions_las
 @pytest.mark.parametrize(
     ("kind", "kills", "seed", "tracking"),
     [
-        (GRID, 1, 0, "none"),
+        (["freeze=none", "lr=0.05,0.02"], 1, 0, "none"),
         pytest.param(GRID, 25, 1, "mlflow", marks=pytest.mark.slow, id="grid"),
         pytest.param(SEARCH, 15, 2, "mlflow", marks=pytest.mark.slow, id="search"),
         pytest.param(PARALLEL, 5, 3, "mlflow", marks=pytest.mark.slow, id="parallel"),
