@@ -47,7 +47,7 @@ def test_a_path_of_any_letters_is_read_as_it_is_typed(name):
 
 @pytest.mark.parametrize(
     "word",
-    ["lr=é", "output='/a é'", "output=[é]", "model=é", "output=", "output", "study=a\u00a0b"],
+    ["lr=é", "output='/a é'", "output=[é]", "model=é", "output=", "output", "study=\u2013" * 99],
 )
 def test_what_is_no_text_or_has_its_quotes_is_left_as_it_is(word):
     assert readable([word]) == [word]
