@@ -26,7 +26,7 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path
 
 def names_a_folder(name: str) -> bool:
     """Whether a study's name is that of a folder and no way to another one."""
-    plain = name not in ("", ".", "..") and not set(name) & set("/\\")
+    plain = name not in ("", ".", "..") and not set(name) & set("/\\") and name[0] != "~"
     return plain and name.isprintable() and len(name.encode(errors="replace")) <= 200
 
 

@@ -101,7 +101,7 @@ def train(
                 result.write(directory, cfg.keep_checkpoint)
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
-            ending.warn_if_incomplete(directory)
+            ending.warn_if_harmed(directory)
             if cfg.logits == "keep" and result.status != PRUNED and not logits.are_there(directory):
                 batches = fed(cfg, learner, data, augment, frozen, device)
                 add_logits(learner, batches, data, model, directory)

@@ -216,7 +216,9 @@ class PerClass:
 def _drawn(images: Collection, seed: int, group: str | None) -> list[list[int]]:
     """Rows that stay together, in a random order that the seed alone decides."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"split.seed={seed} is not allowed: it is a whole number from 0.")
+        raise InputError(
+            f"split.seed={seed} is not allowed: it is a whole number from 0. Type split.seed=0."
+        )
     units = defaultdict(list)
     for row, name in enumerate(_groups(images.files, group)):
         units[name].append(row)

@@ -14,6 +14,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.runs.manifest import read_config
 from caltech.settings import ROOT
 
+_KEY = re.compile(r"^key: ['\"]?([0-9a-f]{10})\b", re.MULTILINE)  # in a config, as a run writes it
 RUNNING, INTERRUPTED, DAMAGED = "running", "interrupted", "damaged"
 
 
@@ -59,6 +60,7 @@ def taken(files: Iterable[Path]) -> int:
 def _read(directory: RunDirectory) -> Listed:
     try:
         status, stopped, epochs, best = _told(directory)
+        _require_own(directory)
         words = _words(directory)
     except (DamagedError, OSError, *OF_ANOTHER_SHAPE):
         status, stopped, epochs, best, words = DAMAGED, "", 0, {}, ()
@@ -112,11 +114,35 @@ def _history(directory: RunDirectory) -> list[dict[str, float]]:
     return read_sealed_json(directory.history)["epochs"] if directory.history.is_file() else []
 
 
+def _require_own(directory: RunDirectory) -> None:
+    """Raise DamagedError if the config or the manifest of another run lies there."""
+    key = _key(directory)
+    noted = _KEY.search(directory.config.read_text("utf-8", "replace"))
+    if key and noted and noted[1] != key:
+        raise DamagedError(f"{directory.config} is of run {noted[1]}, and not of run {key}.")
+    manifest = directory.manifest
+    kept = read_sealed_json(manifest, {"key": str}) if manifest.is_file() else {}
+    if key and kept.get("key", key) != key:
+        raise DamagedError(f"{manifest} is of run {kept['key']}, and not of run {key}.")
+
+
+def _key(directory: RunDirectory) -> str | None:
+    """By the result or, without one, by the directory's name if that was not typed."""
+    if directory.result.is_file():
+        return read_sealed_json(directory.result).get("key")
+    return directory.path.name if re.fullmatch("[0-9a-f]{10}", directory.path.name) else None
+
+
 def _words(directory: RunDirectory) -> tuple[str, ...]:
-    """What was typed and decides the result; of earlier code, what its config says instead."""
+    """What was typed and decides the result.
+
+    Of earlier code, or if what was typed for another run lies there, what the config says instead.
+    """
     if not directory.description.is_file():
         return _of_config(directory)
     kept = read_sealed_json(directory.description, {"tags": dict, "params": dict})
+    if (key := _key(directory)) and kept["tags"].get("key", key) != key:
+        return _of_config(directory)
     typed = overrides.apart(kept["tags"].get("overrides", ""))
     indifferent = {name for name, key in ROOT.items() if key.decides is False}
     words = [w for w in typed if overrides.name_of(w).partition(".")[0] not in indifferent]

@@ -1,5 +1,6 @@
 """The words of the commands that look at runs: names, and NAME=VALUE."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,10 +32,12 @@ def read(
         value = unquoted(value) if equals else "true"
         if name not in values:
             near = nearest(name, values)
-            known = " ".join(f"{n}={v}".lower() if isinstance(v, bool) else f"{n}=FOLDER"
-                for n, v in values.items())  # fmt: skip
-            known = f"{near}={value}" if near else known
-            raise InputError(f"{word} is not of this command. Type {command} {known}")
+            rest = [each for each in words if each != word] + [f"{near}={value}"] * bool(near)
+            known = ", ".join(f"{each}=" for each in values)
+            raise InputError(
+                f"{word} is not of this command, which takes {known}. "
+                f"Type {' '.join([command, *map(shlex.quote, rest)])}"
+            )
         is_switch = isinstance(values[name], bool)
         if not is_switch and not (equals and value):
             raise InputError(f"{name} has no value. Type {name}=FOLDER.")

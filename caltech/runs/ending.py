@@ -46,17 +46,19 @@ def warn_if_collapsed(directory: RunDirectory, classes: Sequence[str]) -> None:
             )  # fmt: skip
 
 
-def warn_if_incomplete(directory: RunDirectory) -> None:
-    """Of a finished run that lacks files which it wrote: its numbers stand without them."""
+def warn_if_harmed(directory: RunDirectory) -> None:
+    """Of a finished run whose files are gone or changed: its numbers stand without them."""
     try:
-        lost = manifest.missing(directory)
+        gone, changed = manifest.harmed(directory)
     except (DamagedError, *OF_ANOTHER_SHAPE) as error:
         log.warning("What files the run had cannot be told: %s", error)
         return
-    if lost:
+    told = [f"it has no {', '.join(gone)}; it had when it ended."] if gone else []
+    told += [f"{', '.join(changed)}: not as the run wrote it."] if changed else []
+    if told:
         log.warning(
-            "WARNING: it has no %s; it had when it ended.\nIts numbers stand. rerun=true computes "
-            "the run again and keeps the old files aside.", ", ".join(lost),
+            "WARNING: %s\nIts numbers stand. rerun=true computes the run again and keeps the old "
+            "files aside.", "\n".join(told),
         )  # fmt: skip
 
 

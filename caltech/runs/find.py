@@ -195,7 +195,14 @@ def begin_from(run: str, output: Path, model: Classifier, data: Dataset) -> None
             f"start={run} is not finished in {directory}. Type {command} to finish it, "
             "or the key of another run, or start=null."
         )
-    manifest.verify(directory, [directory.config, directory.provenance, *directory.model("best")])
+    try:
+        files = [directory.config, directory.provenance, *directory.model("best")]
+        manifest.verify(directory, files)
+    except DamagedError as error:
+        raise DamagedError(
+            f"start={run}: {error} Type the run's training command with rerun=true, or the key of "
+            "another run, or start=null."
+        ) from error
     seen = provenance.read(directory)["data"]
     if seen["sha256"] != data.digest:
         raise InputError(

@@ -73,17 +73,18 @@ def verify(directory: RunDirectory, names: Iterable[str | Path]) -> None:
             )
 
 
-def missing(directory: RunDirectory) -> list[str]:
-    """Files that a run had when it ended and has no more, but for what caltech clean removes.
+def harmed(directory: RunDirectory) -> tuple[list[str], list[str]]:
+    """Files that a run wrote and that are gone, but for what caltech clean removes; and changed.
 
     Raises:
-        DamagedError: its list of them is not what was written.
+        DamagedError: its list of them is not what was written, or one cannot be read.
     """
     if not directory.manifest.is_file():
-        return []
-    kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})
-    names = sorted(kept["files"].keys() - {directory.weights("last").name})
-    return [name for name in names if not (directory.path / name).is_file()]
+        return [], []
+    kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})["files"]
+    there = {name: directory.path / name for name in kept if (directory.path / name).is_file()}
+    gone = kept.keys() - there.keys() - {directory.weights("last").name}
+    return sorted(gone), [name for name, path in there.items() if _sha256(path) != kept[name]]
 
 
 def lacking(path: Path) -> str:

@@ -142,8 +142,8 @@ def find(output: Path, study: str | None, sweep: str | None) -> Path:
         raise InputError(
             f"There is no sweep of a study {study} in {output}. "
             f"Studies with sweeps are: {', '.join(studies) or 'none'}. "
-            + (f"Type {nearest(study, studies)}. " if nearest(study, studies) else "")
-            + f"Type {_a_sweep(output, study)} to make one."
+            + (f"Type {nearest(study, studies)}, or " if nearest(study, studies) else "Type ")
+            + f"{_a_sweep(output, study)} to make one."
         )
     found = [path for path in all_sweeps if study in (None, path.parent.parent.name)]
     if not found:

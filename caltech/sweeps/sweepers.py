@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import CaltechError, InputError
 from caltech.files import without_passwords
+from caltech.settings import require_fixed
 from caltech.sweeps import lists, records
 from caltech.sweeps.place import require_place, sweep
 
@@ -209,8 +211,10 @@ def described(cfg: DictConfig) -> records.Record:
     """What is written down of a job before it starts.
 
     Raises:
-        InputError: its config is not complete, or its place is not its own.
+        InputError: its config is not complete or not allowed, or its place is not its own.
     """
+    with suppress(TypeError):  # a value of another kind, which the job tells
+        require_fixed(cfg, ())
     try:
         key, directory = require_place(cfg)
         overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))

@@ -5,6 +5,7 @@ description.json in a run's directory holds it, sealed: {"name": ..., "params": 
 """
 
 import json
+import logging
 import math
 import socket
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from caltech.keys import MOVED, decisive, point_key, renamed, targets_in
 from caltech.overrides import effective
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, ROOT
+
+log = logging.getLogger(__name__)
 
 # Of a run's provenance, as tags of the same names.
 ENVIRONMENT = ("device", "threads", "torch", "python")
@@ -120,7 +123,7 @@ def record(described: Description, goes_on: bool) -> None:
     All else stays as it was first typed: a store does not let a parameter change.
     """
     path, new = described.directory.description, dict(described.tags)
-    if path.is_file():
+    if path.is_file() and _is_of(new["key"], path):
         renewed = {"sweep", "host", "overrides"} if goes_on else {"sweep"}
         before = _kept(path)
         tags = before["tags"] | {name: new[name] for name in renewed & set(new)}
@@ -145,9 +148,9 @@ def of_directory(directory: RunDirectory) -> Description:
         if not path.is_file():
             raise InputError(f"{directory} holds no run: {path.name} is not there.")
     provenance = read_sealed_json(directory.provenance)
-    if directory.description.is_file():
-        kept = _kept(directory.description)
-        found = Description(directory=directory, data=provenance["data"], **kept)
+    path = directory.description
+    if path.is_file() and _is_of(provenance.get("key"), path):
+        found = Description(directory=directory, data=provenance["data"], **_kept(path))
     else:
         found = _of_config(directory, provenance)
     path = directory.path.absolute()
@@ -160,6 +163,14 @@ def of_directory(directory: RunDirectory) -> Description:
         ]
         tags["overrides"] = " ".join(typed)
     return replace(found, tags=tags)
+
+
+def _is_of(key: str | None, path: Path) -> bool:
+    """Whether a description is of the run; that of another one is told, and not used."""
+    other = _kept(path)["tags"]["key"]
+    if key not in (None, other):  # earlier provenance has none
+        log.warning("%s is of run %s, and not of run %s: it is not used.", path, other, key)
+    return key in (None, other)
 
 
 def _kept(path: Path) -> dict[str, Any]:

@@ -319,3 +319,7 @@ def test_a_finished_run_tells_which_of_its_files_are_gone(configure, caplog, har
     harm(directory.weights("best"))
     train(cfg)
     assert "WARNING: it has no best.safetensors; it had when it ended." in caplog.text
+    with directory.history.open("a") as file:
+        file.write(" ")
+    train(cfg)
+    assert "history.json: not as the run wrote it." in caplog.text

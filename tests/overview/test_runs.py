@@ -71,6 +71,24 @@ def test_a_run_of_earlier_code_is_told_by_its_config(study, tmp_path):
     assert sorted(words) == [("optimizer.lr=0.1",), ("optimizer.lr=0.2",)]
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "description.json"])
+def test_a_file_of_another_run_is_not_believed(study, tmp_path, name):
+    """What was typed for another one does not stand beside this one's result."""
+    shutil.copytree(study, tmp_path / "swapped")
+    newest, oldest = listed(tmp_path / "swapped")
+    directory = RunDirectory(oldest.directory)
+    other = RunDirectory(newest.directory)
+    if name == "manifest.json":
+        write_sealed_json(directory.manifest, {"key": newest.key, "files": {}})
+    else:
+        shutil.copy(other.path / name, directory.path / name)
+    (found,) = (run for run in listed(tmp_path / "swapped") if run.key == oldest.key)
+    if name == "description.json":
+        assert found.status == "finished" and "optimizer.lr=0.1" in found.words
+    else:
+        assert found.status == "damaged" and found.test is None
+
+
 def test_a_run_under_the_name_of_another_is_damaged_and_a_copy_says_where_it_is(
     study, tmp_path, capsys
 ):

@@ -69,7 +69,7 @@ def test_a_study_that_is_not_there(make, tmp_path):
     (tmp_path / "another" / "kept" / "KEY.json").touch()
     with pytest.raises(InputError, match=r"study=nowhere has no run .*: another"):
         make("nowhere", "tracking=none")
-    with pytest.raises(InputError, match="names a directory"):
+    with pytest.raises(InputError, match="the name of a folder in output"):
         make("..", "tracking=none")
 
 

@@ -105,3 +105,10 @@ def test_what_is_no_sweep_is_one_message(command, forks, tmp_path):
     assert f"{there}{tmp_path}/a/b to make one" in " ".join(wrong[0].output.split())
     assert "has no sweep 1999. The newest there are: 2" in wrong[1].output
     assert "job 1 of 1" in newest.output
+
+
+@pytest.mark.parametrize("word", ["lr=0.4,nan", "batch_size=8,0"])
+def test_a_value_that_no_job_can_have_is_told_before_the_first(command, tmp_path, word):
+    ended = command(["--multirun", word])
+    assert ended.code == 1 and ended.output.count("is not allowed") == 1, ended.output
+    assert not list(tmp_path.rglob("config.yaml"))

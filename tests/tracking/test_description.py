@@ -1,12 +1,17 @@
 """What is told of a run is what was used, wherever it was typed."""
 
+import shutil
+
 import pytest
 import torch
 
 from caltech.config import build
 from caltech.keys import decisive
-from caltech.tracking.description import describe, hyperparameters
+from caltech.runs.directory import RunDirectory
+from caltech.tracking.description import describe, hyperparameters, of_directory
+from caltech.train import train
 from caltech.training.optimizers import arguments_of
+from tests.observers import TINY
 
 ROOT = "lr=0.3 momentum=0.5 weight_decay=0.01 step_size=3 gamma=0.5"
 STEP, BETAS = "schedule.step_size=3 schedule.gamma=0.5", "optimizer.betas=[0.5,0.9]"
@@ -77,3 +82,12 @@ def test_another_class_than_the_option_s_is_told_as_itself(configure):
     found = describe(configure(*typed), choices, typed, None, None)
     assert found.params["optimizer"] == "torch.optim.Adagrad"
     assert found.params["schedule"] == "step"
+
+
+def test_what_was_typed_for_another_run_is_told_and_not_used(configure, caplog):
+    for rate in ("0.1", "0.2"):
+        train(cfg := configure(*TINY, f"lr={rate}"), overrides=[f"lr={rate}"])
+    own, other = RunDirectory(cfg.directory), RunDirectory(configure(*TINY, "lr=0.1").directory)
+    shutil.copy(other.description, own.description)
+    assert of_directory(own).params["lr"] == "0.2"
+    assert f"is of run {other.path.name}, and not of run {cfg.key}" in caplog.text
