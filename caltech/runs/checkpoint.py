@@ -17,7 +17,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from caltech.errors import DamagedError, InputError
-from caltech.files import CHECKSUM, replacing, sync
+from caltech.files import CHECKSUM, replacing, require_no_pipe, sync
 from caltech.links import write_shared
 from caltech.models.classifier import load_into
 from caltech.runs.directory import FROZEN, previous_of
@@ -58,8 +58,7 @@ def adopt(other: Path, its_key: str, path: Path, key: str) -> dict[str, Any]:
     """Write the checkpoint of another run as one of this run; its progress, as load gives it.
 
     Raises:
-        DamagedError: it is not what was written there.
-        InputError: it is of a third run.
+        DamagedError, InputError: it is not what was written there; it is of a third run.
         DiskError: as save.
     """
     saved = _read(other)
@@ -114,11 +113,12 @@ def load(path: Path, key: str, parts: Mapping[str, Stateful]) -> dict[str, Any] 
 def require_own(path: Path, key: str, origin: Mapping[str, str]) -> None:
     """Raise InputError if what `load` would go on from is another run's; weights are not read.
 
-    Args:
-        origin: what provenance.origin gives of the run. One of the same key may be of other data.
+    `origin`: provenance.origin of the run, as one of its key may be of other data. DamagedError: a
+    pipe is in its place.
     """
-    foreign = []
+    foreign: list[str] = []
     for candidate in (path, previous_of(path)):
+        require_no_pipe(candidate)
         saved = reason = None
         with suppress(Exception):  # damaged, which load tells
             saved = torch.load(candidate, map_location="cpu", weights_only=True, mmap=True)
@@ -135,8 +135,8 @@ def _why_not_own(saved: Mapping[str, Any], key: str, origin: Mapping[str, str]) 
     if saved.get("key", key) != key:  # earlier code did not note it
         return f"of run {saved['key']}, and this is run {key}"
     before = saved["progress"].get("origin") or {}
-    differ = [what for what, digest in origin.items() if before.get(what, digest) != digest]
-    return f"of run {key}, but from other {differ[0]}" if differ else None
+    differs = (what for what, digest in origin.items() if before.get(what, digest) != digest)
+    return next((f"of run {key}, but from other {what}" for what in differs), None)
 
 
 def _require_key(path: Path, saved: Mapping[str, Any], key: str) -> None:

@@ -192,7 +192,13 @@ def restore(kept: Path, directory: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "harm"),
-    [("predict", "braces"), ("best", "cut"), ("report", "pipe"), ("resume", "folder")],
+    [
+        ("predict", "braces"),
+        ("best", "cut"),
+        ("report", "pipe"),
+        ("resume", "folder"),
+        ("resume", "pipe"),
+    ],
 )
 def test_harmed_files_end_in_no_traceback(runs, commands, name, harm):
     try_all(runs, commands, [name], [harm], slice(7, 8) if harm == "values" else slice(0, 1))
