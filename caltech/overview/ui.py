@@ -123,8 +123,11 @@ def serving(uri: str, port: int) -> Iterator[tuple[str, subprocess.Popen]]:
             if not _answers(server, process):
                 log.seek(0)
                 said = [line.strip() for line in log if line.strip()][-1:]
+                how = "ended" if process.poll() is not None else f"was silent for {START_SECONDS} s"
                 raise CaltechError(
-                    f"MLflow's server did not start on port {port}: {''.join(said) or 'no answer'}"
+                    f"MLflow's server on port {port} {how}; its last words: "
+                    f"{''.join(said) or 'none'}. Type the same command again when the machine is "
+                    "less busy, or port= with another one."
                 )
             yield server, process
         finally:
