@@ -126,8 +126,8 @@ def serving(uri: str, port: int) -> Iterator[tuple[str, subprocess.Popen]]:
                 how = "ended" if process.poll() is not None else f"was silent for {START_SECONDS} s"
                 raise CaltechError(
                     f"MLflow's server on port {port} {how}; its last words: "
-                    f"{''.join(said) or 'none'}. Type the same command again when the machine is "
-                    "less busy, or port= with another one."
+                    f"{''.join(said) or 'none'}. Type the same command again, or port= with "
+                    "another one."
                 )
             yield server, process
         finally:
