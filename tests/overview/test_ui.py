@@ -82,7 +82,10 @@ def test_what_cannot_be_shown_is_one_message(word, told):
 
 def test_a_server_that_does_not_start_is_one_message(monkeypatch):
     monkeypatch.setattr(ui.sys, "executable", "/bin/false")
-    with pytest.raises(CaltechError, match="server on port 5000 ended;"), ui.serving("sqlite:////x", 5000):
+    with (
+        pytest.raises(CaltechError, match="server on port 5000 ended;"),
+        ui.serving("sqlite:////x", 5000),
+    ):
         pass
 
 
