@@ -2,7 +2,7 @@
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caltech.flags import as_typed, readable
@@ -35,6 +35,7 @@ def test_of_one_name_the_last_counts():
     assert effective(["model.lr=1", "lr=1"]) == ["model.lr=1", "lr=1"]
 
 
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
 @given(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1).filter(is_plain))
 def test_a_path_of_any_letters_is_read_as_it_is_typed(name):
     """And is told as it is typed; what Hydra reads is left to it, as one value or as several."""
