@@ -22,5 +22,6 @@ def test_tables_of_kept_results_are_the_same_bytes(study, make, tmp_path):
     make(study, "tracking=none")
     for name in ("table.md", "table.csv"):
         assert (tmp_path / study / name).read_bytes() == (committed / name).read_bytes()
-    for path in (committed / "kept").iterdir():
-        assert (tmp_path / study / "kept" / path.name).read_bytes() == path.read_bytes()
+    for path in (path for path in (committed / "kept").rglob("*") if path.is_file()):
+        made = tmp_path / study / path.relative_to(committed)
+        assert made.read_bytes() == path.read_bytes()
