@@ -56,8 +56,8 @@ def _readable(text: str) -> str:
         return text
     is_there = os.path.exists(word.value)  # noqa: PTH110 (if too long)
     is_odd = not is_there and any(each != plain(each) for each in text)
-    if word.value[0] in "'\"[$" or is_odd:
-        return text  # quoted, a list or a reference; or of a text program, which is told
+    if word.value[0] in "'\"[$" or "," in word.value or is_odd:
+        return text  # quoted, several or a reference; or of a text program, which is told
     try:
         OverridesParser.create().parse_override(text)
     except HydraException:

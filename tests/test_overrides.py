@@ -11,8 +11,8 @@ from caltech.words import plain
 
 
 def is_plain(text: str) -> bool:
-    """What has no characters of a text program, which are told where no file has them."""
-    return plain(text) == text
+    """What has no comma, and none of a text program's characters, which are told."""
+    return plain(text) == text and "," not in text
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_path_of_any_letters_is_read_as_it_is_typed(name):
 
 @pytest.mark.parametrize(
     "word",
-    ["lr=é", "output='/a é'", "output=[é]", "model=é", "output=", "output", "study=\u2013" * 99],
+    ["lr=é", "output='/a é'", "output=[é]", "model=é", "output=", "study=é,b", "study=\u2013" * 99],
 )
 def test_what_is_no_text_or_has_its_quotes_is_left_as_it_is(word):
     assert readable([word]) == [word]

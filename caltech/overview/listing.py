@@ -60,8 +60,9 @@ def taken(files: Iterable[Path]) -> int:
 def _read(directory: RunDirectory) -> Listed:
     try:
         status, stopped, epochs, best = _told(directory)
-        _require_own(directory)
-        words = _words(directory)
+        key = _key(directory)
+        _require_own(directory, key)
+        words = _words(directory, key)
     except (DamagedError, OSError, *OF_ANOTHER_SHAPE):
         status, stopped, epochs, best, words = DAMAGED, "", 0, {}, ()
     times = [path.stat().st_mtime for path in _newest(directory) if path.is_file()]
@@ -114,9 +115,8 @@ def _history(directory: RunDirectory) -> list[dict[str, float]]:
     return read_sealed_json(directory.history)["epochs"] if directory.history.is_file() else []
 
 
-def _require_own(directory: RunDirectory) -> None:
+def _require_own(directory: RunDirectory, key: str | None) -> None:
     """Raise DamagedError if the config or the manifest of another run lies there."""
-    key = _key(directory)
     noted = _KEY.search(directory.config.read_text("utf-8", "replace"))
     if key and noted and noted[1] != key:
         raise DamagedError(f"{directory.config} is of run {noted[1]}, and not of run {key}.")
@@ -133,7 +133,7 @@ def _key(directory: RunDirectory) -> str | None:
     return directory.path.name if re.fullmatch("[0-9a-f]{10}", directory.path.name) else None
 
 
-def _words(directory: RunDirectory) -> tuple[str, ...]:
+def _words(directory: RunDirectory, key: str | None) -> tuple[str, ...]:
     """What was typed and decides the result.
 
     Of earlier code, or if what was typed for another run lies there, what the config says instead.
@@ -141,7 +141,7 @@ def _words(directory: RunDirectory) -> tuple[str, ...]:
     if not directory.description.is_file():
         return _of_config(directory)
     kept = read_sealed_json(directory.description, {"tags": dict, "params": dict})
-    if (key := _key(directory)) and kept["tags"].get("key", key) != key:
+    if key and kept["tags"].get("key", key) != key:
         return _of_config(directory)
     typed = overrides.apart(kept["tags"].get("overrides", ""))
     indifferent = {name for name, key in ROOT.items() if key.decides is False}

@@ -123,9 +123,8 @@ def record(described: Description, goes_on: bool) -> None:
     All else stays as it was first typed: a store does not let a parameter change.
     """
     path, new = described.directory.description, dict(described.tags)
-    if path.is_file() and _is_of(new["key"], path):
+    if before := _own(path, new["key"]):
         renewed = {"sweep", "host", "overrides"} if goes_on else {"sweep"}
-        before = _kept(path)
         tags = before["tags"] | {name: new[name] for name in renewed & set(new)}
         if tags != before["tags"]:
             write_sealed_json(path, before | {"tags": tags})
@@ -148,9 +147,8 @@ def of_directory(directory: RunDirectory) -> Description:
         if not path.is_file():
             raise InputError(f"{directory} holds no run: {path.name} is not there.")
     provenance = read_sealed_json(directory.provenance)
-    path = directory.description
-    if path.is_file() and _is_of(provenance.get("key"), path):
-        found = Description(directory=directory, data=provenance["data"], **_kept(path))
+    if kept := _own(directory.description, provenance.get("key")):
+        found = Description(directory=directory, data=provenance["data"], **kept)
     else:
         found = _of_config(directory, provenance)
     path = directory.path.absolute()
@@ -165,12 +163,16 @@ def of_directory(directory: RunDirectory) -> Description:
     return replace(found, tags=tags)
 
 
-def _is_of(key: str | None, path: Path) -> bool:
-    """Whether a description is of the run; that of another one is told, and not used."""
-    other = _kept(path)["tags"]["key"]
-    if key not in (None, other):  # earlier provenance has none
-        log.warning("%s is of run %s, and not of run %s: it is not used.", path, other, key)
-    return key in (None, other)
+def _own(path: Path, key: str | None) -> dict[str, Any] | None:
+    """What is kept of the run of this key; that of another one is told, and not used."""
+    if not path.is_file():
+        return None
+    kept = _kept(path)
+    other = kept["tags"]["key"]
+    if key in (None, other):  # earlier provenance has none
+        return kept
+    log.warning("%s is of run %s, and not of run %s: it is not used.", path, other, key)
+    return None
 
 
 def _kept(path: Path) -> dict[str, Any]:
