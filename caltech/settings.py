@@ -133,6 +133,7 @@ ROOT = {
     "compile": RootKey(False, bool),
     "features": RootKey(False, str, *_one_of("auto", "folded", "off")),
     "logits": RootKey(False, str, *_one_of("auto", "keep", "none")),
+    "last_weights": RootKey(False, str, *_one_of("auto", "keep", "none")),
     "rerun": RootKey(False, bool),
     "keep_checkpoint": RootKey(False, bool),
     "dry_run": RootKey(False, bool),

@@ -37,7 +37,7 @@ from caltech.training import features, loss, optimizers, signals
 from caltech.training.device import be_deterministic, choose_device
 from caltech.training.epoch import Batches, Learner
 from caltech.training.fit import NOBODY, Observer, fit, learner_of, rates_differ
-from caltech.training.testing import add_logits, test_once
+from caltech.training.testing import add_logits, are_last_wanted, test_once
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +105,7 @@ def train(
             if cfg.logits == "keep" and result.status != PRUNED and not logits.are_there(directory):
                 batches = fed(cfg, learner, data, augment, frozen, device)
                 add_logits(learner, batches, data, model, directory)
-            if cfg.keep_checkpoint and not directory.checkpoint.is_file():
-                log.warning("It has kept no checkpoint: rerun=true does with keep_checkpoint=true.")
+            ending.warn_if_not_kept(directory, cfg)
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     ending.warn_if_collapsed(directory, data.classes)
@@ -198,8 +197,10 @@ def compute(
         raise RuntimeError("A frozen parameter or buffer has changed: this is a bug.")
     tested = None
     if progress.is_over(cfg.num_epochs, cfg.patience):
-        asked = partial(logits.are_wanted, cfg.logits, data, is_sweep=sweep() is not None)
-        tested = test_once(learner, batches, data, model, progress, directory, asked)
+        is_sweep = sweep() is not None
+        asked = partial(logits.are_wanted, cfg.logits, data, is_sweep=is_sweep)
+        keeps_last = are_last_wanted(cfg.last_weights, model, batches, is_sweep)
+        tested = test_once(learner, batches, data, model, progress, directory, asked, keeps_last)
     write_json(directory.data, data.describe())
     write_json(directory.timing, {"seconds": progress.seconds})
     write_sealed_json(directory.history, progress.told | {"ended": int(1000 * time.time())})

@@ -9,9 +9,11 @@ import torch
 
 from caltech.config import build
 from caltech.errors import DivergedError, InputError
+from caltech.inference.predictor import Predictor
 from caltech.keys import former_key
-from caltech.runs import checkpoint
+from caltech.runs import checkpoint, manifest
 from caltech.runs.directory import RunDirectory
+from caltech.sweeps.place import VARIABLE
 from caltech.train import train
 from caltech.training.average import Last
 from caltech.training.epoch import Batches, Learner, evaluate
@@ -139,3 +141,39 @@ def test_a_change_of_a_frozen_part_would_be_noticed(configure, monkeypatch):
 
     with pytest.raises(RuntimeError, match="frozen parameter or buffer has changed"):
         train(configure(*TINY, "features=off"), observer=Doing(spoil, at_step=1))
+
+
+IDLE = ["lr=1e-12", "num_epochs=3"]  # the first epoch is the best
+HEAD, WHOLE = ["freeze=backbone", *IDLE], ["freeze=none", *IDLE]
+
+
+@pytest.mark.parametrize(
+    ("typed", "in_a_sweep", "is_kept"),
+    [(HEAD, False, True), (HEAD, True, False), (WHOLE, True, True),
+     ([*HEAD, "features=off"], True, True), ([*HEAD, "last_weights=keep"], True, True),
+     ([*WHOLE, "last_weights=none"], False, False),
+     (["freeze=backbone", "num_epochs=1"], True, True)],
+)  # fmt: skip
+def test_a_sweep_keeps_the_last_weights_of_what_is_long_to_train(
+    configure, monkeypatch, tmp_path, typed, in_a_sweep, is_kept
+):
+    """And a head's only where they are the best ones, which takes no room."""
+    if in_a_sweep:
+        monkeypatch.setenv(VARIABLE, str(tmp_path))
+    result = train(cfg := configure(*TINY, *typed))
+    directory = RunDirectory(cfg.directory)
+    assert directory.weights("last").is_file() == is_kept
+    assert directory.weights("best").is_file() and directory.predictions("last").is_file()
+    assert Predictor.load(directory, "best", "cpu").measured == result.best
+
+
+def test_last_weights_that_were_not_kept_are_computed_by_a_rerun(configure, monkeypatch, caplog):
+    result = train(cfg := configure(*TINY, *HEAD, "last_weights=none"))
+    directory = RunDirectory(cfg.directory)
+    assert manifest.harmed(directory) == ([], [])
+    with pytest.raises(InputError, match=r"no last\.safetensors \(a sweep of heads.*rerun"):
+        Predictor.load(directory, "last", "cpu")
+    assert train(configure(*TINY, *HEAD, "last_weights=keep")) == result
+    assert "rerun=true keeps them with last_weights=keep" in caplog.text
+    assert train(configure(*TINY, *HEAD, "last_weights=keep", "rerun=true")) == result
+    assert Predictor.load(directory, "last", "cpu").measured == result.last

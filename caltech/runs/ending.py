@@ -62,6 +62,14 @@ def warn_if_harmed(directory: RunDirectory) -> None:
         )  # fmt: skip
 
 
+def warn_if_not_kept(directory: RunDirectory, cfg: DictConfig) -> None:
+    """Of a finished run without what is asked for now."""
+    if cfg.keep_checkpoint and not directory.checkpoint.is_file():
+        log.warning("It has kept no checkpoint: rerun=true does with keep_checkpoint=true.")
+    if cfg.last_weights == "keep" and not directory.weights("last").is_file():
+        log.warning("It has no last epoch's weights: rerun=true keeps them with last_weights=keep.")
+
+
 def tell(cfg: DictConfig, result: Result, overrides: Sequence[str]) -> None:
     """How many images it rests on, key, folder and the commands that come next.
 

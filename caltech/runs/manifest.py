@@ -90,7 +90,8 @@ def harmed(directory: RunDirectory) -> tuple[list[str], list[str]]:
 def lacking(path: Path) -> str:
     """A file that is not there, for a message, with what may have removed it."""
     is_last = path.name == RunDirectory("").weights("last").name
-    return f"{path.name}{' (caltech clean last removes it)' if is_last else ''}"
+    why = " (a sweep of heads keeps none, and caltech clean last removes it)"
+    return f"{path.name}{why if is_last else ''}"
 
 
 def read_config(path: Path) -> DictConfig:

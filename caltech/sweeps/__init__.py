@@ -5,6 +5,7 @@ records    what that folder holds: the jobs that were asked for, what became of 
 table      both as one table, and how far a sweep is
 line       that on a terminal
 sweepers   Hydra's sweepers, which write down their jobs before launching them
+composed   a job's config, once, and what is written down of the job
 search     hydra/sweeper=optuna: a worker of a study, or who starts its workers
 study/     which trial is next, and who computes it
 seeds      one point over several seeds

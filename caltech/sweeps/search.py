@@ -5,7 +5,7 @@ Spaces and samplers are those of hydra-optuna-sweeper. Its loop over batches is 
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,11 +26,12 @@ from caltech.errors import CaltechError, InputError
 from caltech.files import acquire, explaining_disk, write_bytes
 from caltech.settings import require_fixed
 from caltech.sweeps import line, records
+from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.place import sweep
 from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
-from caltech.sweeps.sweepers import Grid, described, gave_up
+from caltech.sweeps.sweepers import Grid, gave_up
 from caltech.training.device import choose_device
 
 log = logging.getLogger(__name__)
@@ -147,36 +148,11 @@ def _work(worker: Worker, config: DictConfig) -> None:
     worker.work()
 
 
-class ComposedOnce:
-    """A config loader: a job that has been described is launched with the config it has by then.
-
-    Hydra's launcher composes each job by itself, and to compose is most of what a worker's
-    processor does between two trials (tests/bench/workers.py measures it).
-    """
-
-    def __init__(self, loader: Any, config: DictConfig) -> None:
-        self.loader, self.config = loader, config
-        self.last: tuple[list[str], DictConfig] | None = None  # words and config
-
-    def describe(self, overrides: Sequence[str]) -> records.Record:
-        """What is written down of a job before it starts."""
-        composed = self.loader.load_sweep_config(self.config, [*overrides])
-        self.last = [*overrides], composed
-        return described(composed)
-
-    def load_sweep_config(self, master_config: DictConfig, overrides: list[str]) -> DictConfig:
-        """As Hydra's; a config is given away once, since whoever launches it writes into it."""
-        last, self.last = self.last, None
-        if last is not None and last[0] == overrides and master_config is self.config:
-            return last[1]
-        return self.loader.load_sweep_config(master_config, overrides)
-
-
 def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: Any) -> Worker:
     """A worker whose jobs run in this process, one after the other."""
     launcher, folder, space = BasicLauncher(), sweep(), Space.of(config)
     line.quieten()
-    composed = ComposedOnce(hydra_context.config_loader, config)
+    composed = ComposedOnce(hydra_context.config_loader, config, most=1)
     context = replace(hydra_context, config_loader=composed)
     launcher.setup(config=config, hydra_context=context, task_function=task_function)
     sampler, total = config.hydra.sweeper.sampler, config.hydra.sweeper.n_trials

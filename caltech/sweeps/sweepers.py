@@ -4,10 +4,10 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override, ValueType
@@ -15,14 +15,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import CaltechError, InputError
-from caltech.files import without_passwords
-from caltech.settings import require_fixed
 from caltech.sweeps import lists, records
-from caltech.sweeps.place import require_place, sweep
+from caltech.sweeps.composed import ComposedOnce
+from caltech.sweeps.place import sweep
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,10 @@ class Grid(BasicSweeper):
 
     def setup(self, *, config: DictConfig, hydra_context: HydraContext, **others: Any) -> None:
         super().setup(config=config, hydra_context=hydra_context, **others)
-        self.launcher = Announcing(self.launcher, config, hydra_context)
+        composed = ComposedOnce(hydra_context.config_loader, config, most=100)
+        if isinstance(self.launcher, BasicLauncher):  # others take theirs to other processes
+            self.launcher.hydra_context = replace(hydra_context, config_loader=composed)
+        self.launcher = Announcing(self.launcher, composed)
 
     @staticmethod
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list]:
@@ -160,9 +162,8 @@ class Announcing(Launcher):
 
     total = 0  # jobs that the sweep will have
 
-    def __init__(self, launcher: Launcher, config: DictConfig, hydra_context: HydraContext) -> None:
-        self.launcher, self.config = launcher, config
-        self.compose = partial(hydra_context.config_loader.load_sweep_config, config)
+    def __init__(self, launcher: Launcher, composed: ComposedOnce) -> None:
+        self.launcher, self.composed = launcher, composed
 
     def setup(self, **kwargs: Any) -> None:
         """The other one is set up already."""
@@ -178,7 +179,7 @@ class Announcing(Launcher):
         """
         jobs = {}
         for number, overrides in enumerate(job_overrides, initial_job_idx):
-            jobs[number] = described(self.compose([*overrides]))
+            jobs[number] = self.composed.describe(overrides)
         require_places_of_their_own(jobs)
         for key, number in Counter(job.key for job in jobs.values()).items():
             if number > 1:
@@ -205,23 +206,6 @@ def gave_up(error: Exception) -> CaltechError:
         f"The launcher gave up: {said.strip().rstrip('.')}. What was computed is kept; the same "
         "command computes what is left."
     )
-
-
-def described(cfg: DictConfig) -> records.Record:
-    """What is written down of a job before it starts.
-
-    Raises:
-        InputError: its config is not complete or not allowed, or its place is not its own.
-    """
-    with suppress(TypeError):  # a value of another kind, which the job tells
-        require_fixed(cfg, ())
-    try:
-        key, directory = require_place(cfg)
-        overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))
-        return records.Record(key, directory, without_passwords(overrides))
-    except OmegaConfBaseException as error:
-        said = str(error).splitlines()[0]
-        raise InputError(f"A job's config is not complete at {error.full_key}: {said}.") from error
 
 
 def require_places_of_their_own(jobs: Mapping[int, records.Record]) -> None:

@@ -11,6 +11,7 @@ from caltech.runs import checkpoint, logits, manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.progress import Progress
 from caltech.training.epoch import Batches, Evaluation, Learner, evaluate
+from caltech.training.features import Features
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +24,15 @@ def test_once(
     progress: Progress,
     directory: RunDirectory,
     keeps_logits: Callable[[int], bool],
+    keeps_last: bool,
 ) -> dict[str, dict[str, float]]:
-    """Test once with the last and once with the best epoch's weights, and keep both models.
+    """Test once with the last and once with the best epoch's weights, and keep the models.
 
     The study does not say which of the two it used; its tables are compared with the last.
 
     Args:
         keeps_logits: whether a run keeps them, by the bytes of the weights that it trained.
+        keeps_last: whether it keeps the last epoch's weights. Their answers are kept in any case.
     """
     learner.average.end()
     with learner.average.applied():
@@ -44,7 +47,8 @@ def test_once(
             evaluation, parts = scored(learner, batches, data, name)
             tested, calibration = epochs[name], logits.calibrated(parts, data)
         directory.require_held()
-        checkpoint.save_weights(directory.weights(name), model, frozen)
+        if name == "best" or keeps_last or epochs["last"] == epochs["best"]:
+            checkpoint.save_weights(directory.weights(name), model, frozen)
         evaluation.save(directory.predictions(name), data.test)
         if is_kept:
             logits.write(directory, name, parts)
@@ -52,6 +56,15 @@ def test_once(
     logits.write_calibration(directory, told)
     logits.write_images(directory, data)
     return measured
+
+
+def are_last_wanted(option: str, model: Classifier, batches: Batches, is_sweep: bool) -> bool:
+    """Whether a run keeps the last epoch's weights besides the best, by last_weights=auto, ...
+
+    A sweep has many heads on features that are computed once. Each is trained again in seconds.
+    """
+    is_cheap = model.backbone.frozen and isinstance(batches.inputs, Features)
+    return option == "keep" or (option == "auto" and not (is_sweep and is_cheap))
 
 
 def scored(

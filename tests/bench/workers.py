@@ -27,7 +27,7 @@ from optuna.distributions import FloatDistribution
 
 from caltech.config import register
 from caltech.settings import CONF
-from caltech.sweeps.search import ComposedOnce
+from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.study import storage
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
@@ -56,7 +56,7 @@ def work(
         # Hydra's plugins and grammar, half a minute on a busy machine
         config = compose("train", return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
-        composed = ComposedOnce(loader, config)
+        composed = ComposedOnce(loader, config, most=1)
 
         def launch(overrides: Sequence[str], number: int) -> JobReturn:
             launching = loader if is_twice else composed

@@ -19,7 +19,7 @@ from caltech.config import register
 from caltech.errors import InputError
 from caltech.settings import CONF
 from caltech.sweeps import records
-from caltech.sweeps.search import ComposedOnce
+from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.study import storage
 from tests.forks import TINY
 
@@ -88,7 +88,7 @@ def test_a_job_is_composed_once_and_given_what_it_always_was(tmp_path):
                 return loader.load_sweep_config(master, words)
 
         config = compose("train", [f"output={tmp_path}"], return_hydra_config=True)
-        once = ComposedOnce(Counting(), config)
+        once = ComposedOnce(Counting(), config, most=2)
         words = ["lr=0.5", "freeze=none"]
         record, given = once.describe(words), once.load_sweep_config(config, words)
         assert asked == [words]
@@ -99,6 +99,12 @@ def test_a_job_is_composed_once_and_given_what_it_always_was(tmp_path):
         once.describe(words)
         assert once.load_sweep_config(config, ["lr=0.1"]).lr == 0.1
         assert len(asked) == 4
+        for lr in range(1, 5):  # of more than are kept, the first and the last
+            once.describe([f"lr={lr}"])
+        del asked[:]
+        for lr in range(1, 5):
+            assert once.load_sweep_config(config, [f"lr={lr}"]).lr == lr
+        assert asked == [["lr=1"], ["lr=2"], ["lr=3"]]
 
 
 def test_other_data_are_refused_and_another_space_is_told(command, tmp_path):

@@ -7,12 +7,12 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.types import HydraContext
 from omegaconf import OmegaConf
 
 from caltech.errors import CaltechError, InputError
 from caltech.settings import CONF
 from caltech.sweeps import records, sweepers
+from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.place import VARIABLE
 from caltech.sweeps.sweepers import Announcing, Grid
 
@@ -44,8 +44,7 @@ def launch(tmp_path, monkeypatch):
             self.launch = action
 
     def of(jobs, action=lambda overrides, first: []):
-        context = HydraContext(config_loader=Loader(), callbacks=None)
-        return Announcing(Launcher(action), None, context).launch(jobs, 0)
+        return Announcing(Launcher(action), ComposedOnce(Loader(), None, 1)).launch(jobs, 0)
 
     return of
 

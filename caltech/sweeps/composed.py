@@ -1,0 +1,59 @@
+"""A job's config, composed once, and what is written down of the job before it starts."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from caltech.errors import InputError
+from caltech.files import without_passwords
+from caltech.settings import require_fixed
+from caltech.sweeps import records
+from caltech.sweeps.place import require_place
+
+
+class ComposedOnce:
+    """A config loader: a job that has been described is launched with the config it has by then.
+
+    Hydra's launcher would compose it again, which is most of the time between two trials
+    (tests/bench/workers.py). `most` are kept, 0.26 MB each: the first, and the last instead of all
+    others.
+    """
+
+    def __init__(self, loader: Any, config: DictConfig, most: int) -> None:
+        self.loader, self.config, self.most = loader, config, most
+        self.kept: dict[tuple[str, ...], DictConfig] = {}
+
+    def describe(self, overrides: Sequence[str]) -> records.Record:
+        """What is written down of a job before it starts."""
+        composed = self.loader.load_sweep_config(self.config, [*overrides])
+        if len(self.kept) == self.most:
+            self.kept.popitem()
+        self.kept[tuple(overrides)] = composed
+        return described(composed)
+
+    def load_sweep_config(self, master_config: DictConfig, overrides: list[str]) -> DictConfig:
+        """As Hydra's; a config is given away once, since whoever launches it writes into it."""
+        kept = self.kept.pop(tuple(overrides), None)
+        if kept is not None and master_config is self.config:
+            return kept
+        return self.loader.load_sweep_config(master_config, overrides)
+
+
+def described(cfg: DictConfig) -> records.Record:
+    """What is written down of a job before it starts.
+
+    Raises:
+        InputError: its config is not complete or not allowed, or its place is not its own.
+    """
+    with suppress(TypeError):  # a value of another kind, which the job tells
+        require_fixed(cfg, ())
+    try:
+        key, directory = require_place(cfg)
+        overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))
+        return records.Record(key, directory, without_passwords(overrides))
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0]
+        raise InputError(f"A job's config is not complete at {error.full_key}: {said}.") from error
