@@ -3,8 +3,8 @@
     git worktree add ../before d8c1e7e
     python -m tests.bench.grid --before ../before    10 minutes on 2 cores
 
-Each side is the command `--multirun lr=...` of 20 learning rates, with MLflow, as users type it: all
-that a job costs beside its training is in it. A command before has filled the side's cache.
+Each side is the command `--multirun lr=...` of 20 learning rates, with MLflow, as users type it:
+all that a job costs beside its training is in it. A command before has filled the side's cache.
 """
 
 import argparse
