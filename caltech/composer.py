@@ -277,3 +277,9 @@ def _idle(words: Sequence[str], cfg: DictConfig) -> Iterator[str]:
             readers = {group for group, option in options() if f"${{{word.key}}}" in str(option)}
             shown = " and ".join(f"{group}={choices[group]}" for group in sorted(readers))
             yield f"{word} does nothing here: {shown} does not use it."
+    typed = f"{last.get('micro_batch')}{last.get('batch_size')}"
+    if "micro_batch" not in last or re.search("[,($]", typed):
+        return  # swept over, or computed
+    part, whole = cfg.micro_batch, cfg.batch_size
+    if part is not None and part >= whole:
+        yield f"micro_batch={part} does nothing here: a step has {whole} images (batch_size)."

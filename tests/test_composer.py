@@ -105,6 +105,9 @@ def test_what_is_typed_and_does_nothing_is_told(capsys):
         (["schedule=constant", "step_size=3"], "step_size=3 does nothing here: schedule=constant"),
         (["schedule=cosine", "gamma=0.5"], "gamma=0.5 does nothing here: schedule=cosine"),
         (["lr=0.1", "seed=1", "lr=0.2"], "lr=0.1 does nothing here: lr=0.2 is typed after it."),
+        (["batch_size=8", "micro_batch=8"], "micro_batch=8 does nothing here: a step has 8 images"),
+        (["batch_size=8", "micro_batch=4"], ""),
+        (["micro_batch=${batch_size}"], ""),
         (["optimizer=adam", "momentum=0.5", "lr=0.1", "step_size=3"], ""),
     ):
         with initialize_config_dir(config_dir=str(CONF)):
