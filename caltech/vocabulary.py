@@ -286,4 +286,4 @@ class Vocabulary:
         value = OmegaConf.select(self.cfg, key, default="", throw_on_missing=False)
         if isinstance(value, ListConfig):
             return str(OmegaConf.to_container(value, resolve=True)).replace(" ", "")
-        return "" if isinstance(value, Container) else value
+        return "null" if value is None else "" if isinstance(value, Container) else value

@@ -8,7 +8,7 @@ import shlex
 import types
 import typing
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep
@@ -95,6 +95,9 @@ def paths(node: Any, hydra: bool, path: str = "") -> Iterator[str]:
             yield from paths(node._get_node(name), hydra, f"{path}.{name}".lstrip("."))
 
 
+LISTS = (Sequence, Iterable)  # as an annotation says it
+
+
 def argument(cfg: DictConfig, key: str) -> inspect.Parameter | None:
     """The argument that a key within a group is, of what the group's option calls."""
     group, _, name = key.rpartition(".")
@@ -146,6 +149,9 @@ def misfit(cfg: DictConfig, key: str, value: Any) -> str | None:
     is_needed = parameter.default is inspect.Parameter.empty and not is_told_there
     if value is None and is_needed and not taken & {type(None), inspect.Parameter.empty, Any}:
         return "it needs a value"
+    is_listed = str not in taken and {typing.get_origin(each) for each in taken} & {*LISTS}
+    if is_listed and not isinstance(value, (list, type(None))):
+        return "it is a list"
     if isinstance(present, bool) or taken == {inspect.Parameter.empty}:
         like = present if isinstance(present, (bool, int, float)) else parameter.default
         taken = {type(like) if isinstance(like, bool) else float if present is like else str}

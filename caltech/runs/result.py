@@ -65,7 +65,8 @@ class Result:
             result = cls(**kept)
             result._require_whole()
         except (DamagedError, TypeError) as error:
-            log.warning("%s is not used: %s", directory.result, error)
+            said = error if isinstance(error, DamagedError) else f"{directory.result}: {error}"
+            log.warning("%s The run counts as one without a result.", said)
             return None
         return None if result.status == PRUNED and not pruned_too else result
 

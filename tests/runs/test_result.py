@@ -47,7 +47,7 @@ def test_a_changed_result_is_none_and_told(directory, caplog):
     Result.of("0123456789", Progress(EPOCHS, best_epoch=2), TESTED, 0.1).write(directory)
     directory.result.write_text(directory.result.read_text().replace("0.45", "0.95"))
     assert Result.read(directory, pruned_too=True) is None
-    assert str(directory.result) in caplog.text and "is not used" in caplog.text
+    assert f"{directory.result} does not match" in caplog.text and "without a result" in caplog.text
 
 
 def test_what_a_command_would_find(tmp_path):
