@@ -228,7 +228,8 @@ def _is_number(word: Word) -> bool:
 def _expand_home(cfg: DictConfig) -> None:
     """Where runs are written, whoever reads it: Hydra would make a folder of the name ~."""
     for name in ("output", "directory"):
-        place = cfg._get_node(name)._value() if name in cfg else None
+        node = cfg._get_node(name)
+        place = None if node is None else node._value()
         if isinstance(place, str) and place.startswith("~"):
             cfg[name] = str(Path(place).expanduser())
 

@@ -182,8 +182,9 @@ def require_whole(cfg: DictConfig) -> None:
         if name not in ROOT:
             close = difflib.get_close_matches(name, ROOT, n=3, cutoff=0.0)
             raise InputError(f"{name} is no key of the config. Did you mean {', '.join(close)}?")
+    there = cfg.keys()  # to ask `in cfg` would compute the key, which is slow
     for name in ROOT:
-        if name not in cfg:
+        if name not in there:
             raise InputError(
                 f"{name} is not in the config: no key can be removed. Leave ~{name} out."
             )
@@ -205,7 +206,8 @@ def require_fixed(cfg: DictConfig, swept: Container[str]) -> None:
         cfg: composed without the values that differ between the jobs.
         swept: root keys whose values here are no job's.
     """
-    for name in (name for name in ROOT if name in cfg and name not in swept):
+    there = cfg.keys()  # as in require_whole
+    for name in (name for name in ROOT if name in there and name not in swept):
         with suppress(OmegaConfBaseException):  # it may refer to what is swept
             require_allowed(name, cfg[name])
     if "seed" not in swept and "seeds" not in swept:
@@ -236,12 +238,13 @@ def require_places(cfg: DictConfig) -> None:
     Hydra makes a run's directory before it calls us; this is looked at when a config is composed.
     A directory= is taken as it is: what it holds is asked by the run (provenance.settled).
     """
+    there = cfg.keys()  # as in require_whole
     for name in ("study", "output", "cache", "directory", "storage"):
-        if name in cfg:
+        if name in there:
             with suppress(OmegaConfBaseException):  # a value that is not there is told later
                 require_allowed(name, cfg[name])
     for name, formula in COMPUTED.items():
-        if name in cfg and cfg._get_node(name)._value() != formula:
+        if name in there and cfg._get_node(name)._value() != formula:
             raise InputError(
                 f"{name}={cfg._get_node(name)._value()} is not allowed: it is computed "
                 f"from all that decides the result. Leave {name}= out."
