@@ -228,8 +228,7 @@ def _is_number(word: Word) -> bool:
 def _expand_home(cfg: DictConfig) -> None:
     """Where runs are written, whoever reads it: Hydra would make a folder of the name ~."""
     for name in ("output", "directory"):
-        node = cfg._get_node(name)
-        place = None if node is None else node._value()
+        place = cfg._get_node(name)._value() if name in cfg.keys() else None  # noqa: SIM118
         if isinstance(place, str) and place.startswith("~"):
             cfg[name] = str(Path(place).expanduser())
 

@@ -1,7 +1,9 @@
 """Errors that are shown to a user as a sentence instead of a traceback."""
 
+import atexit
 import codecs
 import errno
+import gc
 import io
 import os
 import sys
@@ -96,6 +98,8 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
     """
     global _is_composed
     _is_composed = not composes
+    # Else Python looks for garbage among all of the libraries' objects at its end: half a second.
+    atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         _take_any_text(stream)
     before = os.environ.get("HYDRA_FULL_ERROR")

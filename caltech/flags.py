@@ -186,7 +186,7 @@ def _meant(flag: str, after: str, known: Sequence[str]) -> str:
         return "--multirun"
     near = difflib.get_close_matches(name, keys, n=1, cutoff=0.75)
     flags = [each for each in known if each not in ("--run", "--experimental-rerun")]
-    if not near and (like := difflib.get_close_matches(flag, flags, n=1, cutoff=0.7)):
+    if not near and (like := difflib.get_close_matches(flag, flags, n=1, cutoff=0.75)):
         return like[0]
     if not near and (value or after):
         near = difflib.get_close_matches(name, keys, n=1, cutoff=0.65)

@@ -138,7 +138,7 @@ ROOT = {
     "keep_checkpoint": RootKey(False, bool),
     "dry_run": RootKey(False, bool),
     "seeds": RootKey(False, int | None, lambda v: v is None or v >= 1,
-        "it is how many seeds", "5"),
+        "it is how many seeds, at least 1", "5"),
     "workers": RootKey(False, int, lambda v: v >= 1,
         "it is how many processes work on a search", "8"),
     "gpu_share": RootKey(False, int, lambda v: v >= 1,

@@ -105,7 +105,8 @@ def train(
             if cfg.logits == "keep" and result.status != PRUNED and not logits.are_there(directory):
                 batches = fed(cfg, learner, data, augment, frozen, device)
                 add_logits(learner, batches, data, model, directory)
-            ending.warn_if_not_kept(directory, cfg)
+            if result.status != PRUNED:
+                ending.warn_if_not_kept(directory, cfg)
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()
     ending.warn_if_collapsed(directory, data.classes)

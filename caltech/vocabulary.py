@@ -64,7 +64,7 @@ class Vocabulary:
         if word.value == "" and word.prefix != "~":
             return f"{text} has no value."
         if override.is_sweep_override() and self.sweeps is False:
-            return f"{text} has several values, and a command without --multirun is one run."
+            return f"{text} has several values, and this command is one run: caltech sweep is many."
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             is_group = word.key in self.groups
             return None if is_group else f"{text}: glob() is of groups, and {word.key} is none."

@@ -18,6 +18,7 @@ from caltech.train import train
 from caltech.training.average import Last
 from caltech.training.epoch import Batches, Learner, evaluate
 from caltech.training.features import Images
+from caltech.training.fit import Observer
 from caltech.training.precision import Precision
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop
 
@@ -171,9 +172,26 @@ def test_last_weights_that_were_not_kept_are_computed_by_a_rerun(configure, monk
     result = train(cfg := configure(*TINY, *HEAD, "last_weights=none"))
     directory = RunDirectory(cfg.directory)
     assert manifest.harmed(directory) == ([], [])
-    with pytest.raises(InputError, match=r"no last\.safetensors \(a sweep of heads.*rerun"):
+    with pytest.raises(
+        InputError, match=r"no last\.safetensors.*rerun=true last_weights=keep"
+    ):
         Predictor.load(directory, "last", "cpu")
     assert train(configure(*TINY, *HEAD, "last_weights=keep")) == result
     assert "rerun=true keeps them with last_weights=keep" in caplog.text
     assert train(configure(*TINY, *HEAD, "last_weights=keep", "rerun=true")) == result
     assert Predictor.load(directory, "last", "cpu").measured == result.last
+
+
+class Pruning(Observer):
+    prunes = True
+
+    def epoch(self, history) -> bool:
+        return len(history) == 1
+
+
+def test_of_a_pruned_run_nothing_is_said_to_be_kept(configure, caplog):
+    pruned = train(configure(*TINY), observer=Pruning())
+    kept = configure(*TINY, "last_weights=keep", "keep_checkpoint=true")
+    caplog.set_level("INFO")
+    assert train(kept, observer=Pruning()) == pruned and pruned.status == "pruned"
+    assert "is pruned already" in caplog.text and "rerun=true keeps" not in caplog.text

@@ -91,13 +91,15 @@ class Predictor:
             )
         result, path = Result.read(directory, pruned_too=False), directory.weights(weights)
         require_no_pipe(path)
-        if result is None or not path.is_file():
-            missing = (
-                manifest.lacking(path) if result else f"{directory.result.name} of a finished run"
-            )
+        if result is None:
             raise InputError(
-                f"{directory} has no {missing}. Type its training command again to finish it (with "
-                "rerun=true if it is), or choose another with run= or weights=."
+                f"{directory} has no {directory.result.name} of a finished run. Type its training "
+                "command again to finish it, or choose another with run=."
+            )
+        if not path.is_file():
+            raise InputError(
+                f"{directory} has no {manifest.lacking(path)}. Type its training command with "
+                f"{manifest.again(path)}, or choose the other ones with weights=."
             )
         files = [directory.config, directory.provenance, *directory.model(weights)]
         manifest.verify(directory, files)

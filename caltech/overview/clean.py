@@ -5,6 +5,7 @@ Never a result or what it needs, never anything of a run that a process computes
 
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -92,7 +93,9 @@ def main(words: Sequence[str]) -> None:
     if values["yes"]:
         print(f"freed {size_of(sum(map(free, found)))}")
     elif found:
-        print("Nothing is deleted yet. Type yes=true to free it.")
+        asked = [word for word in words if not word.startswith("yes=")]
+        print("Nothing is deleted yet. To free it, type:")
+        print(f"  {shlex.join(['caltech', 'clean', *asked])} yes=true")
 
 
 def _folder(name: str, value: str, default: str) -> Path:

@@ -69,7 +69,7 @@ def read(directory: RunDirectory, name: str) -> dict[str, Scores]:
             raise InputError(f"{directory} has no logits. {ADD}")
         raise InputError(
             f"{directory} has no logits of its {name} epoch and no {manifest.lacking(weights)}. "
-            "Type weights= with the other, or its training command with rerun=true."
+            f"Type its training command with {manifest.again(weights)} logits=keep."
         )
     manifest.verify(directory, [path])
     found = arrays(path, [f"{part}_{what}" for part in PARTS for what in Scores._fields])

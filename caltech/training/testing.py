@@ -91,8 +91,10 @@ def add_logits(
     told, names = {}, logits.answering(directory)
     manifest.verify(directory, [directory.result, *map(directory.weights, names)])
     for removed in (directory.weights(name) for name in WEIGHTS if name not in names):
-        log.warning("%s has no %s: only the best epoch's logits are added.",
-            directory, manifest.lacking(removed))  # fmt: skip
+        log.warning(
+            "%s has no %s: only the best epoch's logits are added. %s logits=keep computes both.",
+            directory, manifest.lacking(removed), manifest.again(removed),
+        )  # fmt: skip
     for name in names:
         checkpoint.load_weights(directory.weights(name), model)
         evaluation, parts = scored(learner, batches, data, name)

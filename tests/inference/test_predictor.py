@@ -51,7 +51,7 @@ def test_a_config_of_before_the_packages_moved_gives_the_same_answers(copy, pred
 @pytest.mark.parametrize("file", ["result.json", "best.safetensors"])
 def test_an_unfinished_run_is_refused(copy, file):
     (copy.path / file).unlink()
-    with pytest.raises(InputError, match=rf"has no {file}.*Type its training command again"):
+    with pytest.raises(InputError, match=rf"has no {file}.*Type its training command "):
         load(copy)
 
 

@@ -62,7 +62,9 @@ def test_nothing_goes_unless_yes_is_typed(run, tmp_path, capsys):
     clear(tmp_path)
     said = capsys.readouterr().out
     assert files(tmp_path) == before
-    assert "Type yes=true" in said and max(map(len, said.splitlines())) <= 80
+    *lines, command = said.splitlines()
+    assert command.startswith("  caltech clean output=") and command.endswith(" yes=true")
+    assert max(map(len, lines)) <= 80
     assert max(map(len, clean.ALL.values())) <= 44  # 36 columns stand before it
 
 

@@ -131,7 +131,7 @@ def test_a_run_whose_last_weights_were_removed_gets_those_of_the_best_epoch(conf
     told = read_sealed_json(directory.calibration)
     directory.weights("last").unlink()
     assert train(configure(*TINY, "logits=keep")) == result
-    assert "no last.safetensors (a sweep of heads keeps none" in caplog.text
+    assert "no last.safetensors (caltech clean last removes it" in caplog.text
     assert logits.are_there(directory) and logits.read(directory, "best")
     assert read_sealed_json(directory.calibration) == told
     with pytest.raises(InputError, match=r"of its last epoch.*clean last.*weights="):
