@@ -172,9 +172,7 @@ def test_last_weights_that_were_not_kept_are_computed_by_a_rerun(configure, monk
     result = train(cfg := configure(*TINY, *HEAD, "last_weights=none"))
     directory = RunDirectory(cfg.directory)
     assert manifest.harmed(directory) == ([], [])
-    with pytest.raises(
-        InputError, match=r"no last\.safetensors.*rerun=true last_weights=keep"
-    ):
+    with pytest.raises(InputError, match=r"no last\.safetensors.*rerun=true last_weights=keep"):
         Predictor.load(directory, "last", "cpu")
     assert train(configure(*TINY, *HEAD, "last_weights=keep")) == result
     assert "rerun=true keeps them with last_weights=keep" in caplog.text
