@@ -33,6 +33,7 @@ from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_allowed, require_fixed, require_resolved
 from caltech.sweeps import line, lists, records, search, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
+from caltech.sweeps.processes import end_with_command
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
 from caltech.sweeps.sweepers import GRID, require_launcher, require_search, require_workers
@@ -140,6 +141,7 @@ class NameSweep(Callback):
             config.hydra.overrides.hydra.extend(own)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        end_with_command()
         let_go(NameSweep.failed)  # Hydra's functions, too, have ended by now
         if NameSweep.started < 2:  # libraries have been imported by then, and are not garbage:
             gc.freeze()  # to look at their 700,000 objects would take 0.3 s before each job

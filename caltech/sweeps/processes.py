@@ -1,5 +1,12 @@
-"""One run, one process: what torchrun, srun or mpirun start several times is told so."""
+"""One run, one process: what torchrun, srun or mpirun start several times is told so. And the
+processes of a launcher end with the command that started them."""
 
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -36,3 +43,25 @@ def one_process(environment: Mapping[str, str]) -> Iterator[None]:
                     f"srun -n 1 or mpirun -n 1. {MANY}"
                 ) from error
         raise
+
+
+@functools.cache  # once a process
+def end_with_command() -> None:
+    """In a process of hydra/launcher=parallel, end when the command does, however it does.
+
+    A command that is killed, by the system for want of memory for one, cannot end them. They would
+    compute what nobody waits for, and then stay for ever with half a gigabyte each.
+    """
+    if multiprocessing.current_process().name.startswith("LokyProcess"):
+        threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    """As by SIGTERM: a training writes a checkpoint first (training/signals.py)."""
+    is_sent = False
+    while True:
+        time.sleep(1)
+        waits = is_sent and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        if os.getppid() != parent and not waits:
+            os.kill(os.getpid(), signal.SIGTERM)
+            is_sent = True

@@ -6,6 +6,8 @@ pytest -m slow -n 0 tests/faults/test_kill.py    60 kills and more
 import json
 import re
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +132,21 @@ def assert_same_runs(found: Path, expected: Path) -> None:
             assert (found / key / name).read_bytes() == (expected / key / name).read_bytes(), name
 
 
+def processes_of(folder: Path) -> list[str]:
+    """What runs still and was given this folder, as workers of a sweep are."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if str(folder).encode() in path.read_bytes():
+                found.append(path.with_name("cmdline").read_text().replace("\0", " "))
+    return found
+
+
 def assert_nothing_left_over(folder: Path) -> None:
+    end = time.monotonic() + 60
+    while (left := processes_of(folder)) and time.monotonic() < end:
+        time.sleep(1)
+    assert not left
     assert not [path for path in folder.rglob("*") if path.name.endswith(".partial")]
     assert not list(folder.rglob("holder.json"))
     for path in folder.rglob("*.lock"):

@@ -1,5 +1,11 @@
 """What torchrun, srun or mpirun start several times is told that a run takes one process."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from caltech.errors import HeldError, InputError
@@ -25,3 +31,31 @@ def test_srun_of_one_run_is_told():
         raise HeldError("is being computed by host 1.")
     with pytest.raises(HeldError, match=r"^held$"), one_process({"SLURM_STEP_NUM_TASKS": "1"}):
         raise HeldError("held")
+
+
+WORKER = """
+import os, sys, time
+from caltech.sweeps.processes import _end_after
+import threading
+threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+COMMAND = """
+import os, signal, subprocess, sys
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+print(worker.stdout.readline(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_ends_when_its_command_is_killed():
+    killed = subprocess.run(
+        [sys.executable, "-c", COMMAND, WORKER], stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    worker, end = int(killed.stdout), time.monotonic() + 30
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(worker, 0)
+            time.sleep(0.1)
