@@ -20,6 +20,9 @@ MANY = (
 )
 
 
+COMMAND = "CALTECH_COMMAND"  # the process of a sweep's command; its children inherit it
+
+
 @contextmanager
 def one_process(environment: Mapping[str, str]) -> Iterator[None]:
     """Refuse to be one of several processes that would compute the same run.
@@ -53,7 +56,9 @@ def end_with_command() -> None:
     compute what nobody waits for, and then stay for ever with half a gigabyte each.
     """
     if multiprocessing.current_process().name.startswith("LokyProcess"):
-        threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+        # Not whose child it is now: the command may have been killed before the first job.
+        command = int(os.environ[COMMAND])
+        threading.Thread(target=_end_after, args=(command,), daemon=True).start()
 
 
 def _end_after(parent: int) -> None:
