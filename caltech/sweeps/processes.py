@@ -55,9 +55,10 @@ def end_with_command() -> None:
     A command that is killed, by the system for want of memory for one, cannot end them. They would
     compute what nobody waits for, and then stay for ever with half a gigabyte each.
     """
-    if multiprocessing.current_process().name.startswith("LokyProcess"):
-        # Not whose child it is now: the command may have been killed before the first job.
-        command = int(os.environ[COMMAND])
+    # Not whose child it is now: the command may have been killed before the first job.
+    command = int(os.environ.get(COMMAND, os.getpid()))
+    is_worker = multiprocessing.current_process().name.startswith("LokyProcess")
+    if is_worker and command != os.getpid():  # else this is the command, in somebody's own program
         threading.Thread(target=_end_after, args=(command,), daemon=True).start()
 
 
