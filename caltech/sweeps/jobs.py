@@ -33,7 +33,6 @@ from caltech.files import remove_leftovers, without_passwords
 from caltech.settings import require_allowed, require_fixed, require_resolved
 from caltech.sweeps import line, lists, records, search, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep
-from caltech.sweeps.processes import COMMAND, end_with_command
 from caltech.sweeps.records import WAITING, Record
 from caltech.sweeps.study import plots, trials
 from caltech.sweeps.sweepers import GRID, require_launcher, require_search, require_workers
@@ -131,7 +130,6 @@ class NameSweep(Callback):
             NameSweep.made = [] if written.exists() else [written]
             NameSweep.open.enter_context(records.launching(Path(path)))
         os.environ[VARIABLE], NameSweep.config = path, config
-        os.environ[COMMAND] = str(os.getpid())
         # Jobs that a daemon starts do not inherit this environment: Hydra sets it in each.
         value = QuotedString(path, Quote.single).with_quotes()
         own = [f"+hydra.job.env_set.{VARIABLE}={value}"]
@@ -142,7 +140,6 @@ class NameSweep(Callback):
             config.hydra.overrides.hydra.extend(own)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        end_with_command()
         let_go(NameSweep.failed)  # Hydra's functions, too, have ended by now
         if NameSweep.started < 2:  # libraries have been imported by then, and are not garbage:
             gc.freeze()  # to look at their 700,000 objects would take 0.3 s before each job
@@ -242,7 +239,6 @@ def summarised() -> Iterator[None]:
         NameSweep.open.close()  # nothing is launched from now on
         path = sweep()
         os.environ.pop(VARIABLE, None)
-        os.environ.pop(COMMAND, None)
         if path is not None:
             jobs = records.rows(path)
             if jobs:

@@ -1,14 +1,13 @@
 """One run, one process: what torchrun, srun or mpirun start several times is told so. And the
 processes of a launcher end with the command that started them."""
 
-import functools
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from caltech.errors import HeldError, InputError
 
@@ -18,9 +17,6 @@ MANY = (
     "A run takes one process. For many runs at a time type --multirun, the values to sweep over, "
     "and hydra/launcher=parallel (a run a GPU or core) or hydra/launcher=slurm (a run a job)."
 )
-
-
-COMMAND = "CALTECH_COMMAND"  # the process of a sweep's command; its children inherit it
 
 
 @contextmanager
@@ -48,18 +44,20 @@ def one_process(environment: Mapping[str, str]) -> Iterator[None]:
         raise
 
 
-@functools.cache  # once a process
-def end_with_command() -> None:
-    """In a process of hydra/launcher=parallel, end when the command does, however it does.
+def ending_with_this(joblib: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of joblib's, with which its processes end when this one does, however it does.
 
     A command that is killed, by the system for want of memory for one, cannot end them. They would
     compute what nobody waits for, and then stay for ever with half a gigabyte each.
     """
-    # Not whose child it is now: the command may have been killed before the first job.
-    command = int(os.environ.get(COMMAND, os.getpid()))
-    is_worker = multiprocessing.current_process().name.startswith("LokyProcess")
-    if is_worker and command != os.getpid():  # else this is the command, in somebody's own program
-        threading.Thread(target=_end_after, args=(command,), daemon=True).start()
+    if joblib.get("backend") not in (None, "loky"):
+        return dict(joblib)
+    return {**joblib, "initializer": end_with, "initargs": (os.getpid(),)}
+
+
+def end_with(parent: int) -> None:
+    """End this process when its parent has ended; called as it starts."""
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
 def _end_after(parent: int) -> None:

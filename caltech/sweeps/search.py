@@ -28,6 +28,7 @@ from caltech.settings import require_fixed
 from caltech.sweeps import line, records
 from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.place import sweep
+from caltech.sweeps.processes import ending_with_this
 from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
@@ -185,7 +186,7 @@ def launch_workers(
         config=own, hydra_context=hydra_context, task_function=Remote(parts)
     )
     if isinstance(launcher, JoblibLauncher):  # all of them at once, and the cores divided
-        launcher.joblib["n_jobs"] = count
+        launcher.joblib = ending_with_this(launcher.joblib) | {"n_jobs": count}
     while True:
         before = _progress(worker)
         try:

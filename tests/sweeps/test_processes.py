@@ -35,9 +35,8 @@ def test_srun_of_one_run_is_told():
 
 WORKER = """
 import os, sys, time
-from caltech.sweeps.processes import _end_after
-import threading
-threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+from caltech.sweeps.processes import end_with
+end_with(os.getppid())
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
