@@ -102,10 +102,10 @@ def train(
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
             ending.warn_if_harmed(directory)
-            if cfg.logits == "keep" and result.status != PRUNED and not logits.are_there(directory):
-                batches = fed(cfg, learner, data, augment, frozen, device)
-                add_logits(learner, batches, data, model, directory)
             if result.status != PRUNED:
+                if cfg.logits == "keep" and not logits.are_there(directory):
+                    batches = fed(cfg, learner, data, augment, frozen, device)
+                    add_logits(learner, batches, data, model, directory)
                 ending.warn_if_not_kept(directory, cfg)
     tracker.tell(directory, is_last=is_needed)  # of a run that was finished before, too
     result.log()

@@ -6,20 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from caltech.config import build
+from caltech.data.augment import Views
 from caltech.errors import DivergedError, InputError
 from caltech.inference.predictor import Predictor
 from caltech.keys import former_key
+from caltech.models.classifier import cut
+from caltech.models.freeze import freeze
 from caltech.runs import checkpoint, manifest
 from caltech.runs.directory import RunDirectory
 from caltech.sweeps.place import VARIABLE
 from caltech.train import train
 from caltech.training.average import Last
 from caltech.training.epoch import Batches, Learner, evaluate
-from caltech.training.features import Images
+from caltech.training.features import Features, Images
 from caltech.training.fit import Observer
 from caltech.training.precision import Precision
+from caltech.training.testing import are_last_wanted
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop
 
 LITE0 = ["num_epochs=3", "batch_size=8"]
@@ -166,6 +171,20 @@ def test_a_sweep_keeps_the_last_weights_of_what_is_long_to_train(
     assert directory.weights("last").is_file() == is_kept
     assert directory.weights("best").is_file() and directory.predictions("last").is_file()
     assert Predictor.load(directory, "best", "cpu").measured == result.best
+
+
+@pytest.mark.parametrize(
+    ("frozen", "is_kept"), [(["backbone"], True), (["backbone", "hidden"], False)]
+)
+def test_a_head_with_a_hidden_layer_is_none_of_the_cheap_ones(frozen, is_kept):
+    head = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = cut(nn.Flatten(), head, (0,), (1,), weights="none")
+    freeze(model, frozen)
+    inputs = Features(
+        {"plain": torch.zeros(3, 4)}, Views(["plain"], ["plain"]), torch.device("cpu")
+    )
+    batches = Batches(inputs=inputs, labels=torch.zeros(3), size=2)
+    assert are_last_wanted("auto", model, batches, is_sweep=True) == is_kept
 
 
 def test_last_weights_that_were_not_kept_are_computed_by_a_rerun(configure, monkeypatch, caplog):

@@ -89,15 +89,17 @@ def harmed(directory: RunDirectory) -> tuple[list[str], list[str]]:
 
 def lacking(path: Path) -> str:
     """A file that is not there, for a message, with what may have removed it."""
-    is_last = path.name == RunDirectory("").weights("last").name
     why = " (caltech clean last removes it, and a sweep keeps a head's best weights alone)"
-    return f"{path.name}{why if is_last else ''}"
+    return f"{path.name}{why if _is_last(path) else ''}"
 
 
 def again(path: Path) -> str:
     """What is typed beside a run's command to have weights computed that are not there."""
-    is_last = path.name == RunDirectory("").weights("last").name
-    return f"rerun=true{' last_weights=keep' if is_last else ''}"
+    return f"rerun=true{' last_weights=keep' if _is_last(path) else ''}"
+
+
+def _is_last(path: Path) -> bool:
+    return path.name == RunDirectory("").weights("last").name
 
 
 def read_config(path: Path) -> DictConfig:

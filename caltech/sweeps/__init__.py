@@ -11,7 +11,7 @@ study/     which trial is next, and who computes it
 seeds      one point over several seeds
 lists      sweep=FILE.csv: each line a job
 place      where a command writes, checked before any folder is made
-processes  one run, one process
+processes  one run, one process; those of a parallel sweep end with its command
 
 May import tracking, training and what is below them; not inference or report.
 

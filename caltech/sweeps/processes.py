@@ -1,5 +1,7 @@
-"""One run, one process: what torchrun, srun or mpirun start several times is told so. And the
-processes of a launcher end with the command that started them."""
+"""One run, one process: what torchrun, srun or mpirun start several times is told so.
+
+The processes of a parallel sweep end with the command that started them.
+"""
 
 import os
 import signal
@@ -50,8 +52,6 @@ def ending_with_this(joblib: Mapping[str, Any]) -> dict[str, Any]:
     A command that is killed, by the system for want of memory for one, cannot end them. They would
     compute what nobody waits for, and then stay for ever with half a gigabyte each.
     """
-    if joblib.get("backend") not in (None, "loky"):
-        return dict(joblib)
     return {**joblib, "initializer": end_with, "initargs": (os.getpid(),)}
 
 

@@ -61,9 +61,11 @@ def test_once(
 def are_last_wanted(option: str, model: Classifier, batches: Batches, is_sweep: bool) -> bool:
     """Whether a run keeps the last epoch's weights besides the best, by last_weights=auto, ...
 
-    A sweep has many heads on features that are computed once. Each is trained again in seconds.
+    A sweep has many linear heads on features that are computed once. To train one again is cheap.
     """
-    is_cheap = model.backbone.frozen and isinstance(batches.inputs, Features)
+    before = [*model.backbone.parameters(), *model.hidden.parameters()]
+    is_linear = not any(parameter.requires_grad for parameter in before)
+    is_cheap = is_linear and isinstance(batches.inputs, Features)
     return option == "keep" or (option == "auto" and not (is_sweep and is_cheap))
 
 

@@ -1,4 +1,4 @@
-"""What torchrun, srun or mpirun start several times is told that a run takes one process."""
+"""A run takes one process, and the processes of a sweep end with its command."""
 
 import os
 import signal
@@ -7,9 +7,16 @@ import sys
 import time
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext
 
+from caltech.config import register
 from caltech.errors import HeldError, InputError
-from caltech.sweeps.processes import one_process
+from caltech.settings import CONF
+from caltech.sweeps.processes import end_with, one_process
+from caltech.sweeps.sweepers import Grid
 
 
 def test_torchrun_is_told_before_any_work():
@@ -58,3 +65,15 @@ def test_a_worker_ends_when_its_command_is_killed():
         while time.monotonic() < end:
             os.kill(worker, 0)
             time.sleep(0.1)
+
+
+def test_a_parallel_grid_s_processes_are_given_the_command_they_end_with(tmp_path):
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        words = ["hydra/launcher=parallel", f"output={tmp_path}"]
+        config = compose("train", words, return_hydra_config=True)
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        grid = Grid(max_batch_size=None)
+        grid.setup(config=config, hydra_context=context, task_function=print)
+    given = grid.launcher.launcher.joblib
+    assert (given["initializer"], given["initargs"]) == (end_with, (os.getpid(),))
