@@ -178,7 +178,7 @@ def test_a_sweep_keeps_the_last_weights_of_what_is_long_to_train(
 )
 def test_a_head_with_a_hidden_layer_is_none_of_the_cheap_ones(frozen, is_kept):
     head = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    model = cut(nn.Flatten(), head, (0,), (1,), weights="none")
+    model = cut(nn.Flatten(), head, [0] * 3, [1] * 3, weights="none")
     freeze(model, frozen)
     inputs = Features(
         {"plain": torch.zeros(3, 4)}, Views(["plain"], ["plain"]), torch.device("cpu")

@@ -188,6 +188,7 @@ def test_what_hydra_and_we_take_is_right(vocabulary, word):
         ("--dry-run", "dry_run=true"), ("--dry_run", "dry_run=true"), ("--rerun", "rerun=true"),
         ("--dry-run lr=0.1", "dry_run=true"), ("--dry_run=false", "dry_run=false"),
         ("--dry-run=no", "dry_run=false"), ("-rerun", "rerun=true"), ("--runn", "--help"),
+        ("--foo", "--help"), ("--inof", "--info"),
         ("--sweep lr=1,2", "--multirun"), ("--sweep", "--multirun"), ("--lr 0.1", "lr=0.1"),
         ("--sweep=search_head", "sweep=search_head"), ("--weight-decay", "weight_decay=VALUE"),
         ("--mutirun lr=1,2", "--multirun"), ("--batch=8", "batch_size=8"),

@@ -9,11 +9,7 @@ all that a job costs beside its training is in it. A command before has filled t
 
 import argparse
 import functools
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from tests.bench import plain
@@ -23,19 +19,10 @@ JOBS = 20
 
 def run(checkout: Path, cache: Path, jobs: int = JOBS) -> float:
     """Seconds of the command."""
+    rates = ",".join(f"{0.01 * number:g}" for number in range(1, jobs + 1))
     with tempfile.TemporaryDirectory() as folder:
-        rates = ",".join(f"{0.01 * number:g}" for number in range(1, jobs + 1))
-        own = [f"lr={rates}", f"output={folder}", f"data.root={plain.images_root()}", "device=cpu"]
-        environment = os.environ | {"CALTECH_CACHE": str(cache), "PYTHONPATH": str(checkout)}
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "caltech.train", "--multirun", *own],
-            cwd=checkout, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{checkout} failed:\n{done.stderr[-2000:]}")
-    return seconds
+        own = [f"output={folder}", f"data.root={plain.images_root()}", "device=cpu"]
+        return plain.typed(checkout, cache, "--multirun", f"lr={rates}", *own)
 
 
 def compare(before: Path, repeats: int, waits: bool) -> None:
