@@ -5,6 +5,7 @@ runs      `caltech runs`: that list in 80 columns, or for a spreadsheet
 clean     `caltech clean`: what disk can be freed, and how much; yes=true frees it
 view      how MLflow's page shows our runs: columns, order, the first curve
 ui        `caltech ui`: that page, on this machine alone
+server    MLflow's server behind it, which ends with the command
 typed     the words of these commands
 
 May import tracking, runs and what is below them; torch is not loaded for a list or for cleaning.

@@ -109,13 +109,13 @@ def serving(uri: str, port: int) -> Iterator[tuple[str, subprocess.Popen]]:
         CaltechError: it ended, or does not answer; with the last it said.
     """
     server = f"http://{HOST}:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", HOST]
+    command = [sys.executable, "-m", "caltech.overview.server", "--workers", "1", "--host", HOST]
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     own["MLFLOW_BACKEND_STORE_URI"] = uri  # not as an argument, which others may read
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [*command, "--port", str(port)], env=os.environ | own, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            stdin=subprocess.PIPE, stdout=log, stderr=log,
         )  # fmt: skip
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:

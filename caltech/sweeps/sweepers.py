@@ -91,6 +91,8 @@ class Grid(BasicSweeper):
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         self.launcher.total = sum(map(len, self.overrides))
+        if self.launcher.total == 1 and self.config.seeds is None:
+            log.warning("No key has several values: one run. Type values, as lr=1e-1,1e-2.")
         return super().get_job_batch()
 
 

@@ -16,7 +16,12 @@ from pathlib import Path
 
 from tests.bench import plain
 
-SIDES = {"before": None, "now": [], "now, features=folded": ["features=folded"]}
+SIDES = {
+    "before": None,
+    "now": [],
+    "now, features=folded": ["features=folded"],
+    "now, in bfloat16, too": ["features=folded", "precision=bf16"],
+}
 
 
 def run(checkout: Path, root: Path, words: list[str], used: list[float]) -> float:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 from urllib.request import urlopen
 
@@ -89,8 +90,20 @@ def test_a_server_that_does_not_start_is_one_message(monkeypatch):
         pass
 
 
-@pytest.mark.slow  # 20 s: MLflow's own server
-def test_the_page_answers_until_ctrl_c(tmp_path, forks):
+def closes(port: int, seconds: float = 10.0) -> bool:
+    """Whether nobody listens there any more, after some seconds at most."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with socket.socket() as own:
+            if own.connect_ex((ui.HOST, port)):
+                return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow  # 20 s each: MLflow's own server
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_the_page_answers_until_the_command_ends_however_it_does(tmp_path, forks, number):
     own = places(tmp_path)
     forks.run([*TINY, *own, "num_epochs=1"])
     process = subprocess.Popen(
@@ -101,8 +114,9 @@ def test_the_page_answers_until_ctrl_c(tmp_path, forks):
     said = [process.stdout.readline() for _ in range(4)]
     (port,) = re.findall(r"http://127.0.0.1:(\d+)/#/experiments/1/runs\?", "".join(said))
     assert b"<html" in urlopen(f"http://127.0.0.1:{port}/").read()
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     rest, _ = process.communicate(timeout=30)
-    assert process.returncode == 130 and "The page is closed." in rest
-    with pytest.raises(OSError):
-        urlopen(f"http://127.0.0.1:{port}/")
+    is_asked = number == signal.SIGINT
+    assert process.returncode == (130 if is_asked else -number)
+    assert ("The page is closed." in rest) is is_asked
+    assert closes(int(port))

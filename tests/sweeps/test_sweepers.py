@@ -1,6 +1,7 @@
 """Jobs are checked and written down before the first of them starts."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -111,6 +112,15 @@ def split(*typed: str) -> list[list[str]]:
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     overrides = OverridesParser.create(config_loader=loader).parse_overrides([*typed])
     return Grid.split_arguments(overrides, None)[0]
+
+
+@pytest.mark.parametrize(("jobs", "seeds", "is_told"), [(1, None, 1), (2, None, 0), (1, 5, 0)])
+def test_a_grid_without_values_says_that_it_is_one_run(caplog, jobs, seeds, is_told):
+    grid = Grid(max_batch_size=None)
+    grid.launcher, grid.config = SimpleNamespace(), OmegaConf.create({"seeds": seeds})
+    grid.overrides, grid.batch_index = [[["lr=0.1"]] * jobs], 0
+    assert len(grid.get_job_batch()) == jobs
+    assert len(caplog.records) == is_told
 
 
 def test_a_glob_finds_experiments_in_folders():
