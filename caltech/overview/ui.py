@@ -136,6 +136,7 @@ def serving(uri: str, port: int) -> Iterator[tuple[str, subprocess.Popen]]:
                 with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                     os.killpg(process.pid, number)
                     process.wait(timeout=5)
+            process.stdin.close()
 
 
 def _answers(server: str, process: subprocess.Popen) -> bool:
