@@ -96,6 +96,15 @@ def test_other_code_and_other_data_are_marked(text_of):
     assert text.count(": lr=0.3 / ") == 0  # no paired test on other images
 
 
+def test_another_data_set_with_its_own_table_is_not_marked(text_of):
+    runs = [made_up(f"lr=0.{n}", accuracy=0.1 * n) for n in (1, 2, 3)]
+    digits = DATA | {"name": "digits", "sha256": "d"}
+    runs += [made_up(f"lr=0.{n}", accuracy=0.1 * n, data=digits) for n in (4, 5)]
+    text = text_of(runs)
+    assert list(accuracies(text, "Runs on digits")) == ["1", "2"]
+    assert "other data" not in text
+
+
 def test_other_versions_are_marked_where_they_are_known(text_of):
     """Older runs tell of torch alone. Where a run was made is in its column."""
     known = {"device": "Abacus", "threads": "2", "torch": "9.9", "python": "3.99"}
