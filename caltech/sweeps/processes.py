@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from tqdm import tqdm
+
 from caltech.errors import HeldError, InputError
 
 # How many processes srun, Open MPI and MPICH started; each may have been given a run of its own.
@@ -57,6 +59,7 @@ def ending_with_this(joblib: Mapping[str, Any]) -> dict[str, Any]:
 
 def end_with(parent: int) -> None:
     """End this process when its parent has ended; called as it starts."""
+    tqdm.set_lock(threading.RLock())  # its own is among processes, and one that is killed leaves it
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 

@@ -41,9 +41,12 @@ def test_srun_of_one_run_is_told():
 
 
 WORKER = """
-import os, sys, time
+import multiprocessing, os, sys, time
+from tqdm import tqdm
 from caltech.sweeps.processes import end_with
+multiprocessing.set_start_method("spawn")  # as joblib's, whose locks have names
 end_with(os.getppid())
+tqdm(disable=None)
 print(os.getpid(), flush=True)
 time.sleep(60)
 """
@@ -57,9 +60,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_worker_ends_when_its_command_is_killed():
     killed = subprocess.run(
-        [sys.executable, "-c", COMMAND, WORKER], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-c", COMMAND, WORKER], capture_output=True, text=True, check=False
     )
     assert killed.returncode == -signal.SIGKILL
+    assert killed.stderr == ""  # of locks that tqdm makes and a process that is killed leaves
     worker, end = int(killed.stdout), time.monotonic() + 30
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < end:
