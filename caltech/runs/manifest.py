@@ -135,7 +135,8 @@ def keys_of(config: DictConfig) -> set[str] | None:
     """
     if not all(name in config or name in ADDED for name, key in ROOT.items() if key.decides):
         return None
-    if any(config[group].get(name) for group, names in LISTS_WITHIN.items() for name in names):
+    lists = [(group, name) for group, names in LISTS_WITHIN.items() for name in names]
+    if any(config.get(group, {}).get(name) for group, name in lists):  # a group came later
         return None
     try:
         return {run_key(config), former_key(config)}

@@ -13,6 +13,7 @@ from caltech import export, predict
 from caltech.errors import CaltechError, DamagedError, DiskError, HeldError, InputError
 from caltech.files import read_sealed_json, write_json, write_sealed_json
 from caltech.inference import formats
+from caltech.keys import ADDED
 from caltech.runs.directory import RunDirectory, previous_of
 from caltech.runs.find import find
 from caltech.runs.manifest import keys_of
@@ -47,6 +48,11 @@ def as_of_earlier_code(directory: RunDirectory) -> None:
     provenance = read_sealed_json(directory.provenance)
     names = ("python", "torch", "platform", "device", "threads", "host")
     environment = {name: provenance["environment"][name] for name in names}
+    config = OmegaConf.load(directory.config)
+    for name in (*ADDED, "data.split"):
+        group, _, key = name.rpartition(".")
+        (config.get(group, {}) if group else config).pop(key, None)
+    OmegaConf.save(config, directory.config)
     del provenance["key"]
     write_sealed_json(directory.provenance, provenance | {"environment": environment})
     if directory.checkpoint.is_file():
