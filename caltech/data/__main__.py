@@ -65,7 +65,8 @@ def audit_all(given: DictConfig) -> int:
     listing, collection = _FILES[_name(given)]
     listed = listing(place)
     images = collection(place, listed)
-    findings = audit(images, _split(given).parts(images), listed.stray, of_files(images))
+    read = of_files(images, given.get("upright", False))
+    findings = audit(images, _split(given).parts(images), listed.stray, read)
     print(report(findings))
     return 1 if findings.corrupt else 0
 

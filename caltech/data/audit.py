@@ -107,12 +107,12 @@ def report(findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def of_files(images: Collection) -> Read:
-    """What reads the files of a collection, as training sees them."""
+def of_files(images: Collection, upright: bool) -> Read:
+    """What reads the files of a collection, as training sees them: turned as EXIF says, or not."""
 
     def read(row: int) -> tuple[bytes, np.ndarray]:
         path = Path(images.place) / images.files[row]
-        return path.read_bytes(), pixels.decode(path, SIDE)
+        return path.read_bytes(), pixels.decode(path, SIDE, upright)
 
     return read
 

@@ -33,7 +33,7 @@ SUFFIXES = (*IMAGE_SUFFIXES, ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".
 SYSTEM = ("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin",
           "system volume information", "__pycache__")  # fmt: skip
 # Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 SHOWN = 5
 Require = Callable[[Sequence[bytes]], object]  # of the SHA-256 of each file
 

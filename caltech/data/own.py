@@ -60,7 +60,7 @@ def listing(root: Path) -> Listing:
                         stray.append(named(category, root))
                     continue
                 lost: list[str] = []
-                found = _below(category, root, lost, ())
+                found = below(category, root, lost, ())
                 stray += lost
                 if not found:
                     _require_read(root, lost)
@@ -110,9 +110,14 @@ def require_read(root: Path, listed: Listing) -> None:
     _require_read(root, [name for name in listed.stray if name.count("/") >= depth])
 
 
+def unread(stray: Sequence[str]) -> list[Path]:
+    """Those of files that are no images of ours that others take for images."""
+    seen = [Path(name) for name in stray if not is_hidden(Path(name).name)]
+    return [path for path in seen if path.suffix.lower() in UNREAD]
+
+
 def _require_read(root: Path, stray: Sequence[str]) -> None:
-    inside = [Path(name) for name in stray if not is_hidden(Path(name).name)]
-    if lost := [path for path in inside if path.suffix.lower() in UNREAD]:
+    if lost := unread(stray):
         raise InputError(
             f"{root} has {counted(len(lost), 'image')} of a kind that is not read, {lost[0]} for "
             "one. Convert them to JPEG or PNG, or move them out of the data set."
@@ -172,8 +177,9 @@ def _parts(root: Path, folders: Sequence[Path]) -> list[tuple[Path, str]]:
     return parts
 
 
-def _below(folder: Path, root: Path, stray: list[str], above: Sequence[Path]) -> list[str]:
-    """All images in a class's folder and below it, files first; the others are added to `stray`."""
+def below(folder: Path, root: Path, stray: list[str], above: Sequence[Path]) -> list[str]:
+    """All images in a folder and below it, files first, by their names from `root`; the others are
+    added to `stray`. Links to folders are followed, but in no circle."""
     own, files, folders = folder.resolve(), [], []
     for path in in_order(folder):
         if is_hidden(path.name) or (
@@ -187,7 +193,7 @@ def _below(folder: Path, root: Path, stray: list[str], above: Sequence[Path]) ->
         else:
             stray.append(named(path, root))
     for path in folders:
-        files += _below(path, root, stray, (*above, own))
+        files += below(path, root, stray, (*above, own))
     return files
 
 

@@ -252,6 +252,7 @@ def fit(image: Image.Image, resize: int, upright: bool = False) -> np.ndarray:
 
     # After resizing a long strip has more pixels than before.
     _require_moderate(image, max(1, resize / min(image.size)) ** 2)
+    _require_grey(image)
     rgb = _eight_bit(ImageOps.exif_transpose(image) if upright else image).convert("RGB")
     return np.asarray(vision.center_crop(vision.resize(rgb, resize), resize))
 
@@ -263,16 +264,24 @@ def enlarge(grey: np.ndarray, side: int) -> np.ndarray:
 
 
 def _require_moderate(image: Image.Image, factor: float) -> None:
-    if factor * image.width * image.height > MAX_PIXELS:
+    if (pixels := factor * image.width * image.height) > MAX_PIXELS:
+        larger = f", and {pixels:.0f} when its short side is as asked" if factor > 1 else ""
         raise ValueError(
-            f"{image.width} x {image.height} pixels; more than {MAX_PIXELS} are not read"
+            f"it has {image.width} x {image.height} pixels{larger}; more than {MAX_PIXELS} are "
+            "not read"
         )
+
+
+def _require_grey(image: Image.Image) -> None:
+    """Raise ValueError for numbers that Pillow gives as they are stored, whatever they mean."""
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
+        raise ValueError(f"its pixels are numbers of 32 bits (Pillow's mode {image.mode})")
+    if image.mode.startswith("I") and image.format == "TIFF" and image.tag_v2.get(262) == 0:
+        raise ValueError("its 16-bit grey is stored inverted (WhiteIsZero); save it as PNG")
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit grey scaled to 8 bit; Pillow's own conversion cuts off at 255 and gives white."""
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PPM", "PNG")):
-        raise ValueError(f"its pixels are numbers of 32 bits (Pillow's mode {image.mode})")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from caltech.amounts import printable
 from caltech.arguments import nearest_place
-from caltech.data.folders import IMAGE_SUFFIXES, is_hidden
-from caltech.inference import explain
+from caltech.data import own
+from caltech.data.folders import OVERLAY, naming_file
 from caltech.inference.ensemble import Ensemble
 from caltech.inference.predictor import Predictor
 
-FOLDER_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".gif", ".tif", ".tiff", ".webp")
 TOP = 5
 
 
@@ -76,27 +75,33 @@ def answers(predictor: Predictor | Ensemble, images: Sequence[Path]) -> Iterator
 def expand(given: Sequence[str]) -> list[Path]:
     """The files that files, folders and globs stand for, each once.
 
-    What a folder or a glob gives is sorted and without earlier explanations; what is hidden in a
-    folder is left out. What stands for nothing stays as it is, to be told as unreadable.
+    What a folder or a glob gives is sorted and without earlier explanations. Of a folder it is what
+    data=folder would read there, and images that this refuses. What stands for nothing stays as it
+    is, to be told as unreadable.
+
+    Raises:
+        InputError: a folder cannot be read.
     """
     files: list[Path] = []
     for text in given:
         path = Path(text).expanduser()
         if os.path.isdir(path):  # noqa: PTH112 (False of a name too long)
-            found = [
-                each
-                for each in path.rglob("*")
-                if each.suffix.lower() in FOLDER_SUFFIXES
-                and not any(map(is_hidden, each.relative_to(path).parts))
-            ]
+            found = _in_folder(path)
         elif glob.has_magic(text) and not os.path.exists(path):  # noqa: PTH110
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute ones, too)
             found = [Path(match) for match in matches if Path(match).is_file()]
         else:
             found = [path]
-        images = sorted(p for p in found if not p.name.endswith(explain.OVERLAY))
+        images = sorted(p for p in found if not p.name.endswith(OVERLAY))
         files += images or [path]
     return list(dict.fromkeys(files))
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    stray: list[str] = []
+    with naming_file():
+        found = own.below(folder, folder, stray, ())
+    return [folder / name for name in (*found, *own.unread(stray))]
 
 
 def _absence(path: Path) -> str | None:

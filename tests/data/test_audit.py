@@ -6,9 +6,10 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import ExifTags, Image
 
 from caltech.data import folders, library
 from caltech.data.audit import Findings, audit, of_files, report
@@ -24,7 +25,7 @@ def ant(root: Path, number: int) -> Path:
 def audited(folder: Path, split: Split) -> Findings:
     listed = folders.listing(folder)
     images = folders.collection(folder, listed)
-    return audit(images, split.parts(images), listed.stray, of_files(images))
+    return audit(images, split.parts(images), listed.stray, of_files(images, False))
 
 
 def test_it_finds_what_was_put_there(root):
@@ -61,6 +62,24 @@ def test_lists_are_the_split(root):
         (root / part).write_text("\n".join(files))
     found = audited(folder, Files(str(root / "train"), None, str(root / "test")))
     assert len(found.exact) == 1 and not found.exact_across
+
+
+def test_images_are_compared_as_training_turns_them(tmp_path, monkeypatch, capsys):
+    """The same picture upright, and lying with the word of EXIF that it does."""
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        image = Image.fromarray(pixels).resize((96, 64), Image.Resampling.BILINEAR)
+        for part in ("train", "test"):
+            (tmp_path / part / name).mkdir(parents=True)
+        image.save(tmp_path / "train" / name / "i.png")
+        lying = image.transpose(Image.Transpose.ROTATE_90)
+        lying.save(tmp_path / "test" / name / "i.jpg", exif=turned, quality=95)
+    words = ("audit", "data=folder", f"data.root={tmp_path}")
+    for upright, found in (("false", 0), ("true", 2)):
+        assert run(monkeypatch, *words, f"data.upright={upright}") == 0
+        assert f"{found} near duplicates in different splits" in capsys.readouterr().out
 
 
 def run(monkeypatch, *arguments: str) -> int:

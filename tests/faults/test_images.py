@@ -11,6 +11,7 @@ from PIL import Image
 
 from caltech.data import pixels
 from caltech.data.dataset import Dataset
+from caltech.data.pixels import decode
 from caltech.data.sources import caltech101
 from caltech.errors import InputError
 from tests.data.conftest import two_categories
@@ -38,6 +39,13 @@ def saved(path: Path, image: Image.Image, **how) -> None:
         image.save(file, **how)
 
 
+def white_is_zero(path: Path) -> None:
+    saved(path, Image.fromarray(GREY16), format="TIFF")
+    black_is_zero = b"\x06\x01\x03\x00\x01\x00\x00\x00\x01\x00"
+    assert path.read_bytes().count(black_is_zero) == 1
+    path.write_bytes(path.read_bytes().replace(black_is_zero, black_is_zero[:-2] + b"\x00\x00"))
+
+
 RGB = Image.new("RGB", (80, 60), (200, 100, 50))
 WORKING = {
     "greyscale": lambda path: saved(path, RGB.convert("L"), format="JPEG"),
@@ -59,6 +67,7 @@ REFUSED = {
     "PostScript": lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
     "bomb": lambda path: saved(path, Image.new("1", (9000, 9000)), format="PNG"),
     "strip": lambda path: saved(path, Image.new("1", (1, 50_000)), format="PNG"),
+    "16 bit, inverted": white_is_zero,
     "folder": lambda path: (path.unlink(), path.mkdir()),
     "link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
     "link to nothing": lambda path: (path.unlink(), path.symlink_to("nothing")),
@@ -76,6 +85,13 @@ def test_images_that_work(root, kind):
         assert np.abs(found[:, 20, 0].numpy() - expected).max() < 5  # and not cut off at 255
     elif kind not in ("greyscale", "one bit"):
         assert (found.mean((0, 1)).numpy() - (200, 100, 50)).__abs__().max() < 12
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PPM", "TIFF"])
+def test_sixteen_bits_are_the_same_where_images_are_turned(tmp_path, kind):
+    saved(tmp_path / "grey", Image.fromarray(GREY16), format=kind)
+    plain, turned = (decode(tmp_path / "grey", 40, upright) for upright in (False, True))
+    assert plain.max() > 200 and np.array_equal(plain, turned)
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from caltech.data import own
 from caltech.data.folders import list_images
 from caltech.data.pixels import decode, enlarge
 from caltech.inference import explain
@@ -48,6 +49,25 @@ def test_files_folders_and_globs_each_once(tmp_path):
     assert expanded("notes.txt", "missing.jpg") == ["notes.txt", "missing.jpg"]
     assert expanded("empty", "*.gif") == ["empty", "*.gif"]
     assert expand(["run=1.jpg"]) == [Path("run=1.jpg")]
+
+
+def test_a_folder_s_images_are_those_that_training_reads_there(tmp_path):
+    """Whatever their names, also behind links. A kind that training refuses is told."""
+    image = Image.new("RGB", (8, 8))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "set" / "cat").mkdir(parents=True)
+    for name in ("a.jfif", "b.webp", "c.ppm", "noext", "d.dib"):
+        kind = {"noext": "PNG", "a.jfif": "JPEG"}.get(name)
+        image.save(tmp_path / "set" / "cat" / name, kind)
+    image.save(tmp_path / "elsewhere" / "e.png")
+    (tmp_path / "set" / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "cat" / "round").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "cat" / "notes.txt").write_text("no image")
+    read = [tmp_path / "set" / name for name in own.listing(tmp_path / "set").files]
+    assert len(read) == 6 and expand([str(tmp_path / "set")]) == sorted(read)
+    phone = tmp_path / "set" / "cat" / "f.heic"
+    phone.touch()
+    assert expand([str(tmp_path / "set")]) == sorted([*read, phone])
 
 
 def test_what_cannot_be_read_is_told_in_its_place(predictor, images, tmp_path):
