@@ -53,7 +53,11 @@ def load(typed: Sequence[str]) -> None:
         InputError: a module cannot be imported, or adds nothing.
     """
     named = [each.strip() for each in os.environ.get(VARIABLE, "").split(",")]
-    for name in dict.fromkeys([*filter(None, named), *typed]):
+    names = dict.fromkeys([*filter(None, named), *typed])
+    here = str(Path.cwd())
+    if names and here not in sys.path and not sys.flags.safe_path:
+        sys.path.insert(0, here)  # as python -m does, and the command caltech does not
+    for name in names:
         if name in _modules and _digest(_modules[name]) != _digests[name]:
             _forget(name)
         if name not in _modules:

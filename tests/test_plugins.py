@@ -45,6 +45,15 @@ def test_a_plugin_that_is_none_is_one_message(module, configure, name, text, sai
         train(configure(*TINY, f"plugins=[{name}]"))
 
 
+def test_a_module_is_found_where_the_command_is_typed(tmp_path, monkeypatch):
+    """Also by the command caltech, whose own folder is the first that Python looks in."""
+    (tmp_path / "typed_here.py").write_text("def part():\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", ".")])
+    plugins.load(["typed_here"])
+    assert plugins.adds("typed_here.part")
+
+
 def test_what_a_plugin_imports_cannot_be_named(module, configure):
     plugins.load([module("import os\nfrom shutil import rmtree\ndef f(): pass", "careful_plugin")])
     assert plugins.adds("careful_plugin.f")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from caltech.amounts import printable
@@ -99,12 +100,20 @@ def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[l
     look = ["ui", *tracked] if is_tracked else ["report", f"study={cfg.study}", *place]
     own = "lr=", "rerun=", "directory=", "seeds="
     kept = [as_typed(word) for word in effective(overrides) if not word.startswith(own)]
+    plugins = [word for word in kept if word.startswith("plugins=")]
     rates = ",".join(f"{factor * cfg.lr:.2g}" for factor in AROUND)
     return [
-        [*command, "predict", "IMAGE", f"run={run}", *place],
+        [*command, "predict", "IMAGE", f"run={run}", *place, *plugins],
         [*command, *look],
-        [*command, "sweep", f"lr={rates}", *kept],
+        [*command, "sweep", *_config_dir(), f"lr={rates}", *kept],
     ]
+
+
+def _config_dir() -> list[str]:
+    """The folder of options of one's own that was typed, as it is typed."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    typed = [source.path for source in sources if source.provider == "command-line"]
+    return [word for path in typed for word in ("--config-dir", path)]
 
 
 def _lines(commands: Iterable[Iterable[str]]) -> list[str]:

@@ -2,9 +2,11 @@
 
 import logging
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from caltech.runs import ending
 from caltech.runs.directory import RunDirectory
@@ -37,6 +39,20 @@ def test_a_tracked_run_is_looked_at_where_it_is_tracked(configure, result):
     cfg = configure("tracking=mlflow", "tracking.uri=sqlite:////x.db")
     words = ending.next_commands(cfg, result.key, ["tracking.uri=sqlite:////x.db"])
     assert words[1][-2:] == ["ui", "tracking.uri=sqlite:////x.db"]
+
+
+def test_what_is_one_s_own_is_typed_again(configure, result, monkeypatch):
+    sources = [("main", "pkg://caltech/conf"), ("command-line", "/my conf")]
+    runtime = {"config_sources": [{"provider": by, "path": path} for by, path in sources]}
+    known = SimpleNamespace(get=lambda: OmegaConf.create({"runtime": runtime}))
+    known.initialized = lambda: True
+    monkeypatch.setattr(ending, "HydraConfig", known)
+    ask, _, sweep = ending.next_commands(configure(), result.key, ["plugins=[mine]", "loss=own"])
+    assert ask[-1] == "plugins=[mine]"
+    assert sweep[2:4] == ["--config-dir", "/my conf"] and sweep[-2:] == [
+        "plugins=[mine]",
+        "loss=own",
+    ]
 
 
 def test_a_password_of_the_store_s_address_is_not_in_what_is_told_and_logged(
