@@ -59,18 +59,23 @@ def test_nothing_is_overwritten(predictor, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "dtype", "typed", "expected"),
+    ("form", "dtype", "store", "typed", "expected"),
     [
-        ("onnx", "float32", [], 1e-4),
-        ("onnx", "bfloat16", [], 5e-2),
-        ("safetensors", "bfloat16", [], 1e-4),
-        ("onnx", "float32", ["--tolerance", "0.2"], 0.2),
+        ("onnx", "float32", None, [], 1e-4),
+        ("onnx", "float32", "float32", [], 1e-4),
+        ("onnx", "float32", "bfloat16", [], 1e-3),
+        ("onnx", "bfloat16", "bfloat16", [], 5e-2),
+        ("safetensors", "bfloat16", "bfloat16", [], 1e-4),
+        ("onnx", "float32", "bfloat16", ["--tolerance", "0.2"], 0.2),
     ],
 )
-def test_the_tolerance(finished, tmp_path, monkeypatch, form, dtype, typed, expected):
+def test_the_tolerance(finished, tmp_path, monkeypatch, form, dtype, store, typed, expected):
     other = RunDirectory(shutil.copytree(finished, tmp_path / "other"))
     cfg = OmegaConf.load(other.config)
     cfg.precision.dtype = dtype
+    if store is not None:
+        cfg.freeze = {"_target_": "caltech.models.until.freeze_until", "at": "linear"}
+        cfg.freeze.store = store
     OmegaConf.save(cfg, other.config)
     made_anew(other)
     asked = []

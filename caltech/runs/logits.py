@@ -183,18 +183,24 @@ def require_alike(directories: Sequence[RunDirectory], classes: Sequence[Sequenc
         if list(own) != list(classes[0]):
             apart = sorted({*own} ^ {*classes[0]}) or ["their order"]
             what = f"{len(classes[0])} and {len(own)} classes; not in both: {', '.join(apart[:5])}"
-        elif told["sha256"] != first["sha256"]:
+        elif told["sha256"] == first["sha256"]:
+            continue
+        elif _turns(directory) != _turns(directories[0]):
+            what = "images as they are stored and as EXIF turns them (data.upright=true)"
+        else:
             what = (
                 f"other images or another split of them ({first['name']} {first['sha256'][:8]} and "
                 f"{told['name']} {told['sha256'][:8]}), so that what one was trained on the other "
                 "is tested on"
             )
-        else:
-            continue
         raise InputError(
             f"{directories[0]} and {directory} make no ensemble: they have {what}. Type run= with "
             "runs of one data set and one split."
         )
+
+
+def _turns(directory: RunDirectory) -> bool:
+    return bool(manifest.read_config(directory.config).get("data", {}).get("upright", False))
 
 
 def _error(scores: Scores, by: float) -> float:

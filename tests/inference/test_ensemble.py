@@ -8,6 +8,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from caltech import export, predict
 from caltech.errors import InputError
@@ -118,9 +119,17 @@ def changed_data(directory: RunDirectory) -> None:
     write_sealed_json(directory.provenance, known)
 
 
+def changed_turning(directory: RunDirectory) -> None:
+    changed_data(directory)
+    cfg = OmegaConf.load(directory.config)
+    cfg.data.upright = True
+    OmegaConf.save(cfg, directory.config)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (changed_turning, r"as they are stored and as EXIF turns them \(data\.upright=true\)"),
         (changed_classes, "5 and 5 classes; not in both: tulip, yin_yang"),
         (changed_data, "another split of them .*Type run= with runs of one data set"),
     ],
