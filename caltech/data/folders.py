@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from caltech.amounts import counted
 from caltech.arguments import nearest_place
@@ -35,7 +36,7 @@ SYSTEM = ("__macosx", "@eadir", "#recycle", "lost+found", "$recycle.bin",
 # Whatever a file is called. Not all that Pillow knows: it gives PostScript to a program.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 SHOWN = 5
-Require = Callable[[Sequence[bytes]], object]  # of the SHA-256 of each file
+Require = Callable[[Sequence[bytes]], Any]  # of the SHA-256 of each file; what it gives is kept
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,13 @@ def naming_file() -> Iterator[None]:
         ) from error
 
 
-def content_digest(images: Path, files: Sequence[str], cache: Path, require: Require = len) -> str:
+def content_digest(
+    images: Path,
+    files: Sequence[str],
+    cache: Path,
+    require: Require = len,
+    tell: Callable[[Any], object] = bool,
+) -> str:
     """SHA-256 over the names and bytes of `files`, in order.
 
     Reading 130 MB at every start would cost more than a short trial, so the digest is kept under
@@ -141,6 +148,7 @@ def content_digest(images: Path, files: Sequence[str], cache: Path, require: Req
 
     Args:
         require: is given the SHA-256 of each file once they are read, and may refuse them.
+        tell: is given what that gave, now or when they were read.
 
     Raises:
         InputError: a file cannot be read; names it.
@@ -148,11 +156,14 @@ def content_digest(images: Path, files: Sequence[str], cache: Path, require: Req
     kept = kept_digest(images, files, cache, require.__name__)
     if kept.is_file():
         try:
-            return read_sealed_json(kept, {"content": str})["content"]
+            known = read_sealed_json(kept, {"content": str})
+            tell(known.get("given"))
+            return known["content"]
         except DamagedError as error:
             log.warning("%s It is computed again.", error)
-    content = read_digest(images, files, require)
-    write_sealed_json(kept, {"images": str(images), "content": content})
+    content, given = read_digest(images, files, require)
+    write_sealed_json(kept, {"images": str(images), "content": content, "given": given})
+    tell(given)
     return content
 
 
@@ -188,16 +199,15 @@ def _signature(path: str | Path) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def read_digest(images: Path, files: Sequence[str], require: Require = len) -> str:
-    """The digest by every byte, whatever is kept."""
+def read_digest(images: Path, files: Sequence[str], require: Require = len) -> tuple[str, Any]:
+    """The digest by every byte, whatever is kept, and what `require` gave."""
     content, found = hashlib.sha256(), []
     with naming_file():
         for file in files:
             found.append(hashlib.sha256((images / file).read_bytes()).digest())
             content.update(os.fsencode(file) + b"\0")
             content.update(found[-1])
-    require(found)
-    return content.hexdigest()
+    return content.hexdigest(), require(found)
 
 
 def in_order(folder: Path) -> list[Path]:

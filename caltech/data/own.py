@@ -1,5 +1,6 @@
 """A folder of one's own images: ROOT/CLASS/**, or ROOT/{train,val,test}/CLASS/**."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,10 @@ from caltech.data.folders import (
     named,
     naming_file,
 )
+from caltech.data.split import Parts
 from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # Images that are not read: a camera's, a drawing program's, and kinds that hardly anybody has.
 UNREAD = (".heic", ".heif", ".hif", ".jxl", ".cr2", ".cr3", ".crw", ".nef", ".arw", ".raf", ".rw2",
@@ -124,21 +128,47 @@ def _require_read(root: Path, stray: Sequence[str]) -> None:
         )
 
 
-def require_distinct(images: Collection) -> Callable[[Sequence[bytes]], None]:
-    """What refuses the same bytes in two classes or, if the data set comes in parts, in two."""
+def require_distinct(images: Collection) -> Callable[[Sequence[bytes]], list[list[int]]]:
+    """What refuses the same bytes in two classes or, if the data set comes in parts, in two.
+
+    It gives the rows that have the same bytes.
+    """
     part = {row: name for name, rows in (images.given or {}).items() for row in rows}
 
-    def distinct(digests: Sequence[bytes]) -> None:
-        same: Mapping[bytes, list[int]] = defaultdict(list)
+    def same(digests: Sequence[bytes]) -> list[list[int]]:
+        found: Mapping[bytes, list[int]] = defaultdict(list)
         for row, digest in enumerate(digests):
-            same[digest].append(row)
-        for rows in same.values():
+            found[digest].append(row)
+        for rows in found.values():
             _require_one(
                 images, rows, [images.classes[images.labels[row]] for row in rows], "class"
             )
             _require_one(images, rows, [part.get(row, "") for row in rows], "part")
+        return [rows for rows in found.values() if len(rows) > 1]
 
-    return distinct
+    return same
+
+
+def tell_apart(images: Collection, parts: Parts, same: Sequence[Sequence[int]] | None) -> None:
+    """Warn of the same bytes in two parts of a split that was drawn: what is trained on is tested.
+
+    Args:
+        same: rows that have the same bytes.
+    """
+    part = {row: name for name, rows in parts.items() for row in rows.tolist()}
+    used = [[row for row in rows if row in part] for rows in same or ()]
+    apart = [rows for rows in used if len({part[row] for row in rows}) > 1]
+    if apart:
+        first, *others = apart[0]
+        other = next(row for row in others if part[row] != part[first])
+        what = "group of images is" if len(apart) == 1 else "groups of images are"
+        log.warning(
+            "WARNING: %d %s the same, byte for byte, in several parts:\n"
+            "%s (%s) and %s (%s) for one.\nAccuracies are too high by them. Remove all but one of "
+            "each; they are listed by:\n  %s", len(apart), what,
+            ascii(images.files[first])[1:-1], part[first], ascii(images.files[other])[1:-1],
+            part[other], audit_command("folder", Path(images.place)),
+        )  # fmt: skip
 
 
 def _require_one(images: Collection, rows: list[int], kinds: list[str], kind: str) -> None:

@@ -7,6 +7,7 @@ is a call of `_of_files`.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,13 +170,13 @@ def _of_files(
     folders.tell_strays(place, found.stray, folders.audit_command(*typed))
     images = collection(place, found)
     parts = parts_of(images, split)
-    require = len
+    require, tell = len, bool
     if is_own:
         own.require_read(place, found)
         require_training(images, parts)
-        require = own.require_distinct(images)
+        require, tell = own.require_distinct(images), partial(own.tell_apart, images, parts)
     cache = reading.cache
-    content = folders.content_digest(place, found.files, cache, require)
+    content = folders.content_digest(place, found.files, cache, require, tell)
 
     def require_unchanged() -> None:
         if (

@@ -10,6 +10,7 @@ import torch
 from PIL import ExifTags, Image
 
 from caltech.data import own, pixels
+from caltech.data.dataset import PARTS
 from caltech.data.folders import OVERLAY, content_digest
 from caltech.data.sources import folder
 from caltech.data.split import OWN, Fraction
@@ -294,3 +295,20 @@ def test_a_loop_of_links_and_a_class_that_is_a_link(photos):
     shutil.move(photos / "cat", photos.parent / "cat")
     (photos / "cat").symlink_to(photos.parent / "cat")
     assert load(photos).labels.bincount().tolist() == [8, 8, 8]
+
+
+def test_the_same_image_drawn_into_two_parts_is_told_in_each_run(photos, caplog):
+    load(photos)
+    assert "byte for byte" not in caplog.text
+    for path in list((photos / "ant").iterdir()):
+        shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    for _ in range(2):  # as it is read, and as it is known
+        caplog.clear()
+        data = load(photos)
+        part = {row: name for name in PARTS for row in getattr(data, name).tolist()}
+        named = {file: part[row] for row, file in enumerate(data.files)}
+        pairs = [(f"ant/{n}.png", f"ant/copy of {n}.png") for n in range(8)]
+        apart = [pair for pair in pairs if named[pair[0]] != named[pair[1]]]
+        assert apart and f"{len(apart)} groups of images are the same" in caplog.text
+        one, other = apart[0]
+        assert f"{one} ({named[one]}) and {other} ({named[other]})" in caplog.text
