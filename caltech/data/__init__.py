@@ -28,7 +28,8 @@ Promises:
   split.train_on_validation=true all is chosen already: that is said, and run=best is no such run.
 - One's own folder is read as it is typed: data=folder data.root=DIR, all of folders.FORMATS, of an
   animation the first frame. An empty class, one without a training image, the same image in two
-  classes or parts, parts with other classes are one error each, before any work.
+  classes or in two parts that are given, parts with other classes are one error each, before any
+  work. The same image that is drawn into two parts is a warning in each run.
 - data=torchvision data.name=Flowers102 reads what torchvision reads, in its official parts; where
   there is no validation part, every fourth training image validates. Nothing is downloaded there
   but with data.download=true, and PostScript that is called an image is given to no program.
