@@ -26,8 +26,9 @@ from caltech.errors import InputError, OutOfMemoryError
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
-# How torch says it on a CPU (on Linux, on Windows), on CUDA, by cuBLAS.
-OUT_OF_MEMORY = "allocate memory|not enough memory|out of memory|OutOfMemory|alloc_failed"
+# How torch says it on a CPU (on Linux, on Windows), on CUDA, by cuBLAS, by cuDNN.
+OUT_OF_MEMORY = ("allocate memory|not enough memory|out of memory|OutOfMemory|alloc_failed|"
+                 "unable to find an engine")  # fmt: skip
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -160,10 +161,24 @@ def fused(optimizer: Optimizer, arguments: Any, device: torch.device) -> bool:
     """Whether an optimizer is to be built again with fused=True: one call for all weights.
 
     Only on CUDA, since a fused step rounds otherwise and a CPU's old results have their bits; and
-    not if the config says how it is to step.
+    not if the config says how it is to step, or SGD's first step is unlike the others (dampening).
     """
     says_how = {"fused", "foreach", "capturable", "differentiable"} & set(arguments)
-    return device.type == "cuda" and type(optimizer) in (SGD, Adam, AdamW) and not says_how
+    is_alike = not optimizer.defaults.get("dampening")
+    of_kind = type(optimizer) in (SGD, Adam, AdamW)
+    return device.type == "cuda" and of_kind and is_alike and not says_how
+
+
+def begun(optimizer: Optimizer) -> Optimizer:
+    """A fused one whose SGD has its momentum, 0, before the first step.
+
+    torch makes it there without a value, and leaves it so if a loss scaler skips that step, as it
+    does at its usual start: the second step would go by what was in memory.
+    """
+    for group in optimizer.param_groups if type(optimizer) is SGD else ():
+        for weight in group["params"] if group["momentum"] else ():
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
 
 
 def step_as_built(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

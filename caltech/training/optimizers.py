@@ -20,7 +20,7 @@ from caltech.models.blocks import blocks_of
 from caltech.models.classifier import Classifier
 from caltech.models.names import require_known
 from caltech.settings import CONF
-from caltech.training.device import fused
+from caltech.training.device import begun, fused
 
 log = logging.getLogger(__name__)
 
@@ -148,9 +148,9 @@ def optimizer_of(
             )
     arguments, groups = arguments_of(option), _grouped(trainable, depths, **rules)
     parameters = [{"params": each} for each in groups.values()]
-    optimizer = build(arguments, parameters)
+    optimizer = build(arguments, [dict(each) for each in parameters])  # torch writes into them
     if fused(optimizer, arguments, device):
-        optimizer = build(arguments, parameters, fused=True)
+        optimizer = begun(build(arguments, parameters, fused=True))
     for (is_below, depth, decays), group in zip(groups, optimizer.param_groups, strict=True):
         group["lr"] *= rules["layer_decay"] ** depth * (rules["backbone_lr"] if is_below else 1)
         if not decays:

@@ -16,6 +16,7 @@ from torch import nn
 from caltech.errors import InputError
 from caltech.train import train
 from caltech.training import device
+from caltech.training.optimizers import optimizer_of
 from tests.observers import TINY, Doing, terminate
 
 
@@ -117,6 +118,29 @@ def test_a_step_is_fused_on_cuda_alone_and_unless_the_config_says_how():
         assert not device.fused(kind(WEIGHT), {"lr": 0.1}, CPU)
         assert not device.fused(kind(WEIGHT), {"foreach": True}, CUDA)
     assert not device.fused(torch.optim.Rprop(WEIGHT), {}, CUDA)
+    damped = torch.optim.SGD(WEIGHT, momentum=0.9, dampening=0.1)
+    assert not device.fused(damped, {}, CUDA)
+
+
+@pytest.mark.parametrize("option", ["sgd", "adam", "adamw", "sgd momentum=0"])
+def test_a_fused_step_after_one_that_overflowed_is_as_one_that_is_not_fused(configure, option):
+    """As float16 begins on a GPU: the scaler skips the first step. torch fuses on a CPU, too."""
+    cfg = configure(*f"optimizer={option} lr=0.1".split())
+    ends = []
+    for where in (CPU, CUDA):
+        weight = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+        network = nn.ParameterList([weight])
+        optimizer = optimizer_of(cfg.optimizer, network, dict, where)
+        assert optimizer.param_groups[0]["fused"] is (True if where == CUDA else None)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for gradient in (float("inf"), 1.0, -2.0, 0.5):
+            optimizer.zero_grad()
+            scaler.scale(weight.sum() * gradient).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        ends.append(weight.detach())
+    assert ends[0].isfinite().all() and ends[0][0] != 1
+    torch.testing.assert_close(*ends)
 
 
 def test_a_checkpoint_of_another_device_does_not_say_how_to_step():
