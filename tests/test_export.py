@@ -65,6 +65,8 @@ def test_nothing_is_overwritten(predictor, tmp_path):
         ("onnx", "float32", "float32", [], 1e-4),
         ("onnx", "float32", "bfloat16", [], 1e-3),
         ("onnx", "bfloat16", "bfloat16", [], 5e-2),
+        ("onnx", "tf32", None, [], 1e-2),
+        ("safetensors", "tf32", None, [], 1e-2),
         ("safetensors", "bfloat16", "bfloat16", [], 1e-4),
         ("onnx", "float32", "bfloat16", ["--tolerance", "0.2"], 0.2),
     ],

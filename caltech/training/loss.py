@@ -140,7 +140,8 @@ class Focal(Weighing):
 
 
 def prepare(loss: Any, counts: Tensor, mix: Unmixed, typed: str) -> None:
-    """Tell a loss that has weights how many images (classes,) training has of each class.
+    """Tell a loss that has weights how many images (classes,) training has of each class, on the
+    device, where its own tensors go, too.
 
     Args:
         typed: the loss's target, for messages.
@@ -149,6 +150,8 @@ def prepare(loss: Any, counts: Tensor, mix: Unmixed, typed: str) -> None:
         InputError: its weights are of another number of classes, or it cannot be trained with this
             mix.
     """
+    if isinstance(loss, nn.Module):
+        loss.to(counts.device)
     if isinstance(loss, Weighing):
         loss.weigh(counts)
     if mix.mixes != "nothing":

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 
 from caltech.data.augmentation.mix import MixUp, Unmixed
 from caltech.errors import InputError
@@ -122,3 +123,9 @@ def test_ours_are_not(loss):
 def test_a_value_out_of_its_range_is_refused(build, said):
     with pytest.raises(InputError, match=said):
         build()
+
+
+def test_a_loss_s_own_tensors_go_to_the_device():
+    loss = nn.CrossEntropyLoss(weight=torch.ones(3))
+    prepare(loss, torch.ones(3, device="meta"), Unmixed(3), "mine")
+    assert loss.weight.device.type == "meta"
