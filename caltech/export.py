@@ -48,8 +48,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="a new folder")
     parser.add_argument("--tolerance", metavar="NUMBER", type=float,
-        help="of probabilities (default: 1e-4; for ONNX, which computes in float32, 1e-2 if the "
-        "run has precision=amp, 5e-2 if bf16, 1e-3 if freeze.store=bfloat16; 1e-2 if tf32)")  # fmt: skip
+        help="of probabilities (default: 1e-4, and 1e-2 if the run has precision=tf32; for ONNX, "
+        "which computes in float32, 1e-2 if it has amp, 5e-2 if bf16, 1e-3 if "
+        "freeze.store=bfloat16)")  # fmt: skip
     given = parser.read(words)
     command_line.require_there(given)
     from caltech.inference.formats import export

@@ -157,7 +157,7 @@ def unseen(cfg: DictConfig) -> str | None:
     try:
         with fetching.forbidden():
             plugins.load(cfg.plugins)
-            device = choose_device(cfg.device, cfg.gpu_share, cfg.workers)
+            device = choose_device(cfg.device, gpu_share=None)
             data, _, model, _, learner = prepared(cfg, device)
             made_from = provenance.collect(data, model, device)
             extension.found(cfg, made_from, partial(rates_differ, cfg, learner))

@@ -3,8 +3,8 @@
 Each option is called with the pixels (N, S, S, 3) of all images, the indices (n,) of a batch on
 the same device and the crop's size, and gives uint8 images (n, 3, size, size) in channels_last
 order. Random numbers come from torch's global CPU generator, which a run seeds anew for every
-epoch, so that a GPU gets the same crops. Ours never wait for the device; torchvision's turns, shears
-and sharpness (trivial, recipe) do, since they send a few numbers at each call.
+epoch, so that a GPU gets the same crops. Ours never wait for the device; torchvision's turns,
+shears and sharpness (trivial, recipe) do, since they send a few numbers at each call.
 """
 
 import weakref

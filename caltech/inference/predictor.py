@@ -111,7 +111,7 @@ class Predictor:
         kept = provenance.read(directory)
         # Runs of the first versions did not keep them.
         classes = kept["classes"] if "classes" in kept else own_data(directory, cfg).classes
-        where = choose_device(device)
+        where = choose_device(device, gpu_share=None)
         size = int(cfg.data.crop)
         model = build(cfg.model, num_classes=len(classes), load=False, size=size)
         try:

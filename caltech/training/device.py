@@ -35,14 +35,15 @@ M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
 
 
-def choose_device(name: str, gpu_share: int = 1, workers: int = 1) -> torch.device:
+def choose_device(name: str, gpu_share: int | None = 1, workers: int = 1) -> torch.device:
     """CUDA where it is present or demanded, set up to be fast; else the CPU, likewise.
 
     Apple's MPS is taken only where it is demanded. It has no float64 and no pinned memory, which
     nothing here needs. The states of its random generator are in no checkpoint.
 
     Args:
-        gpu_share: how many processes may be on one of several GPUs.
+        gpu_share: how many processes may be on one of several GPUs; None to ask for none of them
+            alone, for what takes moments.
         workers: how many processes a search has; if they are more than its GPUs, they share them.
 
     Raises:
@@ -63,7 +64,7 @@ def choose_device(name: str, gpu_share: int = 1, workers: int = 1) -> torch.devi
     # Before cuBLAS is first used: one of two settings with which it gives the same bits each time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     use_tf32(False)
-    if (count := torch.cuda.device_count()) > 1:
+    if gpu_share is not None and (count := torch.cuda.device_count()) > 1:
         index, _ = claim_gpu(max(gpu_share, math.ceil(workers / count)))
         torch.cuda.set_device(index)
     return torch.device("cuda")
@@ -113,8 +114,13 @@ def explaining_determinism() -> Iterator[None]:
         ) from error
 
 
-def within_memory(call: Callable[[int], Found], images: int, what: str) -> Found:
+def within_memory(
+    call: Callable[[int], Found], images: int, what: str, reset: Callable[[], object] = bool
+) -> Found:
     """What `call` gives for so many images at a time, if there is memory for it.
+
+    Args:
+        reset: forgets what a call that ended halfway left, before another is tried.
 
     Raises:
         OutOfMemoryError: there is none; names the largest half, quarter, ... for which there is,
@@ -127,7 +133,7 @@ def within_memory(call: Callable[[int], Found], images: int, what: str) -> Found
             raise
     # Not before here: an error holds on to all that was there when it was raised.
     fitting = images // 2
-    while fitting and not _fits(call, fitting):
+    while fitting and not _fits(call, fitting, reset):
         fitting //= 2
     advice = (
         f"As was tried, {fitting} would. Type micro_batch={fitting}: the batch_size stays, and the "
@@ -141,7 +147,8 @@ def within_memory(call: Callable[[int], Found], images: int, what: str) -> Found
     )
 
 
-def _fits(call: Callable[[int], Any], images: int) -> bool:
+def _fits(call: Callable[[int], Any], images: int, reset: Callable[[], object]) -> bool:
+    reset()
     gc.collect()
     torch.cuda.empty_cache()  # nothing, where CUDA is not used
     try:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -137,7 +138,8 @@ def train_epoch(
             indices = order[first : first + batches.size]
             at_a_time = min(batches.part or batches.size, len(indices))
             called = partial(step, learner, batches, indices)
-            tally.add(*within_memory(called, at_a_time, f"epoch {epoch}"), len(indices))
+            done = within_memory(called, at_a_time, f"epoch {epoch}", partial(_forget, learner))
+            tally.add(*done, len(indices))
             for call in after_step:
                 call(tally)
             bar.set_postfix_str(_shown(tally.known), False)
@@ -220,6 +222,14 @@ def evaluate(
             "Try a smaller learning rate, or precision=fp32."
         )
     return Evaluation(loss_sum / len(indices), *kept, torch.cat(given) if given else None)
+
+
+def _forget(learner: Learner) -> None:
+    """What a step that ended halfway left in optimizer and scaler: the run ends by its error."""
+    learner.optimizer.zero_grad()
+    learner.optimizer.state.clear()
+    with suppress(AssertionError):  # it has not scaled yet
+        learner.scaler.update(learner.scaler.get_scale())
 
 
 def _views(learner: Learner, batches: Batches, indices: Tensor, at_a_time: int) -> list[Tensor]:

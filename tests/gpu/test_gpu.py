@@ -77,7 +77,8 @@ def parts(cfg, device):
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # of a prototype, says torch
 @pytest.mark.parametrize("freeze", ["none", "backbone"])
-@pytest.mark.parametrize("options", ["augment=flip", "augment=none precision=amp", "augment=none precision=bf16", "average=ema",
+@pytest.mark.parametrize("options", ["augment=flip", "average=ema", "augment=none precision=amp",
+                                     "augment=none precision=bf16",
                                      "augment=flip precision=tf32 average=ema",
                                      "augment=flip micro_batch=48 clip_norm=1"])  # fmt: skip
 def test_steady_steps_wait_for_nothing(configure, cuda, tmp_path, freeze, options):

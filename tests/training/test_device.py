@@ -103,6 +103,13 @@ def test_mps_is_taken_when_typed_and_its_limits_are_told(monkeypatch, caplog):
     assert "device=mps" in caplog.text
 
 
+def test_an_answer_does_not_wait_for_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device, "claim_gpu", lambda _: pytest.fail("claimed"))
+    assert device.choose_device("auto", gpu_share=None).type == "cuda"
+
+
 def test_where_it_computes_does_not_decide_the_key(configure):
     typed = ["compile=true", "deterministic=true", "device=mps"]
     assert {configure(override).key for override in typed} == {configure().key}

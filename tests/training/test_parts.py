@@ -10,6 +10,7 @@ from torch import nn
 
 from caltech.errors import DivergedError, InputError, OutOfMemoryError
 from caltech.models.classifier import require_no_single
+from caltech.training import epoch
 from caltech.training.average import Last
 from caltech.training.epoch import evaluate, train_epoch
 from caltech.training.loss import cross_entropy, require_parts, weight_of
@@ -171,6 +172,24 @@ def test_no_memory_is_one_error_that_names_what_fits(narrow, monkeypatch, error)
         train_epoch(learner(network), batches, torch.arange(30), 1)
     assert told.value.__cause__ is None and told.value.__context__ is None
     train_epoch(learner(network), in_parts(batches, 2), torch.arange(30), 1)
+
+
+def test_no_memory_late_in_a_step_is_the_same_error(narrow, monkeypatch):
+    """While gradients are clipped and the loss scaler has unscaled them, as in float16."""
+    network, batches = narrow
+    sizes = []
+    monkeypatch.setattr(Narrow, "room", 99)
+    network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+
+    def clip(*_):
+        if sizes[-1] > 3:
+            raise Narrow.error
+
+    monkeypatch.setattr(epoch, "clip_grad_norm_", clip)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    late = dataclasses.replace(learner(network), scaler=scaler, clip_norm=1.0)
+    with pytest.raises(OutOfMemoryError, match=r"epoch 1: 8 images.* Type micro_batch=2"):
+        train_epoch(late, batches, torch.arange(32), 1)
 
 
 def test_no_memory_for_one_image_names_no_part(narrow, monkeypatch):
