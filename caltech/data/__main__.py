@@ -82,7 +82,7 @@ def verify(given: DictConfig) -> int:
         )
     cache, upright = Path(given.cache).expanduser(), given.get("upright", False)
     listed = _FILES[_name(given)][0](place)
-    required = "same" if _name(given) == "folder" else "len"
+    required = "distinct" if _name(given) == "folder" else "len"
     content, _ = folders.read_digest(place, listed.files)
     kept = folders.kept_digest(place, listed.files, cache, required)
     print(f"{counted(len(listed.files), 'image')} in {place}: SHA-256 {content}")

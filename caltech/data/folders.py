@@ -153,15 +153,17 @@ def content_digest(
     Raises:
         InputError: a file cannot be read; names it.
     """
-    kept = kept_digest(images, files, cache, require.__name__)
+    kept, known = kept_digest(images, files, cache, require.__name__), {}
     if kept.is_file():
         try:
             known = read_sealed_json(kept, {"content": str})
-            tell(known.get("given"))
-            return known["content"]
         except DamagedError as error:
             log.warning("%s It is computed again.", error)
+    if known and ("given" in known or require is len):
+        tell(known.get("given"))
+        return known["content"]
     content, given = read_digest(images, files, require)
+    content = known.get("content", content)  # by earlier code, without the rest; caches are of it
     write_sealed_json(kept, {"images": str(images), "content": content, "given": given})
     tell(given)
     return content

@@ -135,28 +135,30 @@ def require_distinct(images: Collection) -> Callable[[Sequence[bytes]], list[lis
     """
     part = {row: name for name, rows in (images.given or {}).items() for row in rows}
 
-    def same(digests: Sequence[bytes]) -> list[list[int]]:
-        found: Mapping[bytes, list[int]] = defaultdict(list)
+    def distinct(digests: Sequence[bytes]) -> list[list[int]]:
+        same: Mapping[bytes, list[int]] = defaultdict(list)
         for row, digest in enumerate(digests):
-            found[digest].append(row)
-        for rows in found.values():
+            same[digest].append(row)
+        for rows in same.values():
             _require_one(
                 images, rows, [images.classes[images.labels[row]] for row in rows], "class"
             )
             _require_one(images, rows, [part.get(row, "") for row in rows], "part")
-        return [rows for rows in found.values() if len(rows) > 1]
+        return [rows for rows in same.values() if len(rows) > 1]
 
-    return same
+    return distinct
 
 
-def tell_apart(images: Collection, parts: Parts, same: Sequence[Sequence[int]] | None) -> None:
+def tell_apart(images: Collection, parts: Parts, same: Sequence[Sequence[int]]) -> None:
     """Warn of the same bytes in two parts of a split that was drawn: what is trained on is tested.
 
     Args:
         same: rows that have the same bytes.
     """
+    if not same:
+        return
     part = {row: name for name, rows in parts.items() for row in rows.tolist()}
-    used = [[row for row in rows if row in part] for rows in same or ()]
+    used = [[row for row in rows if row in part] for rows in same]
     apart = [rows for rows in used if len({part[row] for row in rows}) > 1]
     if apart:
         first, *others = apart[0]

@@ -110,7 +110,7 @@ def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[l
 
 
 def _config_dir() -> list[str]:
-    """The folder of options of one's own that was typed, as it is typed."""
+    """The folder of options of one's own that was typed, wherever one is then."""
     sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
     typed = [source.path for source in sources if source.provider == "command-line"]
     return [word for path in typed for word in ("--config-dir", path)]

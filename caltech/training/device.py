@@ -26,9 +26,8 @@ from caltech.errors import InputError, OutOfMemoryError
 log = logging.getLogger(__name__)
 
 Found = TypeVar("Found")
-# How torch says it on a CPU (on Linux, on Windows), on CUDA, by cuBLAS, by cuDNN.
-OUT_OF_MEMORY = ("allocate memory|not enough memory|out of memory|OutOfMemory|alloc_failed|"
-                 "unable to find an engine")  # fmt: skip
+# How torch says it on a CPU (on Linux, on Windows), on CUDA, by cuBLAS.
+OUT_OF_MEMORY = "allocate memory|not enough memory|out of memory|OutOfMemory|alloc_failed"
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3

@@ -132,14 +132,13 @@ def train_epoch(
     learner.network.train()
     start, made_before = time.perf_counter(), totals.images
     tally = Tally(totals, partial(_diverged, learner.optimizer, epoch))
-    order = sent(order, batches.labels.device)
+    order, forget = sent(order, batches.labels.device), partial(_forget, learner)
     with _bar(len(order), f"epoch {epoch}", made_before) as bar, explaining_determinism():
         for first in range(made_before, len(order), batches.size):
             indices = order[first : first + batches.size]
             at_a_time = min(batches.part or batches.size, len(indices))
             called = partial(step, learner, batches, indices)
-            done = within_memory(called, at_a_time, f"epoch {epoch}", partial(_forget, learner))
-            tally.add(*done, len(indices))
+            tally.add(*within_memory(called, at_a_time, f"epoch {epoch}", forget), len(indices))
             for call in after_step:
                 call(tally)
             bar.set_postfix_str(_shown(tally.known), False)

@@ -64,6 +64,7 @@ def test_a_folder_s_images_are_those_that_training_reads_there(tmp_path):
     (tmp_path / "set" / "cat" / "round").symlink_to(tmp_path / "set")
     (tmp_path / "set" / "cat" / "notes.txt").write_text("no image")
     read = [tmp_path / "set" / name for name in own.listing(tmp_path / "set").files]
+    assert all(decode(path, 8).shape == (8, 8, 3) for path in read)
     assert len(read) == 6 and expand([str(tmp_path / "set")]) == sorted(read)
     phone = tmp_path / "set" / "cat" / "f.heic"
     phone.touch()

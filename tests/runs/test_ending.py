@@ -49,10 +49,8 @@ def test_what_is_one_s_own_is_typed_again(configure, result, monkeypatch):
     monkeypatch.setattr(ending, "HydraConfig", known)
     ask, _, sweep = ending.next_commands(configure(), result.key, ["plugins=[mine]", "loss=own"])
     assert ask[-1] == "plugins=[mine]"
-    assert sweep[2:4] == ["--config-dir", "/my conf"] and sweep[-2:] == [
-        "plugins=[mine]",
-        "loss=own",
-    ]
+    assert sweep[2:4] == ["--config-dir", "/my conf"]
+    assert sweep[-2:] == ["plugins=[mine]", "loss=own"]
 
 
 def test_a_password_of_the_store_s_address_is_not_in_what_is_told_and_logged(
