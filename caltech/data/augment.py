@@ -3,8 +3,7 @@
 Each option is called with the pixels (N, S, S, 3) of all images, the indices (n,) of a batch on
 the same device and the crop's size, and gives uint8 images (n, 3, size, size) in channels_last
 order. Random numbers come from torch's global CPU generator, which a run seeds anew for every
-epoch, so that a GPU gets the same crops. Ours never wait for the device; torchvision's turns,
-shears and sharpness (trivial, recipe) do, since they send a few numbers at each call.
+epoch, so that a GPU gets the same crops. None waits for the device.
 """
 
 import weakref
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from caltech.data.pixels import Decoded
 from caltech.errors import InputError
@@ -86,7 +86,8 @@ class Trivial:
 
     def __call__(self, pixels: Tensor, indices: Tensor, size: int) -> Tensor:
         images = self.flip_crop(pixels, indices, size)
-        groups = [self.augment(group) for group in images.split(self.GROUP)]
+        with Unwaited():
+            groups = [self.augment(group) for group in images.split(self.GROUP)]
         return torch.cat(groups).contiguous(memory_format=torch.channels_last)
 
 
@@ -112,6 +113,19 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.dtype == torch.int64 and tensor.ndim == 1:
         _remember(tensor, there)
     return there
+
+
+class Unwaited(TorchFunctionMode):
+    """Where torchvision's turns, shears and sharpness send a few numbers to a GPU at each call.
+
+    torch.tensor(..., device=...) waits until the device has done all that it was told.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        where = (kwargs or {}).get("device")
+        if function is not torch.tensor or where is None:
+            return function(*args, **kwargs or {})
+        return sent(torch.tensor(*args, **kwargs | {"device": "cpu"}), torch.device(where))
 
 
 # What was sent, by its address on the device, for as long as it is there.

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
 BLOCK_BYTES = 1 << 25  # decoded at a time, and then in memory
 SAMPLED = 16  # images by which the time is told
-SHARE = 0.25  # of a GPU's memory that pixels may fill
 MAX_CACHE_BYTES = 100_000_000_000  # more is asked for in so many words, by data.cache_pixels=false
 
 
@@ -74,23 +73,6 @@ class Decoded:
             return self.at(place.tolist())
         row, *inside = place if isinstance(place, tuple) else (place,)
         return self.at([int(row)])[(0, *inside)]
-
-
-def placed(pixels: Tensor | Decoded, device: torch.device) -> Tensor | Decoded:
-    """All pixels on the device, or on the host if they would fill more than a quarter of a GPU.
-
-    A batch of those is pinned and copied while the device computes the one before.
-    """
-    if device.type != "cuda" or isinstance(pixels, Decoded):
-        return pixels.to(device)
-    room = torch.cuda.get_device_properties(device).total_memory * SHARE
-    if pixels.nbytes <= room:
-        return pixels.to(device)
-    log.info(
-        "the pixels take %s, more than a quarter of the GPU's memory: they stay on the host",
-        size_of(pixels.nbytes),
-    )
-    return Decoded(lambda row: pixels[row].numpy(), len(pixels), pixels.shape[1], device)
 
 
 def of_files(

@@ -44,7 +44,8 @@ class Parser(arguments.Parser):
             help="where the studies are (default: %(default)s)")  # fmt: skip
         add("--plugins", metavar="MODULES", default="",
             help="modules of your own that the run's config names, with commas")  # fmt: skip
-        add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+        add("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
+            help="default: auto")  # fmt: skip
 
 
 def require_there(given: argparse.Namespace) -> None:

@@ -126,8 +126,8 @@ def compare(
     # Not `>`, and not of the maximum: what is not a number is no difference that is tolerated.
     if not all(difference <= tolerance for difference in differences):
         raise CaltechError(
-            f"Nothing is exported: {sentence}.\nType tolerance= for another, if the run was "
-            "computed on another kind\nof device, for example."
+            f"Nothing is exported: {sentence}.\nType tolerance= for another, if the run computes "
+            "with less precision\nthan float32, or was computed on another kind of device."
         )
     return sentence
 

@@ -7,6 +7,7 @@ features   where batches come from: crops of the pixels, or what a frozen part m
 loss schedule average precision   the options of these groups
 optimizers any of torch.optim's and timm.optim's by its name; which weights learn at which rate
 device     where it computes, and the settings that make it fast there
+memory     what fits into a device's memory; what is done or said if it does not
 signals    SIGINT and SIGTERM, which wait for the end of a step
 
 It may import runs, data, models and what stands below them, and never tracking: who wants to know
@@ -35,6 +36,9 @@ how a training goes on is an Observer (fit.py), and may end it.
   each part's loss has its weight in it. The step is that of the whole batch up to rounding, if no
   layer sees the batch (BatchNorm) or draws (dropout). A step that does not fit into memory is one
   error, with a micro_batch that was tried.
+- What a frozen part gives, and what a run answers, is the same for any number of images at a time
+  up to rounding: if there is no room for a batch, it is computed in halves of it. Pixels or
+  features that would fill more than a quarter of a GPU's memory stay on the host.
 - `patience` ends a run whose validation accuracy no longer rises. It is finished, and tested.
 - precision=fp32 is IEEE on every device; TF32 is precision=tf32. A GPU gives the same bits each
   time with deterministic=true, a CPU always. compile=true gives the same up to rounding.

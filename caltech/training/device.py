@@ -2,32 +2,26 @@
 
 import ctypes
 import functools
-import gc
-import getpass
 import logging
 import math
 import os
-import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from caltech.amounts import counted
-from caltech.errors import InputError, OutOfMemoryError
+from caltech.errors import InputError
 
 log = logging.getLogger(__name__)
 
-Found = TypeVar("Found")
-# How torch says it on a CPU (on Linux, on Windows), on CUDA, by cuBLAS.
-OUT_OF_MEMORY = "allocate memory|not enough memory|out of memory|OutOfMemory|alloc_failed"
 # glibc's mallopt parameters (malloc.h).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -74,16 +68,26 @@ def use_tf32(wanted: bool) -> None:
 
     torch's own default is no for products and yes for convolutions.
     """
-    torch.set_float32_matmul_precision("high" if wanted else "highest")
-    torch.backends.cudnn.allow_tf32 = wanted
+    with _no_advice():
+        torch.set_float32_matmul_precision("high" if wanted else "highest")
+        torch.backends.cudnn.allow_tf32 = wanted
 
 
 def uses_tf32() -> dict[str, bool]:
     """What of CUDA's float32 is TF32 in this process now."""
-    return {
-        "products": torch.backends.cuda.matmul.allow_tf32,
-        "convolutions": torch.backends.cudnn.allow_tf32,
-    }
+    with _no_advice():
+        return {
+            "products": torch.backends.cuda.matmul.allow_tf32,
+            "convolutions": torch.backends.cudnn.allow_tf32,
+        }
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """torch 2.9 to 2.13 advise settings that its own compiler does not know yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+        yield
 
 
 def be_deterministic(wanted: bool, device: torch.device) -> None:
@@ -111,56 +115,6 @@ def explaining_determinism() -> Iterator[None]:
             f"deterministic=true is not possible with this model on a GPU: {str(error).split()[0]} "
             "has no deterministic form. Type deterministic=false, or device=cpu."
         ) from error
-
-
-def within_memory(
-    call: Callable[[int], Found], images: int, what: str, reset: Callable[[], object] = bool
-) -> Found:
-    """What `call` gives for so many images at a time, if there is memory for it.
-
-    Args:
-        reset: forgets what a call that ended halfway left, before another is tried.
-
-    Raises:
-        OutOfMemoryError: there is none; names the largest half, quarter, ... for which there is,
-            found by calling it for these.
-    """
-    try:
-        return call(images)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
-            raise
-    # Not before here: an error holds on to all that was there when it was raised.
-    fitting = images // 2
-    while fitting and not _fits(call, fitting, reset):
-        fitting //= 2
-    advice = (
-        f"As was tried, {fitting} would. Type micro_batch={fitting}: the batch_size stays, and the "
-        "gradients of its parts are summed."
-        if fitting
-        else "One does not fit, either. Type a smaller model=, or freeze= with more of it frozen."
-    )
-    fits = "does" if images == 1 else "do"
-    raise OutOfMemoryError(
-        f"{what}: {counted(images, 'image')} at a time {fits} not fit into memory. {advice}"
-    )
-
-
-def _fits(call: Callable[[int], Any], images: int, reset: Callable[[], object]) -> bool:
-    reset()
-    gc.collect()
-    torch.cuda.empty_cache()  # nothing, where CUDA is not used
-    try:
-        call(images)
-    except (MemoryError, RuntimeError, ValueError) as error:
-        if isinstance(error, ValueError) or _is_of_memory(error):
-            return False  # BatchNorm cannot be trained on a single image
-        raise
-    return True
-
-
-def _is_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or bool(re.search(OUT_OF_MEMORY, str(error), re.I))
 
 
 def fused(optimizer: Optimizer, arguments: Any, device: torch.device) -> bool:
@@ -251,7 +205,7 @@ def claim_gpu(share: int = 1) -> tuple[int, FileLock]:
     for place in range(share):
         for index in range(torch.cuda.device_count()):
             uuid = torch.cuda.get_device_properties(index).uuid
-            name = f"caltech-{getpass.getuser()}-{uuid}{f'-{place}' if place else ''}.lock"
+            name = f"caltech-{os.getuid()}-{uuid}{f'-{place}' if place else ''}.lock"
             lock = FileLock(Path(tempfile.gettempdir()) / name)
             with suppress(Timeout):
                 lock.acquire(timeout=0)

@@ -25,9 +25,10 @@ from caltech.files import replacing
 from caltech.models.classifier import Classifier
 from caltech.runs.progress import Tally, Totals
 from caltech.training.average import Last
-from caltech.training.device import explaining_determinism, received, within_memory
+from caltech.training.device import explaining_determinism, received
 from caltech.training.features import Inputs
 from caltech.training.loss import weight_of
+from caltech.training.memory import within_memory
 from caltech.training.precision import Precision
 
 FROM_ITS_START = Totals()

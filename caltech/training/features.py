@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from caltech import files, versions
 from caltech.amounts import size_of
 from caltech.cache import CachedArray
-from caltech.data.augment import VIEWS, Views, center_crop, sent
+from caltech.data.augment import VIEWS, Views, center_crop, rows_of, sent
 from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
-from caltech.data.pixels import placed
 from caltech.errors import InputError
 from caltech.models.freeze import digest, folded
 from caltech.training.device import each
+from caltech.training.memory import in_halves, pixels_on, placed_views
 from caltech.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -67,22 +67,28 @@ class Features:
     """What a trained part is fed with when the stages before it are frozen and cached."""
 
     def __init__(self, views: Mapping[str, Tensor], augment: Views, device: torch.device) -> None:
-        self.views = {name: values.to(device) for name, values in views.items()}  # each (N, ...)
+        self.views = placed_views(views, device)  # each (N, ...)
         self.augment = augment
 
     def training(self, indices: Tensor) -> Tensor:
         """Features of the views drawn for the images at `indices` (n,), as augment.Views draws."""
         drawn = sent(self.augment.draw(len(indices)), indices.device)
         first, *others = self.augment.train
-        features = self.views[first].index_select(0, indices)
+        features = self._at(first, indices)
         for number, name in enumerate(others, start=1):
             is_drawn = (drawn == number).view(-1, *[1] * (features.ndim - 1))
-            features = torch.where(is_drawn, self.views[name].index_select(0, indices), features)
+            features = torch.where(is_drawn, self._at(name, indices), features)
         return features
 
     def evaluation(self, indices: Tensor) -> list[Tensor]:
         """Their features in each view whose logits are averaged."""
-        return [self.views[name].index_select(0, indices) for name in self.augment.test]
+        return [self._at(name, indices) for name in self.augment.test]
+
+    def _at(self, view: str, indices: Tensor) -> Tensor:
+        values = self.views[view]
+        if values.device == indices.device:
+            return values.index_select(0, indices)
+        return sent(values[rows_of(indices)], indices.device)
 
 
 class Outputs:
@@ -95,11 +101,11 @@ class Outputs:
 
     def training(self, indices: Tensor) -> Tensor:
         """Of the frozen part, for the augmented images at `indices` (n,)."""
-        return self._of(self.images.training(indices))
+        return in_halves(self._of, self.images.training(indices))
 
     def evaluation(self, indices: Tensor) -> list[Tensor]:
         """Of the frozen part, in each view whose logits are averaged."""
-        return [self._of(view) for view in self.images.evaluation(indices)]
+        return [in_halves(self._of, view) for view in self.images.evaluation(indices)]
 
     @torch.no_grad()
     def _of(self, images: Tensor) -> Tensor:
@@ -168,22 +174,6 @@ def way(apart: nn.Module | None, augment: Callable, option: str) -> str:
 
 def _are_kept(augment: Callable, option: str) -> bool:
     return isinstance(augment, Views) and option != "off"
-
-
-# Of a process's last job. The next has most often the same, and need not verify and send them.
-_pixels: dict[tuple, Tensor] = {}
-
-
-def pixels_on(device: torch.device, data: Dataset) -> Tensor:
-    """All images (N, S, S, 3) uint8 for the device, once for all jobs of a process that share them.
-
-    Those of another data set are let go before.
-    """
-    identity = (data.content, data.side, data.name, device)
-    if identity not in _pixels:
-        _pixels.clear()
-        _pixels[identity] = placed(data.pixels, device)
-    return _pixels[identity]
 
 
 def extract(
@@ -280,9 +270,8 @@ def _outputs(
     # A hidden layer's product of few rows has other bits by one thread than by two.
     is_split = device.type == "cpu" and not hasattr(frozen, "hidden")
     outputs = []
-    for values in (each if is_split else map)(
-        output, torch.arange(rows.start, rows.stop).split(BATCH[device.type])
-    ):
+    batches = torch.arange(rows.start, rows.stop).split(BATCH[device.type])
+    for values in (each if is_split else map)(partial(in_halves, output), batches):
         outputs.append(values)
         done(len(values))
     return torch.cat(outputs)

@@ -14,7 +14,7 @@ from caltech.models.freeze import split_frozen
 from caltech.runs.directory import RunDirectory
 from caltech.runs.progress import Tally
 from caltech.train import train
-from caltech.training import features
+from caltech.training import features, memory
 from caltech.training.device import be_deterministic, choose_device, use_tf32
 from caltech.training.epoch import Batches, train_epoch
 from caltech.training.features import Images
@@ -76,16 +76,16 @@ def parts(cfg, device):
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # of a prototype, says torch
-@pytest.mark.parametrize("freeze", ["none", "backbone"])
-@pytest.mark.parametrize("options", ["augment=flip", "average=ema", "augment=none precision=amp",
-                                     "augment=none precision=bf16",
-                                     "augment=flip precision=tf32 average=ema",
-                                     "augment=flip micro_batch=48 clip_norm=1"])  # fmt: skip
-def test_steady_steps_wait_for_nothing(configure, cuda, tmp_path, freeze, options):
+@pytest.mark.parametrize("options", [
+    *(f"freeze={freeze} {options}" for freeze in ("none", "backbone") for options in (
+        "augment=flip", "average=ema", "augment=none precision=amp", "augment=none precision=bf16",
+        "augment=flip precision=tf32 average=ema", "augment=flip micro_batch=48 clip_norm=1")),
+    "freeze=none augment=trivial", "freeze=none augment=recipe mix=mixup",
+])  # fmt: skip
+def test_steady_steps_wait_for_nothing(configure, cuda, tmp_path, options):
     own = [
         *DIGITS,
         *SMALL,
-        f"freeze={freeze}",
         *options.split(),
         f"cache={tmp_path}",
         "batch_size=128",
@@ -136,8 +136,8 @@ def test_resumed_inside_an_epoch_is_bitwise_with_deterministic(configure, device
 def test_pixels_that_stay_on_the_host_are_the_same_run(configure, cuda, monkeypatch):
     own = [*DIGITS, *FULL, "augment=flip_crop", f"device={cuda.type}", "deterministic=true"]
     train(expected := configure(*own, "study=expected"))
-    features._pixels.clear()
-    monkeypatch.setattr("caltech.data.pixels.SHARE", 0)
+    memory._pixels.clear()
+    monkeypatch.setattr("caltech.training.memory.SHARE", 0)
     train(cfg := configure(*own))
     assert_equal(outcome(cfg), outcome(expected))
 
@@ -203,6 +203,14 @@ def test_what_cudnn_s_search_costs_and_gains(configure, cuda, tell, searches):
         for epoch in (1, 2)
     ]
     tell([round(rate) for rate in rates])
+
+
+def test_features_that_stay_on_the_host_are_the_same_run(configure, device, monkeypatch):
+    own = [*DIGITS, *HEAD, "augment=flip_both", f"device={device.type}", "deterministic=true"]
+    train(expected := configure(*own, "study=expected"))
+    monkeypatch.setattr("caltech.training.memory.SHARE", 0)
+    train(cfg := configure(*own))
+    assert_equal(outcome(cfg), outcome(expected))
 
 
 def test_a_run_of_the_device_answers_on_the_cpu(configure, device):

@@ -10,7 +10,7 @@ from torch import nn
 
 from caltech.errors import DivergedError, InputError, OutOfMemoryError
 from caltech.models.classifier import require_no_single
-from caltech.training import epoch
+from caltech.training import epoch, memory
 from caltech.training.average import Last
 from caltech.training.epoch import evaluate, train_epoch
 from caltech.training.loss import cross_entropy, require_parts, weight_of
@@ -151,7 +151,8 @@ class Narrow(nn.Sequential):
 
 
 @pytest.fixture
-def narrow(problem):
+def narrow(problem, monkeypatch):
+    monkeypatch.setattr(memory.gc, "collect", int)  # a second each, of all that tests import
     return Narrow(nn.Linear(6, 4)), problem[1]
 
 

@@ -7,17 +7,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from caltech.data import augment
+from caltech.data.augmentation import rectangles
+from caltech.data.augmentation.recipe import Recipe
 from caltech.data.dataset import Dataset
-from caltech.data.pixels import Decoded, placed
+from caltech.data.pixels import Decoded
 from caltech.runs.progress import UNREAD_ELSEWHERE, Tally, Totals
 from caltech.training import epoch, features
 from caltech.training.average import MovingAverage
 from caltech.training.epoch import Batches, evaluate, train_epoch
 from caltech.training.features import Features, Images
+from caltech.training.memory import placed
 from caltech.training.precision import Precision
 from tests.training.conftest import learner
 
@@ -159,6 +163,45 @@ def test_one_gather_gives_what_slices_give(monkeypatch):
     gathered = augment._gathered(pixels, indices, corners, mirrored, 6)
     assert torch.equal(slices, gathered)
     assert slices.stride() == gathered.stride()
+
+
+class NoTensorMadeThere(TorchFunctionMode):
+    """torch.tensor with a GPU as its device waits for it."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        where = torch.device((kwargs or {}).get("device") or "cpu")
+        assert function is not torch.tensor or where.type == "cpu"
+        return function(*args, **kwargs or {})
+
+
+STRONG = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "erase": 0.5}
+SENDING = {
+    "trivial": augment.Trivial(["plain"]),
+    "rand": Recipe(["plain"], 2, 9, scale=None, ratio=[0.75, 1.3], **dict.fromkeys(STRONG, 0.0)),
+    "recipe": Recipe(["plain"], 2, 9, scale=[0.1, 1], ratio=[0.75, 1.3], **STRONG),
+}
+
+
+@pytest.mark.parametrize("option", SENDING)
+def test_torchvision_s_changes_wait_for_nothing(monkeypatch, option):
+    """Its turns, shears and sharpness make small tensors; in 40 groups each is drawn."""
+    sent = []
+    for module in (augment, rectangles):
+        monkeypatch.setattr(module, "sent", lambda t, device: sent.append(t) or t.to(device))
+    pixels = torch.zeros(320, 40, 40, 3, dtype=torch.uint8, device=META)
+    torch.manual_seed(0)
+    with NoTensorMadeThere():
+        SENDING[option](pixels, torch.arange(320, device=META), 36)
+    assert len(sent) > 15
+
+
+def test_what_torchvision_changes_is_the_same_bits(monkeypatch):
+    pixels = torch.randint(256, (64, 40, 40, 3), dtype=torch.uint8)
+    torch.manual_seed(3)
+    found = SENDING["trivial"](pixels, torch.arange(64), 36)
+    monkeypatch.setattr(augment, "Unwaited", contextlib.nullcontext)
+    torch.manual_seed(3)
+    assert torch.equal(SENDING["trivial"](pixels, torch.arange(64), 36), found)
 
 
 class Allowed(TorchDispatchMode):

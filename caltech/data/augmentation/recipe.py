@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from caltech.data.augment import FlipCrop
+from caltech.data.augment import FlipCrop, Unwaited
 from caltech.data.augmentation.rectangles import draw, erased, resized
 from caltech.errors import InputError
 
@@ -71,7 +71,8 @@ class Recipe:
     def __call__(self, pixels: Tensor, indices: Tensor, size: int) -> Tensor:
         images = self._cropped(pixels, indices, size)
         for change in self.changes:
-            images = torch.cat([change(group) for group in images.split(GROUP)])
+            with Unwaited():
+                images = torch.cat([change(group) for group in images.split(GROUP)])
         if self.erase > 0:
             rectangles, _ = draw(len(images), size, ERASED_AREA, ERASED_RATIO)
             images = erased(images, rectangles * (torch.rand(len(images)) < self.erase))
