@@ -19,9 +19,10 @@ from tests.observers import Doing, terminate
 pytestmark = pytest.mark.gpu
 
 # Those that begin from another run, and those whose splits are of Caltech-101 alone, are left out.
-EXPERIMENTS = ["beyond/lite0_head", "beyond/lite2_head", "beyond/resnet50", "depth/lite0",
-               "depth/lite0_scratch", "freeze/convolutional", "freeze/fully_connected",
-               "scratch/base", "scratch/best", "scratch/model3", "transfer/model3"]  # fmt: skip
+EXPERIMENTS = ["beyond/lite0_head", "beyond/lite2_head", "beyond/resnet50",
+               "depth/lite0 freeze.at=5", "depth/lite0_scratch freeze.at=2",
+               "freeze/convolutional", "freeze/fully_connected", "scratch/base", "scratch/best",
+               "scratch/model3", "transfer/model3"]  # fmt: skip
 CARD = 6 << 30  # bytes of a student's
 
 
@@ -58,8 +59,8 @@ def small_card(cuda):
 @pytest.mark.usefixtures("small_card")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_on_a_student_s_card_it_runs_or_names_a_batch_that_does(configure, tell, experiment):
-    """An epoch on digits, enlarged to what the experiment's network takes."""
-    own = [f"experiment={experiment}", "data=digits", "num_epochs=1", "device=cuda"]
+    """Two epochs on digits, enlarged to what the experiment's network takes."""
+    own = f"experiment={experiment} data=digits num_epochs=2 device=cuda".split()
     own += ["model.weights=null"] if configure(*own).model.get("name") else []
     memory._pixels.clear()
     try:
