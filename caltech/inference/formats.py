@@ -9,6 +9,7 @@ import importlib.util
 import json
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -106,15 +107,18 @@ def write_onnx(predictor: Predictor | Ensemble, folder: Path, pixels: Tensor) ->
     if missing := [name for name in libraries if importlib.util.find_spec(name) is None]:
         raise InputError(f"format=onnx needs more libraries. Type: pip install {' '.join(missing)}")
     folder.mkdir()
-    program = torch.onnx.export(
-        copy.deepcopy(predictor.network).cpu().to(memory_format=torch.contiguous_format),
-        (predictor.crop(pixels)[:2],),
-        input_names=["images"],
-        output_names=["probabilities"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch 2.9 to 2.11 warn of what they do themselves.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+        program = torch.onnx.export(
+            copy.deepcopy(predictor.network).cpu().to(memory_format=torch.contiguous_format),
+            (predictor.crop(pixels)[:2],),
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
     seen = predictor.members[0] if isinstance(predictor, Ensemble) else predictor
     about = {"classes": predictor.classes, "resize": seen.resize, "crop": seen.cfg.data.crop}
     about["run"] = _without_places(predictor.summary())
