@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from caltech.amounts import counted, printable
+from caltech.report import statistics
 from caltech.report.rows import Row, Table
 from caltech.report.tables import Cell
 from caltech.report.trained import MEAN_OVER_CLASSES
 
-LEVEL = 0.05  # of the paired tests, after Holm's adjustment
+LEVEL = 0.05  # of the tests beside the best row, after Holm's adjustment for as many as they are
 MOST_NAMES = 6  # in a sentence
 WIDTH, MOST_ROWS = 80, 12  # on a terminal
 VERDICTS = {
@@ -81,23 +82,30 @@ def _best(table: Table) -> list[str]:
 
 
 def _compared(table: Table, best: Row) -> list[str]:
-    """The best row beside each other one, by the paired tests of the test images."""
+    """The best row beside each other one, by all their seeds' answers in the test."""
+    tests = [(row, best.compared(row)) for row in table.finished if row is not best]
+    tested = [(row, p_value) for row, p_value in tests if p_value is not None]
+    adjusted = statistics.holm([p_value for _, p_value in tested])
     above, below, like = [], [], []
-    for pair in table.pairs:
-        if best.name in (pair.first, pair.second):
-            is_first = pair.first == best.name
-            gained = (pair.only_first - pair.only_second) * (1 if is_first else -1)
-            of_kind = like if pair.p_adjusted >= LEVEL else above if gained > 0 else below
-            of_kind.append(pair.second if is_first else pair.first)
-    count = len(above) + len(below) + len(like)
+    for (row, _), p_value in zip(tested, adjusted, strict=True):
+        gained = best.mean("test/best_accuracy") - row.mean("test/best_accuracy")
+        of_kind = like if p_value >= LEVEL else above if gained > 0 else below
+        of_kind.append(row.name)
     told = []
-    if count:
-        others = counted(count, "other")
-        told.append(f"In the test it is significantly better than {len(above)} of {others}.")
+    if tested:
+        others = counted(len(tested), "other")
+        told.append(
+            "In the test, by the best epochs' answers of all seeds, it is significantly better "
+            f"than {len(above)} of {others}."
+        )
     if like:
         told.append(f"Not significantly different from it: {_named(like)}.")
     if below:
         told.append(f"Significantly better in the test: {_named(below)}.")
+    if (above or below) and all(
+        len(row.finished) == 1 for row in (best, *(row for row, _ in tested))
+    ):
+        told.append("This compares one run of each: other seeds may differ. seeds=5 tells.")
     return told
 
 

@@ -88,6 +88,26 @@ class Row:
     def predictions(self) -> Predictions | None:
         return self.first.predictions if self.finished else None
 
+    def compared(self, other: "Row") -> float | None:
+        """The p value of a difference from another row in what the best epochs have right of the
+        test, over all seeds; None if they were not tested on the same images."""
+        if self.splits or other.splits:
+            return self._compared_by_splits(other)
+        mine, theirs = ([run for run in row.finished if run.predictions] for row in (self, other))
+        if len({run.tested for run in (*mine, *theirs)}) != 1 or not (mine and theirs):
+            return None
+        right = ([run.predictions.correct_at_best for run in runs] for runs in (mine, theirs))
+        return statistics.of_seeds(*map(np.array, right))
+
+    def _compared_by_splits(self, other: "Row") -> float | None:
+        rows = [{run.split_seed: run for run in row.finished} for row in (self, other)]
+        common = sorted(rows[0].keys() & rows[1].keys() - {None})
+        accuracies = [[of[seed].number("test/best_accuracy") for seed in common] for of in rows]
+        tested, trained = (self.first.images(part) for part in ("test", "train"))
+        if len(common) < 2 or None in (*accuracies[0], *accuracies[1], tested, trained):
+            return None
+        return statistics.of_splits(*accuracies, tested / trained)
+
     @property
     def collapsed(self) -> tuple[str, float] | None:
         """The one class that (almost) all answers are, and their share."""
@@ -193,8 +213,7 @@ class Table:
         by_data = defaultdict(list)
         for row in self.finished:
             if row.predictions is not None:
-                same = row.first.data["sha256"], row.predictions.indices.tobytes()
-                by_data[same].append(row)
+                by_data[row.first.tested].append(row)
         couples = []
         for rows in by_data.values():
             if sum(map(len, by_data.values())) > MOST_ROWS_IN_PAIRS:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from caltech.calibration import means
 
@@ -134,6 +134,61 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
         return 0, 0, 1.0
     test = stats.binomtest(only_first, only_first + only_second, 0.5)
     return only_first, only_second, float(test.pvalue)
+
+
+def of_seeds(first: np.ndarray, second: np.ndarray) -> float:
+    """Whether two ways of training differ: the two-sided p value of the difference of their mean
+    accuracies, of what seeds (s, n) and (t, n) bool have right of the same n images.
+
+    Of one seed each it is McNemar's test, which compares two trained models. Else images and seeds
+    are both sources of chance, as cases and readers are to Dorfman, Berbaum and Metz (1992): their
+    variances are added, and the chance of an image in a seed, which is in both, is taken away once.
+    Where one side has a single seed, its seeds are taken to differ as the other's.
+    """
+    sides = first.astype(float), second.astype(float)
+    if len(first) == len(second) == 1:
+        return mcnemar(first[0], second[0])[2]
+    several = [side if len(side) > 1 else other for side, other in (sides, sides[::-1])]
+    count, shares = first.shape[1], [1 / len(side) for side in sides]
+    images = float(np.var(sides[0].mean(0) - sides[1].mean(0), ddof=1)) / count
+    seeds = [share * float(np.var(side.mean(1), ddof=1))
+             for share, side in zip(shares, several, strict=True)]  # fmt: skip
+    both = [share * float(np.var(side, axis=0, ddof=1).mean()) / count
+            for share, side in zip(shares, several, strict=True)]  # fmt: skip
+    if several[0] is several[1]:  # one estimate for both
+        several, seeds = several[:1], [sum(seeds)]
+    parts = [(max(0.0, images - sum(both)), np.inf)]
+    parts += [(each, len(side) - 1) for each, side in zip(seeds, several, strict=True)]
+    return _p_value(sides[0].mean() - sides[1].mean(), parts)
+
+
+def of_splits(first: Sequence[float], second: Sequence[float], tested: float) -> float:
+    """The same of accuracies (k,) by at least two splits of the images, by the same ones.
+
+    Splits share images, which Nadeau and Bengio (2003) allow for.
+
+    Args:
+        tested: images of the test part, as a share of those of the training part.
+    """
+    differences = np.subtract(first, second)
+    variance = float(np.var(differences, ddof=1)) * (1 / len(differences) + tested)
+    return _p_value(differences.mean(), [(variance, len(differences) - 1)])
+
+
+def _p_value(difference: float, parts: Sequence[tuple[float, float]]) -> float:
+    """At which level the difference is as far as the ends of its interval.
+
+    Their squared distance is the sum of those of all parts, each a variance with its degrees of
+    freedom: one number of freedom for all would be wrong where one part has very few.
+    """
+
+    def beyond(p_value: float) -> float:
+        distances = (variance * _quantile(1 - p_value, freedom) ** 2 for variance, freedom in parts)
+        return difference**2 - sum(distances)
+
+    if beyond(1e-12) >= 0:  # also of no variance at all
+        return 1e-12 if difference else 1.0
+    return float(optimize.brentq(beyond, 1e-12, 1.0))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

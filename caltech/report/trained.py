@@ -35,6 +35,11 @@ class Predictions:
         return self.last == self.labels
 
     @cached_property
+    def correct_at_best(self) -> np.ndarray:
+        """The same of the best epoch's answer."""
+        return self.best == self.labels
+
+    @cached_property
     def calibration(self) -> Calibration:
         return calibration(self.confidences, self.correct)
 
@@ -79,6 +84,11 @@ class Run:
     def epochs(self) -> int:
         """How many epochs were told of."""
         return len(self.history["val/accuracy"])
+
+    @property
+    def tested(self) -> tuple[str, bytes]:
+        """Which images the answers are of."""
+        return self.data["sha256"], self.predictions.indices.tobytes()
 
     def images(self, part: str) -> int | None:
         """Of the train, validation or test part."""

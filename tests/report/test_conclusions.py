@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from caltech.report import conclusions, rows
-from tests.report.conftest import LABELS, made_up
+from caltech.report import conclusions, rows, statistics
+from tests.report.conftest import LABELS, answers, made_up
 
 
 def table(*made: rows.Row) -> rows.Table:
@@ -21,8 +21,50 @@ def test_the_best_in_validation_comes_first_with_what_the_test_says_of_it():
     other = row("c", 0.7, accuracy=0.5)
     first, *rest = conclusions.of(table(other, best, like))
     assert first.startswith("Best in validation: a, with 90.00")
-    assert "In the test it is significantly better than 1 of 2 others." in rest
+    assert rest[0].endswith("by the best epochs' answers of all seeds, it is significantly better "
+                            "than 1 of 2 others.")  # fmt: skip
+    assert rest[-1].startswith("This compares one run of each")
     assert "Not significantly different from it: b." in rest
+
+
+def test_what_is_compared_is_what_is_quoted():
+    """Of the last epochs, row b would be the better one."""
+    late = replace(made_up().predictions, last=answers(0.2), best=answers(0.9))
+    early = replace(made_up().predictions, last=answers(0.9), best=answers(0.5))
+    best, other = row("a", 0.9, predictions=late), row("b", 0.5, predictions=early)
+    assert "better than 1 of 1 other." in " ".join(conclusions.of(table(other, best)))
+
+
+def seeds_of(name: str, *accuracies: float) -> rows.Row:
+    runs = [row(name, each, f"seed={n}", accuracy=each).runs[0]
+            for n, each in enumerate(accuracies)]  # fmt: skip
+    return rows.Row(name, tuple(runs), {})
+
+
+def test_seeds_that_differ_by_as_much_are_no_better_recipe():
+    """The first seeds alone would differ: 360 right answers and 320 of the same 400."""
+    best, other = seeds_of("a", 0.9, 0.75, 0.8), seeds_of("b", 0.8, 0.7, 0.85)
+    assert best.compared(other) > 0.3 and other.compared(best) == best.compared(other)
+    assert statistics.mcnemar(*(r.predictions.correct_at_best for r in (best, other)))[2] < 1e-6
+    said = " ".join(conclusions.of(table(best, other)))
+    assert "Not significantly different from it: b." in said and "one run of each" not in said
+    sure = seeds_of("c", 0.7, 0.69, 0.71)
+    assert seeds_of("d", 0.8, 0.81, 0.79).compared(sure) < 0.01
+    assert seeds_of("e", 0.8).compared(sure) < 0.02  # its seeds are taken to differ as the other's
+
+
+def test_rows_by_splits_are_compared_by_the_splits_they_share():
+    def by_splits(name, *accuracies):
+        typed = ["split=per_class", "split.seed=${seed}"]
+        runs = [row(name, each, *typed, f"seed={n}", accuracy=each).runs[0]
+                for n, each in enumerate(accuracies)]  # fmt: skip
+        return rows.Row(name, tuple(runs), {})
+
+    best, like = by_splits("a", 0.9, 0.8, 0.7), by_splits("b", 0.89, 0.81, 0.69)
+    below = by_splits("c", 0.8, 0.7, 0.61)
+    assert best.compared(like) > 0.5 and best.compared(below) < 0.01
+    assert best.compared(by_splits("d", 0.9, 0.79)) > 0.5
+    assert best.compared(by_splits("e", 0.9)) is None
 
 
 def test_ties_are_told_and_a_number_is_no_second_colon():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from caltech.metrics import collapsed
 from caltech.report import statistics
@@ -96,3 +97,45 @@ def test_what_is_another_method_is_told():
     assert differs([0.3094, 0.3090, 0.3099], 0.2745, 2893) is True  # these do not
     assert differs([0.29, 0.31, 0.33], 0.2745, 2893) is False
     assert differs([0.31], 0.5, 30) is False and differs([1.0], 0.0, 30) is True
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 5), (1, 4)])
+def test_at_most_five_percent_of_equal_recipes_differ(deviation, seeds):
+    """Two ways of training that are the same in truth, on images of which some are hard.
+
+    By the first seed's McNemar's test alone, half of them differ if seeds do by a point.
+    """
+    random = np.random.default_rng(0)
+    found, by_one = [], []
+    for _ in range(400):
+        difficulty = random.normal(size=600)
+
+        def right(count, difficulty=difficulty):
+            accuracies = norm.ppf(0.9 + deviation * random.normal(size=(count, 1)).clip(-3, 3))
+            chance = random.normal(size=(count, 600))
+            return 0.9 * difficulty + 0.19**0.5 * chance < accuracies
+
+        first, second = map(right, seeds)
+        found.append(statistics.of_seeds(first, second))
+        by_one.append(statistics.mcnemar(first[0], second[0])[2])
+    assert (
+        np.mean(np.array(found) < 0.05) < 0.08
+    )  # 0.05, and three standard deviations of 400 tries
+    assert deviation < 0.02 or np.mean(np.array(by_one) < 0.05) > 0.2
+
+
+def test_a_difference_of_recipes_is_found():
+    random = np.random.default_rng(0)
+    first, second = (random.random((5, 2000)) < share for share in (0.9, 0.86))
+    assert statistics.of_seeds(first, second) < 1e-3
+    same = np.ones((3, 50), bool)
+    assert statistics.of_seeds(same, same) == 1 and statistics.of_seeds(same, ~same) < 1e-9
+
+
+def test_splits_share_images_which_widens_what_they_say():
+    first, second = [0.9, 0.8, 0.85], [0.89, 0.80, 0.83]
+    differences = np.subtract(first, second)
+    plain = differences.mean() / (differences.std(ddof=1) / 3**0.5)
+    expected = 2 * t.sf(plain * (1 / 3 / (1 / 3 + 0.25)) ** 0.5, 2)
+    assert statistics.of_splits(first, second, 0.25) == pytest.approx(expected)
