@@ -3,6 +3,7 @@
 Imports nothing of the package, so that the table is there at once: a command imports what it needs.
 """
 
+import os
 import runpy
 import sys
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ EXAMPLES = """\
 caltech COMMAND --help says what a command takes."""
 
 
+def _require_here() -> None:
+    """Libraries look for their parts from where a command is typed, also if that was removed."""
+    try:
+        os.getcwd()  # noqa: PTH109 (pathlib takes time to import)
+    except OSError:
+        sys.exit("error: The folder in which this is typed was removed. Type cd, and again.")
+
+
 def main() -> None:
     """The console script."""
     name, *words = sys.argv[1:] or ["--help"]
@@ -56,6 +65,7 @@ def main() -> None:
         sys.argv = [sys.argv[0], *command.first, *words]
         try:
             if command.computes:
+                _require_here()
                 from caltech.waiting import load_torch
 
                 load_torch()

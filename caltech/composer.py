@@ -130,7 +130,6 @@ class Composer(ConfigLoaderImpl):
         self, config_name: str | None, words: Sequence[str], run_mode: RunMode | None
     ) -> Vocabulary:
         """What these words are compared with."""
-
         choices = dict(self._loaded(config_name).hydra.runtime.choices)
         hydra_groups = [f"hydra/{name}" for name in self.list_groups("hydra")]
         names = [*choices, *hydra_groups, "hydra/sweeper/sampler"]
@@ -185,6 +184,10 @@ class Composer(ConfigLoaderImpl):
             error = of_file
         cause = error.__cause__ if str(error) in ("", "None") and error.__cause__ else error
         said = " ".join(str(cause).split("full_key")[0].split()) or type(cause).__name__
+        if "Sweeping over Hydra" in said:
+            swept = [w for w in words if w.lstrip("+").startswith("hydra.") and "," in w]
+            said = "Hydra's own settings are the same for all jobs. Type one value"
+            return InputError(f"{' '.join(swept) or 'hydra.*'} is not allowed: {said}.")
         named = [f"{word.key}={word.value}" for word in map(Word.of, words) if _is_group(word.key)]
         return InputError(
             f"No config can be made of {' '.join(named) or 'what was typed'}: "

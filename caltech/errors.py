@@ -48,6 +48,10 @@ class StoreError(CaltechError):
 OF_ANOTHER_SHAPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
+class Ended(SystemExit):
+    """The process was told to end, by a signal: its code is the shell's."""
+
+
 def queued_again(error: BaseException) -> bool:
     """Whether a job ends by this because submitit has put it into the queue again."""
     return isinstance(error, SystemExit) and error.code == -1
@@ -68,14 +72,38 @@ def told_once(is_single: bool) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def without_exit() -> Iterator[None]:
+    """Code of others that ends Python fails: its code, most often 0, would be the command's.
+
+    Raises:
+        CaltechError: instead.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error, Ended) or queued_again(error):
+            raise
+        raise CaltechError(
+            f"A part of the run called sys.exit({error.code}), and ended it. Nothing here does: "
+            "look for it in plugins=, or in a library that they call."
+        ) from error
+
+
 # What the place is like where something is to be written or read, and no bug.
 PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 def _is_told(error: BaseException) -> bool:
     """Whether a user can act on an error."""
-    is_of_place = isinstance(error, OSError) and error.errno in PLACE
-    return isinstance(error, CaltechError) or (is_of_place and error.filename is not None)
+    if not isinstance(error, OSError):
+        return isinstance(error, CaltechError)
+    return _is_of_output(error) or (error.errno in PLACE and error.filename is not None)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Whether what is printed finds no room: a file's name would be known."""
+    return error.errno == errno.ENOSPC and error.filename is None
 
 
 _is_composed = False  # whether what was typed has become a config
@@ -100,6 +128,8 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
     _is_composed = not composes
     # Else Python looks for garbage among all of the libraries' objects at its end: half a second.
     atexit.register(gc.freeze)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        _require_open(number, name)
     for stream in (sys.stdout, sys.stderr):
         _take_any_text(stream)
     before = os.environ.get("HYDRA_FULL_ERROR")
@@ -122,6 +152,19 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
         os.environ["HYDRA_FULL_ERROR"] = before or ""
 
 
+def _require_open(number: int, name: str) -> None:
+    """Put nothing in place of a stream that was closed, as >&- does.
+
+    Else the next file that is opened has its number, and all that a library prints.
+    """
+    try:
+        os.fstat(number)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)  # gets the first number that is free
+    if getattr(sys, name) is None:
+        setattr(sys, name, open(os.devnull, "r+"))  # noqa: PTH123, SIM115 (to the end)
+
+
 def _take_any_text(stream: TextIO) -> None:
     """File names may be of any bytes, and names of any letters where LC_ALL=C has ASCII alone."""
     if isinstance(stream, io.TextIOWrapper):
@@ -137,6 +180,11 @@ def _told(error: Exception) -> str:
         return (
             f"{error.filename} cannot be used: {error.strerror}. Type output=FOLDER and "
             "cache=FOLDER with folders that can be written."
+        )
+    if isinstance(error, OSError) and _is_of_output(error):
+        return (
+            "What was printed could not be written: no space is left on its disk. What was "
+            "computed is kept. Type the command again, and print to another place."
         )
     said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     return f"{said}. Type --help to see what is possible, HYDRA_FULL_ERROR=1 before it for all."

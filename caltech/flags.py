@@ -41,11 +41,12 @@ def listed(word: str) -> str:
     """`study=one,two` as Hydra takes a list; quoted or bracketed it is left as it is."""
     name, _, value = word.partition("=")
     is_list = name in ("study", "sweeps") and "," in value and not set(value) & set("[]{}'\"\\")
-    return f"{name}=[{value}]" if is_list else word
+    return f"{name}=[{_readable(word).removeprefix(f'{name}=')}]" if is_list else word
 
 
 def readable(words: Sequence[str]) -> list[str]:
-    """With quotes around paths, names and addresses that Hydra cannot read without, as /my é."""
+    """With quotes around paths, names and addresses that Hydra cannot read without, as /my é, or
+    would read as numbers, as 2026_11."""
     return [_readable(word) for word in words]
 
 
@@ -56,13 +57,19 @@ def _readable(text: str) -> str:
         return text
     is_there = os.path.exists(word.value)  # noqa: PTH110 (if too long)
     is_odd = not is_there and any(each != plain(each) for each in text)
-    if word.value[0] in "'\"[$" or "," in word.value or is_odd:
-        return text  # quoted, several or a reference; or of a text program, which is told
+    if word.value[0] in "'\"[$" or is_odd:
+        return text  # quoted, a list or a reference; or of a text program, which is told
+    name = f"{word.prefix}{word.key}="
+    if "," in word.value:
+        each = [_readable(f"{name}{one}").removeprefix(name) for one in word.value.split(",")]
+        is_plain = not set(word.value) & set("()[]{}'\"\\")  # and no choice(a,b)
+        return f"{name}{','.join(each)}" if is_plain and all(each) else text
     try:
-        OverridesParser.create().parse_override(text)
+        value = OverridesParser.create().parse_override(text).value()
     except HydraException:
-        return f"{word.prefix}{word.key}={quoted(word.value)}"
-    return text
+        return f"{name}{quoted(word.value)}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{name}{quoted(word.value)}" if is_number and str(value) != word.value else text
 
 
 def as_typed(text: str) -> str:

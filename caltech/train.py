@@ -220,7 +220,7 @@ def compose_and_train(cfg: DictConfig) -> float | None:
     # As typed: ${seed} is another number in each run of seeds=N.
     overrides = OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
     recorded = jobs.recorded(cfg, overrides, hydra_cfg.job)
-    with errors.told_once(sweep() is None), recorded as record:
+    with errors.told_once(sweep() is None), recorded as record, errors.without_exit():
         if cfg.dry_run:
             validate(cfg)
             runs = [provenance.settled(each) for each in seeds.repeated(cfg)]

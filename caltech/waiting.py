@@ -14,7 +14,7 @@ def load_torch() -> None:
 @contextmanager
 def said(what: str) -> Iterator[None]:
     """On a terminal, what is done now, in a line that is gone once it is done."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None if closed, by 2>&-
         yield
         return
     print(f"{what} ...", end="", file=sys.stderr, flush=True)

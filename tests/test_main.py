@@ -97,3 +97,13 @@ def test_a_terminal_alone_is_told_that_torch_is_loaded(monkeypatch, capsys, is_t
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
     main()
     assert ("loading torch" in capsys.readouterr().err) == is_terminal
+
+
+def test_a_folder_that_was_removed_is_one_message(tmp_path):
+    program = f"import os; os.chdir({str(tmp_path)!r}); os.rmdir({str(tmp_path)!r}); "
+    program += (
+        "import sys; sys.argv = ['caltech', 'train']; from caltech.__main__ import main; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "The folder in which this is typed was removed" in ended.stderr

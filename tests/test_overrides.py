@@ -5,7 +5,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caltech.flags import as_typed, readable
+from caltech.flags import as_typed, listed, readable
 from caltech.overrides import apart, effective, quoted, unquoted
 from caltech.words import plain
 
@@ -48,7 +48,7 @@ def test_a_path_of_any_letters_is_read_as_it_is_typed(name):
 
 @pytest.mark.parametrize(
     "word",
-    ["lr=é", "output='/a é'", "output=[é]", "model=é", "output=", "study=é,b", "study=\u2013" * 99],
+    ["lr=é", "output='/a é'", "output=[é]", "model=é", "output=", "study=\u2013" * 99],
 )
 def test_what_is_no_text_or_has_its_quotes_is_left_as_it_is(word):
     assert readable([word]) == [word]
@@ -58,3 +58,20 @@ def test_the_home_directory_is_where_runs_are_written(compose_in, monkeypatch, t
     monkeypatch.setenv("HOME", str(tmp_path))
     assert compose_in("x", "output='~/runs'").output == f"{tmp_path}/runs"
     assert compose_in("x", "directory='~/one'").directory == f"{tmp_path}/one"
+
+
+@pytest.mark.parametrize("name", ["2026_11_30", "1e3", "007", "0x10", "0.10", "-1_0", "Inf", "12"])
+@pytest.mark.parametrize("key", ["study", "output", "data.root", "tracking.experiment"])
+def test_a_name_that_reads_as_a_number_is_a_name(key, name):
+    """2026_11_30 is the number 20261130 to Hydra, and the folder would be another."""
+    (word,) = readable([f"{key}={name}"])
+    assert str(OverridesParser.create().parse_override(word).value()) == name
+    assert as_typed(word) == f"{key}={name}"
+
+
+def test_names_in_a_list_are_names_too():
+    assert readable(["data.root=é,b"]) == ["data.root='é',b"]
+    assert readable(["study=2026_11,b c,x"]) == ["study='2026_11',b c,x"]
+    assert listed("study=2026_11,2") == "study=['2026_11',2]"
+    assert readable(["study=choice(1e3,b)"]) == ["study=choice(1e3,b)"]
+    assert readable(["lr=1_0"]) == ["lr=1_0"]

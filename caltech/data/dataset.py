@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from caltech.amounts import counted
 from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
 SHORT = {"train": "train", "validation": "val", "test": "test"}  # as they are typed
@@ -114,6 +117,7 @@ def parts_of(images: Collection, split: Any) -> Mapping[str, Tensor]:
         )
     parts = split.parts(images)
     require_parts(images, parts)
+    tell_untested(images, parts)
     return parts
 
 
@@ -147,6 +151,20 @@ def require_training(images: Collection, parts: Mapping[str, Tensor]) -> None:
             "in one group. Add images, or move the folder out of the data set; or type another "
             "split=: fraction and per_class draw from each class."
         )
+
+
+def tell_untested(images: Collection, parts: Mapping[str, Tensor]) -> None:
+    """Warn of classes that have no image in validation or test: of them nothing is measured."""
+    for part in ("validation", "test"):
+        seen = {images.labels[row] for row in parts[part].tolist()}
+        if absent := sorted(set(images.labels) - seen):
+            log.warning(
+                "%d of %d classes have no %s image, %s (%s) for one: its accuracies say nothing of "
+                "them. Add images of them, or type split=per_class, which gives each class as many "
+                "as are typed.", len(absent), len(images.classes), part,
+                ascii(images.classes[absent[0]])[1:-1],
+                counted(images.labels.count(absent[0]), "image"),
+            )  # fmt: skip
 
 
 def _require_enough(images: Collection) -> None:

@@ -1,7 +1,8 @@
 """Which images are for training, validation and test: a class for each option of conf/split/.
 
 What is random is drawn by a hash of the seed and an image's name: it is the same for ever and
-everywhere, and an image that is added or removed leaves the others where they are, or nearly.
+everywhere. An image that is added or removed leaves other classes as they are; of its own class,
+per_class keeps nearly all where they are, and fraction divides them anew.
 """
 
 import hashlib

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import InputError
 from caltech.files import without_passwords
-from caltech.settings import require_fixed
+from caltech.settings import require_fixed, require_resolved
 from caltech.sweeps import records
 from caltech.sweeps.place import require_place
 
@@ -50,6 +50,9 @@ def described(cfg: DictConfig) -> records.Record:
     """
     with suppress(TypeError):  # a value of another kind, which the job tells
         require_fixed(cfg, ())
+    for name in cfg:
+        if name != "hydra" and MISSING in str(cfg._get_node(name)):  # to look it up may raise
+            require_resolved(cfg[name])
     try:
         key, directory = require_place(cfg)
         overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))

@@ -241,6 +241,8 @@ def summarised() -> Iterator[None]:
         os.environ.pop(VARIABLE, None)
         if path is not None:
             jobs = records.rows(path)
+            if jobs and not NameSweep.config.dry_run:  # what is printed may find no room
+                table.keep(path, jobs)
             if jobs:
                 line.draw_last(path)
                 table.show(jobs)
@@ -254,7 +256,6 @@ def summarised() -> Iterator[None]:
                     written.unlink(missing_ok=True)
                 _remove_empty(path.parent)
             elif jobs:  # the folder of a search may be another process's, too
-                table.keep(path, jobs)
                 _tell_where_drawn(path, NameSweep.config)
 
 

@@ -1,11 +1,17 @@
 """sweep=FILE.csv: each line is a job, its cells the values of the names in the first line."""
 
 import csv
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from caltech.errors import InputError
 
+NAME = re.compile(r"[+~]*[\w./@-]+")  # of a column
 _jobs: list[list[str]] = []  # of the file that this process's command named
 
 
@@ -51,8 +57,8 @@ def read(path: Path) -> list[list[str]]:
     Raises:
         InputError: it is not such a file.
     """
-    example = "Its first line has names, each other line a job's values, for example lr,momentum "
-    example += "and below it 0.1,0.9."
+    example = "Its first line has names, each other line a job's values, with commas between them "
+    example += "and points in numbers, for example lr,momentum and below it 0.1,0.9."
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [[cell.strip() for cell in line] for line in csv.reader(file, strict=True)]
@@ -60,7 +66,7 @@ def read(path: Path) -> list[list[str]]:
         said = getattr(error, "strerror", None) or str(error)
         raise InputError(f"sweep={path} cannot be read: {said}. {example}") from error
     (names, *rows) = [line for line in lines if any(line)] or [[]]
-    if not rows or not all(names) or len(set(names)) < len(names):
+    if not rows or not all(map(NAME.fullmatch, names)) or len(set(names)) < len(names):
         raise InputError(f"sweep={path} is no list of jobs with a name each column. {example}")
     for number, cells in enumerate(rows, 1):
         if len(cells) != len(names) or not all(cells):
@@ -68,4 +74,17 @@ def read(path: Path) -> list[list[str]]:
                 f"sweep={path}: job {number} has the values {', '.join(cells)}, and there are "
                 f"{len(names)} names. Write a value below each, null for none."
             )
-    return [[f"{n}={v}" for n, v in zip(names, cells, strict=True)] for cells in rows]
+    jobs = [[f"{n}={v}" for n, v in zip(names, cells, strict=True)] for cells in rows]
+    for number, job in enumerate(jobs, 1):
+        for word in filter(_has_several, job):
+            raise InputError(
+                f"sweep={path}: job {number} has several values in {word}, and a line is one job. "
+                "Write a line for each value, or quotes within the cell: '...'."
+            )
+    return jobs
+
+
+def _has_several(word: str) -> bool:
+    with suppress(HydraException):  # what is none at all is told when the job is composed
+        return OverridesParser.create().parse_override(word).is_sweep_override()
+    return False

@@ -205,8 +205,19 @@ def is_sweep(folder: Path) -> bool:
     return (folder / JOBS).is_file() or any(NAME.fullmatch(path.name) for path in folder.iterdir())
 
 
+def fail(folder: Path, number: int, record: Record, reason: str) -> None:
+    """Write down of a job whose process was killed that it failed."""
+    told = replace(record, status="failed", reason=reason)
+    write_json(folder / f"{record.key}-{number}.json", asdict(told))
+
+
 def rows(folder: Path) -> list[Record]:
-    """Every job of a sweep, in the order of the jobs' numbers, as it is now.
+    """Every job of a sweep, in the order of the jobs' numbers, as it is now."""
+    return list(numbered(folder).values())
+
+
+def numbered(folder: Path) -> dict[int, Record]:
+    """The same by their numbers.
 
     A job without a record waits while its sweep's command lives; later it is missing, as is one
     that was running and has lost its lock; or interrupted, if it has a checkpoint.
@@ -221,7 +232,7 @@ def rows(folder: Path) -> list[Record]:
             found[number] = replace(job, status=absent)
         elif found[number].status == UNREADABLE:
             found[number] = replace(job, status=UNREADABLE)
-    return [found[number] for number in sorted(found)]
+    return {number: found[number] for number in sorted(found)}
 
 
 def _as_it_is(path: Path) -> Record:

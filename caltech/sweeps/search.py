@@ -225,7 +225,9 @@ def conclude(worker: Worker, folder: Path) -> None:
     Raises:
         CaltechError: no trial has a value.
     """
-    found = [trial for each in worker.jobs().values() for trial in each if trial.value is not None]
+    trials = [trial for each in worker.jobs().values() for trial in each]
+    # A pruned one has the last value that it told, of an epoch before its last.
+    found = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
     if not found:
         jobs = records.rows(worker.folder)
         reasons = [job.reason for job in jobs if job.reason] or ["none has ended"]

@@ -20,13 +20,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import CaltechError, InputError
+from caltech.overrides import name_of
 from caltech.sweeps import lists, records
 from caltech.sweeps.composed import ComposedOnce
+from caltech.sweeps.killed import launched
 from caltech.sweeps.place import sweep
 from caltech.sweeps.processes import ending_with_this
 
 log = logging.getLogger(__name__)
 
+PLACES = ("output", "study", "cache", "storage")
 GRID = "caltech.sweeps.sweepers.Grid"
 
 
@@ -75,6 +78,10 @@ class Grid(BasicSweeper):
                 )
             if not [*override.sweep_string_iterator()]:
                 raise InputError(_no_values(override))
+            _require_no_place(override.key_or_group, override.input_line)
+        for name, values in lists.columns().items():
+            if len(values) > 1:
+                _require_no_place(name, f"{name}={','.join(values)}")
         if max_batch_size is not None and max_batch_size < 1:
             raise InputError(
                 f"hydra.sweeper.max_batch_size={max_batch_size} launches nothing. Type null or 1."
@@ -94,6 +101,15 @@ class Grid(BasicSweeper):
         if self.launcher.total == 1 and self.config.seeds is None:
             log.warning("No key has several values: one run. Type values, as lr=1e-1,1e-2.")
         return super().get_job_batch()
+
+
+def _require_no_place(name: str, typed: str) -> None:
+    """Raise InputError for a sweep over where it is kept: its jobs and its table have one place."""
+    if name in PLACES or name.partition(".")[0] == "tracking":
+        raise InputError(
+            f"{typed} is several places, and a sweep is kept in one. Type its command once for "
+            f"each value of {name}."
+        )
 
 
 def require_launcher(launcher: DictConfig) -> None:
@@ -187,12 +203,14 @@ class Announcing(Launcher):
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             jobs[number] = self.composed.describe(overrides)
         require_places_of_their_own(jobs)
-        for key, number in Counter(job.key for job in jobs.values()).items():
+        repeated = [_seeds(overrides) for overrides in job_overrides]
+        same = Counter(zip((job.key for job in jobs.values()), repeated, strict=True))
+        for (key, _), number in same.items():
             if number > 1:
                 log.warning("%d jobs are the same run, %s: it is computed once.", number, key)
         records.announce(sweep(), jobs, max(self.total, len(jobs)))
         try:
-            results = self.launcher.launch(job_overrides, initial_job_idx)
+            results = launched(self.launcher.launch, job_overrides, initial_job_idx)
         except (CaltechError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
@@ -201,6 +219,11 @@ class Announcing(Launcher):
         if failed and isinstance(error := failed[0]._return_value, CaltechError):
             raise error  # Hydra would print a line of its own before it raises the first
         return results
+
+
+def _seeds(overrides: Sequence[str]) -> str:
+    """What was typed of seeds=N, which is no part of a key; the last word counts."""
+    return ([word for word in overrides if name_of(word) == "seeds"] or [""])[-1]
 
 
 def gave_up(error: Exception) -> CaltechError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from caltech.amounts import counted, short
 from caltech.files import write_bytes
 from caltech.overrides import apart, effective
+from caltech.runs.result import PRUNED
 from caltech.sweeps import records
 from caltech.sweeps.records import Record
 
@@ -59,8 +60,12 @@ def as_csv(jobs: Sequence[Record]) -> str:
 
 
 def by_value(jobs: Sequence[Record]) -> list[Record]:
-    """The best first; those without a value follow as they came."""
-    return sorted(jobs, key=lambda job: -math.inf if job.value is None else job.value, reverse=True)
+    """The best first, then pruned ones, then those without a value as they came."""
+
+    def order(job: Record) -> tuple[bool, float]:
+        return _counts(job), -math.inf if job.value is None else job.value
+
+    return sorted(jobs, key=order, reverse=True)
 
 
 def table(jobs: Sequence[Record], width: int) -> str:
@@ -71,14 +76,14 @@ def table(jobs: Sequence[Record], width: int) -> str:
     there are several.
     """
     jobs = by_value(jobs)
-    values = [job.value for job in jobs if job.value is not None]
+    values = [job.value for job in jobs if _counts(job)]
     best = max(values, default=None)
     mark = " best" if values.count(best) == 1 else " tied"
     lines = [["key", "status", "val accuracy", "test accuracy", "seconds", "host", "overrides"]]
     for job, own in zip(jobs, own_words(jobs), strict=True):
         seconds = "" if job.status in records.OPEN else f"{job.seconds:.1f}"
         marked = accuracy(job.value, job.deviation)
-        marked += mark if best is not None and job.value == best else ""
+        marked += mark if _counts(job) and job.value == best else ""
         key, status, host = map(_printable, (job.key, job.status, job.host))
         lines.append([key, status, marked, accuracy(job.test, None), seconds, host, " ".join(own)])
     if len({job.host for job in jobs if job.host}) < 2:
@@ -90,6 +95,11 @@ def table(jobs: Sequence[Record], width: int) -> str:
         for line in lines:
             line[-1] = " ".join(map(short, line[-1].split(" ")))
     return aligned(lines, width)
+
+
+def _counts(job: Record) -> bool:
+    """Whether a job can be the best: a pruned one's value is of an epoch before its last."""
+    return job.value is not None and job.status != PRUNED
 
 
 def own_words(jobs: Sequence[Record]) -> list[list[str]]:
@@ -132,12 +142,12 @@ def outlook(folder: Path) -> str:
     total = max(known.total, len(jobs))
     parts = [f"{known.unit} {len(done)} of {total}"]
     valued = [(job, own) for job, own in zip(jobs, own_words(jobs), strict=True) if job in done]
-    valued = [(job, own) for job, own in valued if job.value is not None]
+    valued = [(job, own) for job, own in valued if _counts(job)]
     if valued:
         best, own = max(valued, key=lambda each: each[0].value)
         words = " ".join(map(short, own)) if len(jobs) > 1 else ""
         parts.append(f"best {best.value:.4f}" + (f" ({words})" if words else ""))
-    for status in (records.RUNNING, "pruned", "failed"):
+    for status in (records.RUNNING, PRUNED, "failed"):
         if count := sum(job.status == status for job in jobs):
             parts.append(f"{count} {status}")
     if left := _minutes_left(known, jobs, done, total):

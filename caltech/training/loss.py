@@ -73,7 +73,10 @@ class Weighing(nn.Module):
                 f"{len(counts)} classes. Give one for each, in the order of their names, or type "
                 "loss.class_weights=balanced."
             )
-        self.weights = (weights * counts.sum() / (weights * counts).sum()).float().to(device)
+        weights = weights * counts.sum() / (weights * counts).sum()
+        if self.class_weights == "balanced":  # smoothed labels ask for a class without images, too
+            weights = weights.where(counts > 0, 1.0)
+        self.weights = weights.float().to(device)
         if not (self.weights.isfinite() & (self.weights > 0)).all():
             raise InputError(
                 f"loss.class_weights={self.class_weights} are too far apart to count together. "

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
+from caltech.errors import Ended
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def raise_at_once(number: int, frame: FrameType | None) -> None:
     """A signal handler: KeyboardInterrupt, or an exit with the shell's code (SIGTERM: 143)."""
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Ended(128 + number)
 
 
 def end_by_exceptions() -> None:

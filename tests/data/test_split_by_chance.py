@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caltech.data.dataset import PARTS, Collection
+from caltech.data.dataset import PARTS, Collection, parts_of
 from caltech.data.split import Fraction, PerClass
 from caltech.errors import InputError
 
@@ -86,3 +86,13 @@ def test_photographs_of_one_object_stay_together(split):
 def test_draws_that_cannot_be(split, said):
     with pytest.raises(InputError, match=said):
         split.parts(of([12, 12], per_object=4))
+
+
+def test_classes_of_which_nothing_is_measured_are_told(caplog):
+    """Of four images at 0.8, 0.1 and 0.1 none is for the test."""
+    images = of([4, 40, 4])
+    parts_of(images, Fraction(0.8, 0.1, 0.1, 0, None))
+    assert "2 of 3 classes have no test image, 0 (4 images) for one" in caplog.text
+    caplog.clear()
+    parts_of(of([40, 40]), Fraction(0.8, 0.1, 0.1, 0, None))
+    assert caplog.text == ""

@@ -85,6 +85,9 @@ def test_two_studies_are_one_report_whose_rows_say_which_they_are_from(make, tmp
     assert (tmp_path / "one" / "kept" / f"{both.name}.json").is_file()
     with pytest.raises(InputError, match="study=three has no run"):
         make(["one", "three"], "tracking=none")
+    (folder / "kept").mkdir()
+    with pytest.raises(InputError, match=r"one\+two is a study of its own.* would be lost"):
+        make(["one", "two"], "tracking=none")
 
 
 def test_sweeps_of_a_study_are_one_report_and_other_runs_are_not_in_it(make, tmp_path):

@@ -46,3 +46,30 @@ def test_a_list_where_it_cannot_be_is_told(typed, tmp_path):
     for wrong in (words[1:], [*words, "hydra/sweeper=optuna"], ["-m", f"sweep={tmp_path}/no.csv"]):
         with pytest.raises(InputError, match="sweep="):
             lists.taken(wrong)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("lr;momentum\n0.1;0.9", "commas between them"), ('lr\n"0.1,0.2"', "job 1 has several values"),
+     ("lr,momentum\n0,1;0,9", "commas between them|there are 2 names"),
+     ('seed\n1\n"range(1,3)"', "job 2 has several values in seed=range")],
+)  # fmt: skip
+def test_what_a_spreadsheet_may_make_of_it_is_told(typed, content, said):
+    with pytest.raises(InputError, match=said):
+        lists.taken(typed(content))
+
+
+def test_quotes_within_a_cell_are_one_value(typed):
+    lists.taken(typed("data.root\n\"'/a,b'\""))
+    assert lists.jobs() == [["data.root='/a,b'"]]
+
+
+@pytest.mark.parametrize(
+    "name", ["output", "study", "cache", "storage", "tracking", "tracking.uri"]
+)
+def test_a_sweep_has_one_place(typed, name):
+    with pytest.raises(InputError, match=f"{name}=a,b is several places.*Type its command once"):
+        split(f"{name}=a,b")
+    lists.taken(typed(f"{name},lr\na,1\nb,2"))
+    with pytest.raises(InputError, match=f"{name}=a,b is several places"):
+        split("seed=1")

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sqlite3
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -14,11 +15,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from optuna.trial import TrialState, create_trial
 
 from caltech.config import register
 from caltech.errors import InputError
 from caltech.settings import CONF
-from caltech.sweeps import records
+from caltech.sweeps import records, search
 from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.study import storage
 from tests.forks import TINY
@@ -159,6 +161,15 @@ def test_a_launcher_starts_workers(command, tmp_path, launcher):
     found = trials_of(tmp_path / "runs")
     assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
     assert len({trial.user_attrs["key"] for trial in found}) == 6
+
+
+def test_a_pruned_trial_is_not_the_best(tmp_path):
+    """Optuna gives it the last value that it told, of an epoch before its last."""
+    states = {0.8: TrialState.COMPLETE, 0.85: TrialState.PRUNED}
+    trials = [create_trial(state=state, value=value) for value, state in states.items()]
+    worker = SimpleNamespace(jobs=lambda: {0: trials}, folder=tmp_path)
+    search.conclude(worker, tmp_path)
+    assert OmegaConf.load(tmp_path / search.BEST).best_value == 0.8
 
 
 def test_what_every_trial_would_fail_of_is_told_before_the_first(command):

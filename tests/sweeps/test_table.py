@@ -62,3 +62,11 @@ def test_a_sweep_that_was_left_early_does_not_list_all_that_is_left(capsys, monk
     assert len(printed.splitlines()) < 12 and "and 91 more jobs" in printed
     assert "interrupted" in printed and "failed" in printed
     assert (f"96 of 98 jobs {status}" in printed) == (status == "missing")
+
+
+def test_a_pruned_job_is_not_the_best():
+    """Its value is of an epoch before its last; one that was finished may have been lower then."""
+    jobs = [Record("a", "", "", "pruned", 0.85, 1.0), Record("b", "", "", "finished", 0.8, 1.0)]
+    first, second = table(jobs, 80).splitlines()[1:]
+    assert first.startswith("b") and "0.8000 best" in first
+    assert second.startswith("a") and "best" not in second and "0.8500" in second

@@ -19,6 +19,8 @@ REFUSED = {  # tests/sweeps/test_sweepers.py has more, without whole commands
     "hydra.run.dir=elsewhere: ": ["hydra.run.dir=elsewhere"],
     "seeds=0 is not allowed": ["--multirun", "seeds=0", "lr=0.1,0.2"],
     "Type seeds=5 or seed=3": ["--multirun", "seeds=5", "seed=3", "lr=0.1,0.2"],
+    "The config is not complete at optimizer.name": ["--multirun", "optimizer=adam,timm,sgd"],
+    "hydra.verbose=true,false is not allowed": ["--multirun", "hydra.verbose=true,false"],
     "key=abc is not allowed": ["--multirun", "key=abc", "lr=0.1,0.2"],
 }
 

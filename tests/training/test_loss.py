@@ -129,3 +129,10 @@ def test_a_loss_s_own_tensors_go_to_the_device():
     loss = nn.CrossEntropyLoss(weight=torch.ones(3))
     prepare(loss, torch.ones(3, device="meta"), Unmixed(3), "mine")
     assert loss.weight.device.type == "meta"
+
+
+def test_a_class_without_an_image_has_no_weight_of_its_own():
+    """Smoothed labels ask for it too: by the rule of the others it would count for all images."""
+    loss = WeightedCrossEntropy("balanced", 0.1)
+    prepare(loss, torch.tensor([50, 50, 0]), Unmixed(3), "")
+    assert loss.weights.tolist() == [1, 1, 1]

@@ -44,6 +44,13 @@ class Asked:
                 f"{len(studies) + len(asked.sweeps)} studies and sweeps are too many for the name "
                 "of their report's folder. Type fewer in study= and sweeps=."
             )
+        is_own = any(asked.folder.glob("*/config.yaml")) or (asked.folder / "kept").exists()
+        if asked.is_joined and is_own:
+            raise InputError(
+                f"{asked.folder} is where this report would be written, and {asked.name} is a "
+                f"study of its own, whose report would be lost. Type study={asked.name} for that "
+                "one, or rename its folder."
+            )
         return asked
 
     @property
