@@ -68,6 +68,9 @@ def test_nothing_is_overwritten(predictor, tmp_path):
         ("onnx", "tf32", None, [], 1e-2),
         ("safetensors", "tf32", None, [], 1e-2),
         ("safetensors", "bfloat16", "bfloat16", [], 1e-4),
+        ("safetensors on cuda", "bfloat16", None, [], 5e-2),
+        ("safetensors on cuda", "float16", None, [], 1e-2),
+        ("safetensors on cuda", "float32", None, [], 1e-4),
         ("onnx", "float32", "bfloat16", ["--tolerance", "0.2"], 0.2),
     ],
 )
@@ -82,6 +85,9 @@ def test_the_tolerance(finished, tmp_path, monkeypatch, form, dtype, store, type
     made_anew(other)
     asked = []
     monkeypatch.setattr(formats, "export", lambda *given: asked.append(given[1:]))
+    form, _, is_on_gpu = form.partition(" on ")
+    if is_on_gpu:
+        monkeypatch.setattr(export, "_is_on_gpu", lambda member: True)
     words = [f"format={form}", f"to={tmp_path}/to", f"run={other}", "device=cpu"]
     assert export.main([*words, *typed]) == 0
     assert asked == [(form, tmp_path / "to", expected)]

@@ -6,6 +6,7 @@ Decoding costs more than a small network's forward pass, and no epoch needs it t
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -66,13 +67,33 @@ class Decoded:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for _ in pool.map(put, range(len(indices))):
                 done(1)
-        return block.to(self.device, non_blocking=is_far)
+        there = block.to(self.device, non_blocking=is_far)
+        if is_far:
+            keep_pace()
+        return there
 
     def __getitem__(self, place: Tensor | int | tuple) -> Tensor:
         if isinstance(place, Tensor):
             return self.at(place.tolist())
         row, *inside = place if isinstance(place, tuple) else (place,)
         return self.at([int(row)])[(0, *inside)]
+
+
+# Copies that a GPU has not been seen to have made, of the last few.
+_on_the_way: deque["torch.cuda.Event"] = deque()
+MOST_ON_THE_WAY = 2
+
+
+def keep_pace() -> None:
+    """After a large copy to a GPU: wait until the one before the last was made.
+
+    Each takes pinned memory, which is used again once it is made. The host is faster than a GPU
+    that trains, and would pin a batch for each step that waits there.
+    """
+    _on_the_way.append(torch.cuda.Event())
+    _on_the_way[-1].record()
+    if len(_on_the_way) > MOST_ON_THE_WAY:
+        _on_the_way.popleft().synchronize()
 
 
 def of_files(

@@ -24,7 +24,7 @@ from caltech.runs.result import Result
 from caltech.settings import require_allowed
 from caltech.training.device import choose_device
 from caltech.training.features import BATCH
-from caltech.training.memory import in_halves
+from caltech.training.memory import InParts
 from caltech.training.precision import Precision
 
 
@@ -174,8 +174,7 @@ class Predictor:
     def probabilities(self, pixels: Tensor) -> Tensor:
         """(n, classes) float32 on the CPU, of decoded pixels (n, resize, resize, 3) uint8."""
         with self.precision.autocast(self.device):
-            batches = pixels.split(self.batch_size)
-            return torch.cat([in_halves(self._answered, batch) for batch in batches])
+            return torch.cat([*map(InParts(self._answered), pixels.split(self.batch_size))])
 
     def _answered(self, pixels: Tensor) -> Tensor:
         return self.network(self.crop(pixels).to(self.device)).cpu()

@@ -37,7 +37,7 @@ how a training goes on is an Observer (fit.py), and may end it.
   layer sees the batch (BatchNorm) or draws (dropout). A step that does not fit into memory is one
   error, with a micro_batch that was tried.
 - What a frozen part gives, and what a run answers, is the same for any number of images at a time
-  up to rounding: if there is no room for a batch, it is computed in halves of it. Pixels or
+  up to rounding: if there is no room for a batch, it is computed in parts of it. Pixels or
   features that would fill more than a quarter of a GPU's memory stay on the host.
 - `patience` ends a run whose validation accuracy no longer rises. It is finished, and tested.
 - precision=fp32 is IEEE on every device; TF32 is precision=tf32. A GPU gives the same bits each

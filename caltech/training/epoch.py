@@ -228,6 +228,8 @@ def _forget(learner: Learner) -> None:
     """What a step that ended halfway left in optimizer and scaler: the run ends by its error."""
     learner.optimizer.zero_grad()
     learner.optimizer.state.clear()
+    for name in ("grad_scale", "found_inf"):  # the scaler's, of a fused step
+        vars(learner.optimizer).pop(name, None)
     with suppress(AssertionError):  # it has not scaled yet
         learner.scaler.update(learner.scaler.get_scale())
 

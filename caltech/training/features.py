@@ -7,7 +7,7 @@ trials of a sweep. It is computed for all images, kept on disk, and every run tr
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from caltech.cache import CachedArray
 from caltech.data.augment import VIEWS, Views, center_crop, rows_of, sent
 from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
+from caltech.data.pixels import keep_pace
 from caltech.errors import InputError
 from caltech.models.freeze import digest, folded
 from caltech.training.device import each
-from caltech.training.memory import in_halves, pixels_on, placed_views
+from caltech.training.memory import InParts, pixels_on, placed_views
 from caltech.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -72,23 +73,31 @@ class Features:
 
     def training(self, indices: Tensor) -> Tensor:
         """Features of the views drawn for the images at `indices` (n,), as augment.Views draws."""
-        drawn = sent(self.augment.draw(len(indices)), indices.device)
-        first, *others = self.augment.train
-        features = self._at(first, indices)
+        drawn, (first, *others) = self.augment.draw(len(indices)), self.augment.train
+        if self._stay_here(indices):
+            return self._of_views([self.augment.train[n] for n in drawn.tolist()], indices)
+        drawn = sent(drawn, indices.device)
+        features = self.views[first].index_select(0, indices)
         for number, name in enumerate(others, start=1):
             is_drawn = (drawn == number).view(-1, *[1] * (features.ndim - 1))
-            features = torch.where(is_drawn, self._at(name, indices), features)
+            features = torch.where(is_drawn, self.views[name].index_select(0, indices), features)
         return features
 
     def evaluation(self, indices: Tensor) -> list[Tensor]:
         """Their features in each view whose logits are averaged."""
-        return [self._at(name, indices) for name in self.augment.test]
+        if self._stay_here(indices):
+            return [self._of_views([name] * len(indices), indices) for name in self.augment.test]
+        return [self.views[name].index_select(0, indices) for name in self.augment.test]
 
-    def _at(self, view: str, indices: Tensor) -> Tensor:
-        values = self.views[view]
-        if values.device == indices.device:
-            return values.index_select(0, indices)
-        return sent(values[rows_of(indices)], indices.device)
+    def _stay_here(self, indices: Tensor) -> bool:
+        return next(iter(self.views.values())).device != indices.device
+
+    def _of_views(self, names: Sequence[str], indices: Tensor) -> Tensor:
+        """From the host, of each image its view of that name."""
+        rows = zip(names, rows_of(indices), strict=True)
+        features = sent(torch.stack([self.views[name][row] for name, row in rows]), indices.device)
+        keep_pace()
+        return features
 
 
 class Outputs:
@@ -98,14 +107,15 @@ class Outputs:
         self.frozen = frozen.eval()
         self.images = images
         self.precision = precision
+        self.of = InParts(self._of)
 
     def training(self, indices: Tensor) -> Tensor:
         """Of the frozen part, for the augmented images at `indices` (n,)."""
-        return in_halves(self._of, self.images.training(indices))
+        return self.of(self.images.training(indices))
 
     def evaluation(self, indices: Tensor) -> list[Tensor]:
         """Of the frozen part, in each view whose logits are averaged."""
-        return [in_halves(self._of, view) for view in self.images.evaluation(indices)]
+        return [self.of(view) for view in self.images.evaluation(indices)]
 
     @torch.no_grad()
     def _of(self, images: Tensor) -> Tensor:
@@ -271,7 +281,7 @@ def _outputs(
     is_split = device.type == "cpu" and not hasattr(frozen, "hidden")
     outputs = []
     batches = torch.arange(rows.start, rows.stop).split(BATCH[device.type])
-    for values in (each if is_split else map)(partial(in_halves, output), batches):
+    for values in (each if is_split else map)(InParts(output), batches):
         outputs.append(values)
         done(len(values))
     return torch.cat(outputs)

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 # How torch says it on a CPU (on Linux, on Windows), on CUDA, by cuBLAS.
 OUT_OF_MEMORY = "allocate memory|not enough memory|out of memory|OutOfMemory|alloc_failed"
+# cuDNN's, where it has no memory or no algorithm: half as many images tell which.
+UNCLEAR = "unable to find an engine"
 SHARE = 0.25  # of a GPU's memory that pixels may fill, or features
 
 
@@ -67,27 +69,44 @@ def _stays(what: str, size: int, device: torch.device) -> bool:
     return is_large
 
 
-def in_halves(call: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
-    """What `call` gives for items (n, ...), or for halves of halves if there is no room for all.
+class InParts:
+    """What `call` gives for items (n, ...), as many at a time as there is room for.
 
-    For calls that take nothing from one item to another: they are equal up to rounding.
-
-    Raises:
-        OutOfMemoryError: there is no room for one.
+    For calls that take nothing from one item to another: they are equal up to rounding. How many
+    there is room for is found out once, by halves.
     """
-    try:
-        return call(items)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
-            raise
-    # Not before here: an error holds on to all that was there when it was raised.
-    if len(items) == 1:
-        raise OutOfMemoryError(
-            "The network does not fit into memory with one image. Type a smaller model=, or "
-            "device=cpu."
-        )
-    _release()
-    return torch.cat([in_halves(call, half) for half in items.chunk(2)])
+
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+        self.call = call
+        self.most: int | None = None
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """Of all items.
+
+        Raises:
+            OutOfMemoryError: there is no room for one.
+        """
+        while (found := self._tried(items)) is None:
+            _release()  # not before here: an error holds on to all that was there
+        return found
+
+    def _tried(self, items: Tensor) -> Tensor | None:
+        size = min(self.most or len(items), len(items))
+        try:
+            if size == len(items):
+                return self.call(items)
+            return torch.cat([self.call(part) for part in items.split(size)])
+        except (MemoryError, RuntimeError) as error:
+            is_clear = _is_of_memory(error)
+            if not is_clear and (size == 1 or UNCLEAR not in str(error)):
+                raise
+        if size == 1:
+            raise OutOfMemoryError(
+                "The network does not fit into memory with one image. Type a smaller model=, or "
+                "device=cpu."
+            )
+        self.most = (size + 1) // 2
+        return None
 
 
 def within_memory(
@@ -105,12 +124,15 @@ def within_memory(
     try:
         return call(images)
     except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
+        if not _is_of_memory(error) and UNCLEAR not in str(error):
             raise
+        unclear = None if _is_of_memory(error) else f"{type(error).__name__}: {error}"
     # Not before here: an error holds on to all that was there when it was raised.
     fitting = images // 2
     while fitting and not _fits(call, fitting, reset):
         fitting //= 2
+    if unclear and not fitting:  # it was not for want of memory
+        raise RuntimeError(unclear)
     advice = (
         f"As was tried, {fitting} would. Type micro_batch={fitting}: the batch_size stays, and the "
         "gradients of its parts are summed."
@@ -130,7 +152,8 @@ def _fits(call: Callable[[int], Any], images: int, reset: Callable[[], object]) 
     try:
         call(images)
     except (MemoryError, RuntimeError, ValueError) as error:
-        if isinstance(error, ValueError) or _is_of_memory(error):
+        is_unclear = UNCLEAR in str(error)
+        if isinstance(error, ValueError) or is_unclear or _is_of_memory(error):
             return False  # BatchNorm cannot be trained on a single image
         raise
     return True

@@ -9,6 +9,9 @@ import pytest
 import torch
 import torchvision
 
+from caltech.training import memory
+from caltech.training.device import be_deterministic, use_tf32
+
 FOUND: list[tuple[str, object]] = []
 
 
@@ -17,6 +20,8 @@ def device() -> torch.device:
     named = os.environ.get("CALTECH_CHECKED_DEVICE", "cuda")
     if named == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU that torch can use; CALTECH_CHECKED_DEVICE=cpu tries it on the CPU")
+    if named == "cuda":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # of what is compared with it
     return torch.device(named)
 
 
@@ -43,3 +48,11 @@ def pytest_terminal_summary(terminalreporter) -> None:
     for name, value in FOUND:
         terminalreporter.write_line(f"{name}: {value}")
     Path("gpu_check.json").write_text(json.dumps(head | {"found": dict(FOUND)}, indent=2) + "\n")
+
+
+@pytest.fixture(autouse=True)
+def settings_restored():
+    yield
+    use_tf32(False)
+    be_deterministic(False, torch.device("cpu"))
+    memory._pixels.clear()

@@ -1,17 +1,19 @@
 """Less room than there would have to be: smaller batches, what stays on the host, what is said."""
 
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from caltech.data import pixels
 from caltech.data.augment import Views
 from caltech.errors import OutOfMemoryError
 from caltech.inference.predictor import Predictor
 from caltech.runs.directory import RunDirectory
 from caltech.training import features, memory
 from caltech.training.features import BATCH, Features, Images, Outputs
-from caltech.training.memory import in_halves, placed_views
+from caltech.training.memory import InParts, placed_views, within_memory
 from caltech.training.precision import Precision
 from tests.training.test_features import Halved, extract, toy
 
@@ -21,33 +23,54 @@ CPU = torch.device("cpu")
 class Roomless:
     """A call that has room for so many items; more raise what torch raises."""
 
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
     def __init__(self, call, room):
         self.call, self.room, self.given = call, room, []
 
     def __call__(self, items):
         self.given.append(len(items))
         if len(items) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise self.error
         return self.call(items)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 16])
-def test_halves_are_in_order_and_no_smaller_than_they_have_to_be(count):
+def test_parts_are_in_order_and_their_size_is_found_out_once(count):
     items = torch.arange(count)
     roomless = Roomless(lambda values: values * 2, 4)
-    assert in_halves(roomless, items).tolist() == (items * 2).tolist()
-    assert all(given > 2 or count < 4 for given in roomless.given)
+    in_parts = InParts(roomless)
+    for _ in range(2):
+        assert in_parts(items).tolist() == (items * 2).tolist()
+    tried = {1: [1, 1], 2: [2, 2], 7: [7, 4, 3, 4, 3], 16: [16, 8, *[4] * 8]}
+    assert roomless.given == tried[count]
 
 
-def test_one_that_does_not_fit_is_an_error_with_advice_and_others_pass():
+ENGINE = RuntimeError("FIND was unable to find an engine to execute this computation")
+
+
+@pytest.mark.parametrize("error", [None, ENGINE])
+def test_one_that_does_not_fit_is_an_error_with_advice_and_others_pass(error):
     with pytest.raises(OutOfMemoryError, match=r"with one image.*device=cpu"):
-        in_halves(Roomless(int, 0), torch.arange(8))
+        InParts(Roomless(int, 0))(torch.arange(8))
 
     def other(items):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        raise error or RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        in_halves(other, torch.arange(8))
+    for call in (lambda: InParts(other)(torch.arange(8)), lambda: within_memory(other, 8, "epoch")):
+        with pytest.raises(RuntimeError, match=r"unable to find an engine|cannot be multiplied"):
+            call()
+
+
+def test_where_cudnn_finds_no_way_half_as_many_images_tell_why():
+    """It says the same if there is no memory, and if there is no algorithm."""
+    room = Roomless(torch.sum, 2)
+    room.error = ENGINE
+    with pytest.raises(OutOfMemoryError, match="micro_batch=2"):
+        within_memory(lambda count: room(torch.arange(count)), 8, "epoch 1")
+    room = Roomless(lambda values: values, 2)
+    room.error = ENGINE
+    assert InParts(room)(torch.arange(8)).tolist() == [*range(8)]
 
 
 class Crowded(Halved):
@@ -96,6 +119,8 @@ def test_features_that_would_fill_more_than_a_quarter_of_a_gpu_stay_on_the_host(
 
 def test_features_on_the_host_are_those_of_the_images_asked_for(monkeypatch):
     views = {"plain": torch.rand(60, 5), "mirrored": torch.rand(60, 5)}
+    paced = []
+    monkeypatch.setattr(features, "keep_pace", lambda: paced.append(1))
     augment = Views(["plain", "mirrored"], ["mirrored"])
     near, far = Features(views, augment, CPU), Features(views, augment, CPU)
     rows, meta = torch.tensor([3, 59, 3, 0]), torch.device("meta")
@@ -106,6 +131,25 @@ def test_features_on_the_host_are_those_of_the_images_asked_for(monkeypatch):
     torch.manual_seed(0)
     assert torch.equal(far.training(rows.to(meta)), expected)
     assert torch.equal(far.evaluation(rows.to(meta))[0], views["mirrored"][rows])
+    assert len(paced) == 2
+
+
+def test_no_more_than_two_large_copies_are_on_the_way(monkeypatch):
+    made, waiting = [], []
+
+    class Event:
+        def record(self):
+            waiting.append(self)
+
+        def synchronize(self):
+            made.append(waiting.pop(0) is self)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(pixels, "_on_the_way", deque())
+    for _ in range(9):
+        pixels.keep_pace()
+        assert len(waiting) <= pixels.MOST_ON_THE_WAY
+    assert made == [True] * 7
 
 
 def test_what_torch_keeps_is_given_back_on_apple_s_gpus_too(monkeypatch):

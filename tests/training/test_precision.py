@@ -98,3 +98,10 @@ def test_a_gpu_that_emulates_bfloat16_is_told(monkeypatch, caplog, native):
 def test_it_decides_the_key(configure):
     keys = {configure(f"precision={name}").key for name in ("fp32", "tf32", "bf16", "amp")}
     assert len(keys) == 4
+
+
+def test_a_product_that_waited_for_a_core_once_is_not_called_emulated(monkeypatch, caplog):
+    seconds = {torch.float32: [1.0] * 9, torch.bfloat16: [23.0, 0.5]}
+    monkeypatch.setattr(precisions, "_matmul_seconds", lambda dtype: seconds[dtype].pop(0))
+    Precision("bfloat16", False).warn_if_slow(CPU)
+    assert caplog.text == ""

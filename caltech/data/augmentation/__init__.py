@@ -7,8 +7,7 @@ mix         mixup and cutmix: two images become one, their labels shares of both
 May import what data may.
 
 - Random numbers come from torch's global CPU generator, so a checkpoint inside an epoch goes on
-  bitwise, and a GPU gets the same draws. Nothing of ours waits for the device; torchvision's turns,
-  shears and sharpness send a few numbers at each call, which waits.
+  bitwise, and a GPU gets the same draws. Nothing waits for the device.
 - A strength of zero is as if the part were not there, bit for bit: no number is drawn for it.
 - What is resized, erased or mixed is what torchvision's own operation gives for the same draw. A
   GPU resizes by one matrix product, which may differ from it by one of 255 levels.
