@@ -1,6 +1,10 @@
 """Of jobs side by side one ends its process: the others are computed, and it alone has failed."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -9,6 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from caltech.errors import CaltechError
 from caltech.sweeps import killed, records
 from caltech.sweeps.records import Record
+from tests.forks import REPOSITORY, TINY, places
 
 
 class TerminatedWorkerError(Exception):
@@ -95,3 +100,42 @@ def test_other_errors_and_a_death_that_was_no_job_s_are_not_held(sweep):
     for error in (CaltechError("no"), TerminatedWorkerError("before any began")):
         with pytest.raises(type(error)):
             killed.launched(failing, JOBS, 0)
+
+
+PLUGIN = """
+import os
+from torch import nn
+class Dying(nn.CrossEntropyLoss):
+    def __init__(self, dies):
+        super().__init__()
+        self.dies = dies
+    def forward(self, logits, targets):
+        if self.dies:
+            os._exit(9)
+        return super().forward(logits, targets)
+"""
+
+
+@pytest.mark.slow
+def test_a_job_that_ends_its_process_under_joblib(tmp_path):
+    (tmp_path / "dying_plugin.py").write_text(PLUGIN)
+    conf = tmp_path / "conf"
+    (conf / "loss").mkdir(parents=True)
+    (conf / "loss" / "dying.yaml").write_text("_target_: dying_plugin.Dying\ndies: false\n")
+    typed = ["--multirun", f"--config-dir={conf}", "plugins=[dying_plugin]", "loss=dying"]
+    typed += [
+        *TINY,
+        *places(tmp_path, "none"),
+        "num_epochs=1",
+        "loss.dies=false,true",
+        "lr=0.1,0.2",
+    ]
+    typed += ["hydra/launcher=parallel", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, "-m", "caltech.train", *typed]
+    own = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=own)
+    assert ended.returncode == 1
+    found = re.findall(r"^[0-9a-f]{10}  (\w+) .*loss.dies=(\w+)", ended.stdout, re.MULTILINE)
+    expected = [("failed", "True")] * 2 + [("finished", "False")] * 2
+    assert sorted(found) == expected, ended.stdout
+    assert "its process was killed (EXIT(9))" in ended.stderr
