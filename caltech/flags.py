@@ -160,11 +160,25 @@ def _require_folders(given: Namespace) -> None:
                 f"{flag} {folder} is no folder that there is. Type the path of one with configs of "
                 f"your own (experiment/NAME.yaml, say), or leave {flag} out: ours are in {CONF}."
             )
+        if folder and flag == "--config-dir":
+            _require_no_group(Path(folder), given.overrides)
         if folder and flag == "--config-path" and not Path(folder).is_absolute():
             raise InputError(
                 f"{flag} {folder} is looked for within the program. Type --config-dir {folder}, "
                 f"which adds to our configs, or {flag} {Path(folder).absolute()}, which replaces "
                 "them."
+            )
+
+
+def _require_no_group(folder: Path, words: Sequence[str]) -> None:
+    """Raise InputError for a folder beside configs that makes a group of a key that is typed."""
+    there = {path.name for path in folder.iterdir() if path.is_dir()}
+    for word in map(Word.of, words):
+        if word.key in there and word.key in ROOT and not (CONF / word.key).is_dir():
+            raise InputError(
+                f"{word} cannot be read: there is a folder {word.key} in --config-dir {folder}, "
+                "and Hydra takes each folder there for a group of configs. Type --config-dir with "
+                "a folder that has configs alone."
             )
 
 

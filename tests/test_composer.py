@@ -96,6 +96,14 @@ def test_a_file_whose_values_would_be_nowhere_is_told(typed, tmp_path_factory):
 def test_configs_that_are_not_there(typed):
     assert typed("--config-name", "zzz").startswith("There is no zzz.yaml among the configs.")
     assert typed("--config-dir", "/nowhere").startswith("--config-dir /nowhere is no folder")
+
+
+def test_a_folder_beside_configs_that_has_a_key_s_name(typed, tmp_path_factory):
+    """Of the run's own cache, say: Hydra would look for cache= among its options."""
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "cache").mkdir()
+    message = typed("--config-dir", str(folder), f"cache={folder}/cache")
+    assert f"there is a folder cache in --config-dir {folder}" in message
     assert typed("--config-path", "x").startswith("--config-path x is no folder")
 
 
