@@ -189,7 +189,9 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
             f"compile=true does not work here: {str(error).strip().splitlines()[0]}. "
             "Install a C++ compiler (and Triton for a GPU), or type compile=false."
         ) from error
-    return torch.compile(network, options={"fallback_random": True})
+    # Anew for an epoch's last batch and for an evaluation's: with a size as a symbol, which torch
+    # tries second, EfficientNet-Lite0 was not compiled after 40 minutes; so it takes one or two.
+    return torch.compile(network, dynamic=False, options={"fallback_random": True})
 
 
 @functools.cache
