@@ -34,6 +34,7 @@ _REASONS = dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), _NO_LOC
     errno.ENOENT: "nothing can be made in that folder, or another process removed its temporary "
     "file (do file locks reach all hosts?)",
     errno.EISDIR: "a folder is in its place",
+    errno.ENOTEMPTY: "another process made it meanwhile",
     errno.EEXIST: "a file is in the place of its folder",
     errno.ENOTDIR: "a file is in the place of its folder",
 }

@@ -102,8 +102,10 @@ def require_flags(
             )
     given, rest = parser.parse_known_args(typed)
     known = [each for each in parser._option_string_actions if each.startswith("--")]
-    for flag in rest:
-        if flag.startswith("-"):
+    for left in rest:
+        if left.startswith("-"):
+            # Of -rerun, Python 3.13 takes its -r and leaves -erun.
+            flag = next(each for each in typed if each == left or each.endswith(left[1:]))
             after = [*typed[list(typed).index(flag) + 1 :], ""][0]
             raise InputError(
                 f"{flag} is no flag; keys and groups are typed without dashes, as KEY=VALUE. "

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -81,7 +82,7 @@ def begun_key(cfg: DictConfig) -> str:
     """A run's key, or the one under which it was begun when keys still told 0 and 0.0 apart."""
     typed, study = _as_typed(cfg), Path(cfg.output) / cfg.study
     keys = _digest(_normalised(typed)), _digest(_without_added(typed))
-    begun = [key for key in keys if (study / key / "config.yaml").is_file()]
+    begun = [key for key in keys if os.path.isfile(study / key / "config.yaml")]  # noqa: PTH113
     return begun[0] if begun else keys[0]
 
 

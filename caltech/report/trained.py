@@ -13,6 +13,7 @@ FINISHED = "finished"
 PRUNED = "pruned"
 RUNNING = "running"
 INTERRUPTED = "interrupted"  # nobody computes it, and it goes on if its command is typed
+THEN = ", then "  # between what a run was made by and what it went on by
 NO_LIBRARIES = ("device", "gpu", "threads", "python")  # of an environment
 # All pairs of more rows than these would be too many to read: the best is compared with each.
 MOST_ROWS_IN_PAIRS = 10
@@ -124,7 +125,8 @@ class Run:
     @property
     def version(self) -> str:
         """Of the code."""
-        return f"{self.code['git']} ({self.code['sha256'][:8]})"
+        digests = [each[:8] for each in self.code["sha256"].split(THEN)]
+        return f"{self.code['git']} ({THEN.join(digests)})"
 
     @property
     def versions(self) -> dict[str, str]:

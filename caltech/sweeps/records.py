@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from caltech.errors import DamagedError
-from caltech.files import write_json
+from caltech.files import explaining_disk, write_json
 from caltech.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def kept(folder: Path, number: int, record: Record) -> Iterator[None]:
             yield
         finally:
             if before and (before.status, before.value) == (record.status, record.value):
-                record.seconds = max(before.seconds, record.seconds)
+                record.seconds = before.seconds
             write_json(path, asdict(record))
 
 
@@ -126,7 +126,8 @@ def launching(folder: Path) -> Iterator[None]:
 
     One of the processes that work on a search holds the lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with explaining_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with _holding(folder / LOCK, seconds=0):
         yield
 
@@ -222,12 +223,15 @@ def numbered(folder: Path) -> dict[int, Record]:
     A job without a record waits while its sweep's command lives; later it is missing, as is one
     that was running and has lost its lock; or interrupted, if it has a checkpoint.
     """
-    found = {}
-    for path in folder.glob("*-*.json"):
+    found, planned = {}, plan(folder).jobs
+    for path in sorted(folder.glob("*-*.json")):
         if name := NAME.fullmatch(path.name):
-            found[int(name["number"])] = _as_it_is(path)
+            number = int(name["number"])
+            # Two folders of one search that were merged: the plan says whose number it is.
+            if number not in planned or planned[number].key == name["key"]:
+                found[number] = _as_it_is(path)
     absent = WAITING if _is_held(folder / LOCK) else MISSING
-    for number, job in plan(folder).jobs.items():
+    for number, job in planned.items():
         if number not in found:
             found[number] = replace(job, status=absent)
         elif found[number].status == UNREADABLE:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
 from caltech.sweeps.sweepers import Grid, gave_up
 from caltech.training.device import choose_device
+from caltech.words import Word
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +97,26 @@ def prepare(config: DictConfig, sweeps: Path) -> Path:
                 f"{', '.join(sorted(others))} in the same storage. Those stay as they are."
             )
         mark = name.rpartition("-")[2]
-        found = sorted(sweeps.glob(f"*-{mark}/"))
-        folder = found[0] if found else sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
+        folder = _folder_of(study, sweeps, mark)
         folder.mkdir(exist_ok=True)
         origin.mark(folder)
         storage.patiently(origin.require_same, study, config, space, folder)
         trials.note(folder, name, space, is_search=True)
     return folder
+
+
+def _folder_of(study: optuna.Study, sweeps: Path, mark: str) -> Path:
+    """Where a search's workers meet: the study's own folder, if there are several, or a new one."""
+    found = sorted(sweeps.glob(f"*-{mark}/"), key=partial(origin.is_met_in, study), reverse=True)
+    is_lost = not study.user_attrs and not study.trials and any(map(records.rows, found))
+    if is_lost:
+        print(
+            f"The study whose trials are in {found[0]} is not in the storage any more. This search "
+            "begins anew, in a folder of its own. Runs that it comes to again answer at once."
+        )
+    if found and not is_lost:
+        return found[0]
+    return sweeps / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{mark}"
 
 
 def _require_space(space: Space, config: DictConfig) -> None:
@@ -187,10 +202,12 @@ def launch_workers(
     )
     if isinstance(launcher, JoblibLauncher):  # all of them at once, and the cores divided
         launcher.joblib = ending_with_this(launcher.joblib) | {"n_jobs": count}
+    # Of what was typed all that is the same for every trial: a worker is a job with a config, too.
+    fixed = [w for w in config.hydra.overrides.task if Word.of(w).key not in worker.space.searched]
     while True:
         before = _progress(worker)
         try:
-            answers = launcher.launch([()] * count, 0)
+            answers = launcher.launch([fixed] * count, 0)
             break
         except CaltechError:
             raise

@@ -98,3 +98,20 @@ def test_a_job_that_was_killed_after_a_checkpoint_is_interrupted(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").touch()
     assert [job.status for job in records.rows(tmp_path)] == [records.INTERRUPTED]
+
+
+def test_of_two_searches_folders_that_were_merged_the_list_says_whose_a_number_is(tmp_path):
+    records.announce(tmp_path, PLANNED, 3)
+    for number in range(3):
+        ended(tmp_path, number)
+    for key in ("aaaa", "zzzz"):  # before and after key0 among the files
+        other = Record(key, "", "lr=9", "finished", 0.9)
+        records.write_json(tmp_path / f"{key}-0.json", asdict(other))
+    assert [row.key for row in records.rows(tmp_path)] == ["key0", "key1", "key2"]
+
+
+def test_a_job_that_is_only_answered_keeps_its_seconds(tmp_path):
+    """On a busy machine an answer may take longer than the training took."""
+    ended(tmp_path, 0, seconds=2.0)
+    ended(tmp_path, 0, seconds=9.0)
+    assert records.rows(tmp_path)[0].seconds == 2.0

@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import sqlite3
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,15 +15,18 @@ import optuna
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf, read_write
 from optuna.trial import TrialState, create_trial
 
 from caltech.config import register
 from caltech.errors import InputError
+from caltech.files import write_json
 from caltech.settings import CONF
 from caltech.sweeps import records, search
 from caltech.sweeps.composed import ComposedOnce
-from caltech.sweeps.study import storage
+from caltech.sweeps.study import origin, storage
+from caltech.sweeps.study.space import Space
 from tests.forks import TINY
 
 SPACE = ["--multirun", "hydra/sweeper=optuna", "lr=tag(log,interval(1e-3,1))"]
@@ -150,10 +154,53 @@ def test_a_pruned_search_under_kills_ends_as_if_undisturbed(forks, cache, tmp_pa
         assert other.read_bytes() == path.read_bytes()
 
 
+def test_a_worker_is_told_all_that_is_the_same_for_every_trial(monkeypatch, tmp_path):
+    """Else its own config would be of no search, and of another output than the command's."""
+    launched = []
+
+    class Launcher:
+        def launch(self, jobs, first):
+            launched.extend(jobs)
+            return []
+
+    typed = ["study=mine", "hydra/launcher=parallel", "hydra.sweeper.n_jobs=2"]
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        config = compose("train", ["sweep=search_head", *typed], return_hydra_config=True)
+        with read_write(config.hydra):
+            config.hydra.overrides.task.append("lr=interval(0.1,1)")
+        monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **_: Launcher())
+        worker = SimpleNamespace(space=Space.of(config), folder=tmp_path, jobs=dict)
+        search.launch_workers(worker, config, None, None)
+        assert launched == [["sweep=search_head", "study=mine"]] * 2
+        own = compose("train", launched[0], return_hydra_config=True)
+    assert own.hydra.runtime.choices["hydra/sweeper"] == "optuna" and own.study == "mine"
+
+
+def test_trials_that_were_lost_do_not_stand_in_the_next_search_s_table(tmp_path, capsys):
+    study, folder = optuna.create_study(), tmp_path / "20261130T10Z-abcd1234"
+    assert search._folder_of(study, tmp_path, "abcd1234").name != folder.name  # a new one
+    folder.mkdir()
+    origin.mark(folder)
+    assert search._folder_of(study, tmp_path, "abcd1234") == folder  # nothing is in it yet
+    write_json(
+        folder / "0123456789-0.json", asdict(records.Record("0123456789", "", "", "finished"))
+    )
+    assert search._folder_of(study, tmp_path, "abcd1234").name > folder.name
+    assert "is not in the storage any more" in capsys.readouterr().out
+    later = tmp_path / "20261130T11Z-abcd1234"
+    later.mkdir()
+    origin.mark(later)
+    origin._require_folder(study, later)  # that of another machine stands beside it
+    assert search._folder_of(study, tmp_path, "abcd1234") == later
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["parallel", "submitit_local"])
 def test_a_launcher_starts_workers(command, tmp_path, launcher):
     words = ["hydra.sweeper.n_trials=6", "workers=2", f"hydra/launcher={launcher}"]
+    words += ["sweep=search_head"] if launcher == "parallel" else []
     if launcher == "submitit_local":
         words += ["hydra.launcher.timeout_min=10"]
     (ended,) = command(words)

@@ -22,7 +22,7 @@ from caltech.report.rows import Published
 from caltech.report.sources.options import options_of
 from caltech.report.sources.proof import answered, fits, run_of
 from caltech.report.sources.unused import UNREADABLE, Unused, entries, text_of
-from caltech.report.trained import FINISHED, INTERRUPTED, RUNNING, Predictions, Run, flat
+from caltech.report.trained import FINISHED, INTERRUPTED, RUNNING, THEN, Predictions, Run, flat
 from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.tracking.description import ENVIRONMENT, hyperparameters
@@ -214,7 +214,7 @@ def in_turn(
     """Of a run that went on by other code, elsewhere or with other threads, all: it equals none."""
     told = [each[what] for each in made_by]
     return {
-        name: ", then ".join(dict.fromkeys(str(each[name]) for each in told if name in each))
+        name: THEN.join(dict.fromkeys(str(each[name]) for each in told if name in each))
         for name in names
         if name in told[0]
     }

@@ -61,6 +61,12 @@ def mark(folder: Path) -> None:
         write_json(folder / MARK, {"id": uuid.uuid4().hex})
 
 
+def is_met_in(study: optuna.Study, folder: Path) -> bool:
+    """Whether it is the folder where the study's workers met last."""
+    met = study.user_attrs.get(FOLDER)
+    return met is not None and met["id"] == _id(folder)
+
+
 def require_here(study: optuna.Study, folder: Path) -> None:
     """Raise InputError if the study's workers meet elsewhere by now."""
     met = study.user_attrs.get(FOLDER)
