@@ -32,6 +32,11 @@ TELL_SECONDS = 10.0  # between two lines of progress where there is no bar
 WAIT_SECONDS = 1.0  # for another process, before that is told
 
 
+def _bytes_of(values: Tensor) -> np.ndarray:
+    """Of a contiguous tensor, row after row; view alone refuses some strides of a length of one."""
+    return values.reshape(-1).view(torch.uint8).numpy()
+
+
 class _Progress:
     """In the log, where no terminal shows a bar: how many are done and about how long it takes."""
 
@@ -178,7 +183,7 @@ class CachedArray:
                 missing_bytes = self.rows * row_bytes - self.path.stat().st_size
                 files.require_room(self.path, missing_bytes)
                 values = self.compute(rows, bar.update).contiguous()
-                row_bytes, data = values[0].nbytes, values.view(torch.uint8).numpy()
+                row_bytes, data = values[0].nbytes, _bytes_of(values)
                 # A memory map would end the process (SIGBUS) where this tells of a full disk.
                 with files.explaining_full_disk(self.path, max(missing_bytes, data.nbytes)):
                     files.write_at(file.fileno(), data, rows.start * row_bytes)

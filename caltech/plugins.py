@@ -91,13 +91,14 @@ def call(group: str | None, target: str, args: Sequence[Any], values: Mapping[st
         InputError: the values do not fit it, it fails, or it gives what its group has no use for.
     """
     called = _added[target]
+    asked = {"load": False} | dict(values) if group == "model" else values
     try:
-        inspect.signature(called).bind(*args, **values)
+        inspect.signature(called).bind(*args, **asked)  # load=False: where weights follow
     except TypeError as error:
         names = ", ".join(inspect.signature(called).parameters)
         raise InputError(
             f"{target}({names}) does not take what it is given, {len(args)} values and "
-            f"{', '.join(values) or 'no names'}: {error}."
+            f"{', '.join(asked) or 'no names'}: {error}."
         ) from error
     except ValueError:  # it has no signature
         pass
@@ -115,6 +116,11 @@ def call(group: str | None, target: str, args: Sequence[Any], values: Mapping[st
             f"{target} gives {type(made).__name__} for {group}, which has no "
             f"{', '.join(lacking)}. It is to give {meant}."
         )
+    if group == "data" and (unsized := {"resize", "crop"} - {*values}):
+        raise InputError(
+            f"{target}: its option has no {' and no '.join(sorted(unsized))}. Images that a run is "
+            "asked later are brought to these sizes: add them to its file in conf/data."
+        )
     return made
 
 
@@ -129,6 +135,8 @@ def require_loss(loss: Any, target: str, num_classes: int) -> None:
     if target not in _added:
         return
     logits = torch.zeros(2, num_classes, requires_grad=True)
+    is_module = isinstance(loss, torch.nn.Module)
+    before = {name: each.clone() for name, each in loss.state_dict().items()} if is_module else {}
     try:
         value = loss(logits, torch.arange(2))
         value.backward()
@@ -137,6 +145,16 @@ def require_loss(loss: Any, target: str, num_classes: int) -> None:
             f"{target} is no loss of logits (n, {num_classes}) and labels (n,): "
             f"{type(error).__name__}: {error}. It is to give their mean, a tensor with a gradient."
         ) from error
+    changed = [
+        name for name, each in before.items() if not torch.equal(each, loss.state_dict()[name])
+    ]
+    trained = [name for name, _ in loss.named_parameters()] if is_module else []
+    if changed or trained:
+        log.warning(
+            "%s has a state of its own (%s): it is not trained, no checkpoint keeps it, and a run "
+            "that goes on begins it anew. Put what is to be trained into the model.",
+            target, ", ".join(dict.fromkeys([*changed, *trained])),
+        )  # fmt: skip
 
 
 def require_augment(augment: Any, target: str, side: int, crop: int) -> None:

@@ -177,7 +177,9 @@ def fed(
     """What the learner is fed with: images, or what the frozen part makes of them, once."""
     cache = Path(cfg.cache).expanduser()
     parts = data, augment, learner.precision, device
-    inputs = features.inputs_of(frozen, *parts, cfg.features, cache)
+    code = plugins.digests([*targets_of(cfg.model), *targets_of(cfg.data)])
+    told = str(code) if code else ""
+    inputs = features.inputs_of(frozen, *parts, cfg.features, cache, told)
     labels = data.labels.to(device)
     return Batches(inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch)
 

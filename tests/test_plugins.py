@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from caltech import plugins
 from caltech.config import build, register
 from caltech.errors import InputError
+from caltech.inference.predictor import _tell_other_code
+from caltech.runs.directory import RunDirectory
 from caltech.runs.provenance import code_version
 from caltech.settings import CONF
 from caltech.train import train
@@ -86,6 +89,67 @@ def test_a_loss_that_is_none_is_one_message(module, configure, text, said):
     cfg.loss = {"_target_": f"{name}.f"}
     with pytest.raises(InputError, match=said):
         train(cfg)
+
+
+PARTS = {
+    "model": ("def f(num_classes, size=None):\n    return 7",
+              "does not take what it is given.*'load'"),
+    "data": ("class f:\n    def __getattr__(self, name): return 1",
+             "its option has no crop and no resize"),
+    "optimizer": ("from torch.optim import SGD\nclass f(SGD):\n    def __init__(self, params):\n"
+                  "        super().__init__(params, 0.1)\n    def step(self, closure): closure()",
+                  "cannot be stepped here: .*closure"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("group", PARTS)
+def test_what_would_fail_later_is_one_message_before_any_work(module, configure, group):
+    """At the first step, or when the finished run is asked."""
+    text, said = PARTS[group]
+    name = module(text, f"late_{group}")
+    cfg = configure(*TINY, f"plugins=[{name}]")
+    cfg[group] = {"_target_": f"{name}.f"}
+    with pytest.raises(InputError, match=said):
+        train(cfg)
+    assert not Path(cfg.directory, "last.safetensors").exists()
+
+
+STATEFUL = """
+import torch
+class f(torch.nn.CrossEntropyLoss):
+    def __init__(self, learns, counts):
+        super().__init__()
+        self.fixed = torch.nn.Buffer(torch.ones(2))
+        self.seen = torch.nn.Buffer(torch.zeros(()))
+        self.counts = counts
+        if learns:
+            self.scale = torch.nn.Parameter(torch.ones(()))
+    def forward(self, logits, labels):
+        self.seen += self.counts
+        return super().forward(logits, labels)
+"""
+
+
+@pytest.mark.parametrize(
+    ("learns", "counts", "told"), [(True, 0, "scale"), (False, 1, "seen"), (False, 0, "")]
+)
+def test_a_loss_with_a_state_of_its_own_is_told(module, caplog, learns, counts, told):
+    plugins.load([module(STATEFUL, "stateful_loss")])
+    loss = plugins.call("loss", "stateful_loss.f", (), {"learns": learns, "counts": counts})
+    plugins.require_loss(loss, "stateful_loss.f", 3)
+    assert (f"a state of its own ({told})" in caplog.text) is bool(told)
+    assert "fixed" not in caplog.text
+
+
+def test_answers_by_edited_code_of_a_plugin_are_told(module, caplog):
+    plugins.load([module("def f():\n    return 1", "edited_since")])
+    cfg = OmegaConf.create({"model": {"_target_": "edited_since.f"}})
+    for digest in (plugins.digests(["edited_since.f"])["edited_since"], "0" * 16):
+        told = {"code": {"plugins": {"edited_since": digest}}}
+        _tell_other_code(RunDirectory("run"), told, cfg)
+        assert ("was made with another edited_since" in caplog.text) is (digest == "0" * 16)
+    _tell_other_code(RunDirectory("run"), {"code": {}}, cfg)  # of a run without plugins
+    assert caplog.text.count("was made with another") == 1
 
 
 def test_an_augmentation_of_another_size_is_one_message(module, configure):

@@ -1,5 +1,6 @@
 """A finished run as something that answers, rebuilt from its own files."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from caltech import arguments, plugins
-from caltech.config import build
+from caltech.config import build, targets_of
 from caltech.data import pixels
 from caltech.data.augment import VIEWS, center_crop
 from caltech.data.dataset import Dataset
@@ -26,6 +27,8 @@ from caltech.training.device import choose_device
 from caltech.training.features import BATCH
 from caltech.training.memory import InParts
 from caltech.training.precision import Precision
+
+log = logging.getLogger(__name__)
 
 
 class AveragedViews(nn.Module):
@@ -110,6 +113,7 @@ class Predictor:
         if calibrated and fitted_on is None:
             temperature, fitted_on = logits.temperature_of(directory, weights)
         kept = provenance.read(directory)
+        _tell_other_code(directory, kept, cfg)
         # Runs of the first versions did not keep them.
         classes = kept["classes"] if "classes" in kept else own_data(directory, cfg).classes
         where = choose_device(device, gpu_share=None)
@@ -194,6 +198,16 @@ class Predictor:
             "epoch": self.measured["epoch"],
             "val/accuracy": self.measured["val/accuracy"],
         } | calibrated
+
+
+def _tell_other_code(directory: RunDirectory, kept: Mapping[str, Any], cfg: DictConfig) -> None:
+    """Warn if a plugin is not what the run was made with: the answers may be others."""
+    before, now = kept["code"].get("plugins", {}), plugins.digests(targets_of(cfg))
+    for name in (name for name in now if before.get(name, now[name]) != now[name]):
+        log.warning(
+            "%s was made with another %s (sha256 %s, and now %s): its answers may be others. Bring "
+            "the module back, or train it anew.", directory, name, before[name][:8], now[name][:8],
+        )  # fmt: skip
 
 
 def ranked(classes: Sequence[str], probabilities: Tensor, count: int) -> list[dict[str, Any]]:

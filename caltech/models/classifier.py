@@ -67,6 +67,16 @@ def cut(
     return model
 
 
+def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """load_state_dict of a state that is this code's: torchvision's MNASNet asks for its version.
+
+    A copy in plain dictionaries and files of weights have lost it.
+    """
+    told = OrderedDict(state)
+    told._metadata = module.state_dict()._metadata
+    module.load_state_dict(told)
+
+
 def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """load_state_dict, whose refusal is one line: of another network's tensors, the first.
 
@@ -74,7 +84,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         ValueError: they are another network's.
     """
     try:
-        model.load_state_dict(state)
+        load_state(model, state)
     except RuntimeError as error:
         own = model.state_dict()
         kinds = {

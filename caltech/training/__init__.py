@@ -20,7 +20,8 @@ how a training goes on is an Observer (fit.py), and may end it.
 - A frozen part is computed once with `augment=none`, `flip` or `flip_both`, for all epochs of all
   trials, whole stages or all until a block; the room it takes is said and asked for first.
   `features=off` computes it in every epoch, and `features=folded` with each BatchNorm as a part of
-  its convolution, which is faster; the results of the three are the same up to rounding.
+  its convolution, which is faster; the results of the three are the same up to rounding. Where the
+  trained part begins with dropout of maps, as SqueezeNet's head, its draws fall on other places.
 - mix=mixup mixes what the trained part is given: images, or a frozen part's outputs, also with
   features=off and with crops that cannot be kept. So a run is the same with and without a cache.
   cutmix is of images alone, and refused where outputs are computed once. Under a mix the training

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from caltech.errors import InputError
+from caltech.models.classifier import load_state
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,11 @@ class Mean(Last):
     def applied(self) -> Iterator[None]:
         """The model is the average inside, and bitwise what it was after."""
         present = _copy(self.model)
-        self.model.load_state_dict(self.state)
+        load_state(self.model, self.state)
         try:
             yield
         finally:
-            self.model.load_state_dict(present)
+            load_state(self.model, present)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state["state"].items():

@@ -168,12 +168,13 @@ def inputs_of(
     device: torch.device,
     option: str,
     cache: Path,
+    code: str = "",
 ) -> Inputs:
-    """What a run's batches come from; `frozen` is what computed_apart gave."""
+    """What batches come from: `frozen` is of computed_apart, `code` of plugins' model and data."""
     if frozen is None:
         return Images(data, augment, device)
     if _are_kept(augment, option):
-        return extract(frozen, data, augment, precision, device, cache)
+        return extract(frozen, data, augment, precision, device, cache, code)
     return Outputs(frozen, Images(data, augment, device), precision)
 
 
@@ -193,6 +194,7 @@ def extract(
     precision: Precision,
     device: torch.device,
     cache: Path,
+    code: str = "",
 ) -> Features:
     """Outputs of `frozen` for every image and view, from the cache or computed into it.
 
@@ -214,6 +216,7 @@ def extract(
         precision.on(device),
         device.type,
         versions.name(versions.decoding() | versions.computing(device)),
+        *filter(None, [code]),  # what a plugin's forward does is in no weight
     )
     arrays = {}
     for view in dict.fromkeys((*augment.train, *augment.test)):

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
+from caltech import plugins
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.keys import ADDED
@@ -114,7 +115,7 @@ def _require_step(create: Callable[..., Optimizer], name: str) -> None:
     except Exception as error:  # some libraries' own
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"The optimizer {name} cannot be stepped here: {said}. Type another optimizer.name."
+            f"The optimizer {name} cannot be stepped here: {said}. Type another one."
         ) from error
 
 
@@ -148,6 +149,8 @@ def optimizer_of(
             )
     arguments, groups = arguments_of(option), _grouped(trainable, depths, **rules)
     parameters = [{"params": each} for each in groups.values()]
+    if plugins.adds(str(option.get("_target_"))):
+        _require_step(partial(build, arguments), option._target_)
     optimizer = build(arguments, [dict(each) for each in parameters])  # torch writes into them
     if fused(optimizer, arguments, device):
         optimizer = begun(build(arguments, parameters, fused=True))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from caltech.calibration import Scores
 from caltech.data.dataset import Dataset
-from caltech.models.classifier import Classifier
+from caltech.models.classifier import Classifier, load_state
 from caltech.models.freeze import frozen_names
 from caltech.runs import checkpoint, logits, manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
@@ -43,7 +43,7 @@ def test_once(
     is_kept = keeps_logits(trained_bytes)
     for name, state in states.items():
         if epochs[name] != tested:  # the best epoch may be the last
-            learner.trainable.load_state_dict(state)
+            load_state(learner.trainable, state)
             evaluation, parts = scored(learner, batches, data, name)
             tested, calibration = epochs[name], logits.calibrated(parts, data)
         directory.require_held()

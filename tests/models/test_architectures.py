@@ -10,8 +10,9 @@ from caltech.config import build
 from caltech.errors import InputError
 from caltech.models import architectures
 from caltech.models.architectures import HALF, timm_model, torchvision_model
-from caltech.models.classifier import Normalize, require_fit
+from caltech.models.classifier import Normalize, load_state, require_fit
 from caltech.models.names import timm_name
+from caltech.runs.checkpoint import copy_of
 
 
 def test_normalize_equals_torchvision():
@@ -147,3 +148,16 @@ def test_a_rehearsal_uses_up_no_random_number():
 def test_a_model_that_does_not_fit_its_images_is_refused():
     with pytest.raises(InputError, match=r"cannot take images of 16 x 16.*data\.crop"):
         require_fit(torchvision_model(5, "alexnet", None), 16, 5)
+
+
+def test_a_state_that_was_copied_is_loaded_by_networks_that_ask_for_its_version():
+    """torchvision's MNASNet; a plain dictionary and a file have no version of a state."""
+    layers = torchvision_model(4, "mnasnet0_5", None)
+    before = copy_of(layers)
+    with torch.no_grad():
+        for weight in layers.parameters():
+            weight.add_(1)
+    with pytest.raises(ValueError, match="version should be set"):
+        layers.load_state_dict(before)
+    load_state(layers, before)
+    assert all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())

@@ -59,6 +59,25 @@ def extract(cache: Path, **changes: object) -> Features:
     return features.extract(**(given | changes))
 
 
+def test_edited_code_of_a_plugin_has_features_of_its_own(tmp_path):
+    """What a forward does is in no weight; without plugins the name is what it was."""
+    for code in ("", "{'own': '0'}", "{'own': '1'}", ""):
+        extract(tmp_path, code=code)
+    assert len([*tmp_path.glob("features/*.bin")]) == 3 * 2
+
+
+def test_features_of_one_pixel_in_any_order_of_memory_are_kept(tmp_path):
+    """As ConvNeXt's, (n, C, 1, 1) in channels_last; torch gives them strides of their own."""
+
+    class Maps(Halved):
+        def forward(self, images):
+            maps = super().forward(images)
+            return maps.as_strided((len(maps), 3, 1, 1), (3, 1, 3, 3))
+
+    found, expected = extract(tmp_path, frozen=Maps()), extract(tmp_path / "flat")
+    assert torch.equal(found.views["plain"].flatten(1), expected.views["plain"])
+
+
 @pytest.mark.parametrize(
     ("model", "freeze", "augment"),
     [
