@@ -202,7 +202,7 @@ class Predictor:
 
 def _tell_other_code(directory: RunDirectory, kept: Mapping[str, Any], cfg: DictConfig) -> None:
     """Warn if a plugin is not what the run was made with: the answers may be others."""
-    before, now = kept["code"].get("plugins", {}), plugins.digests(targets_of(cfg))
+    before, now = kept.get("code", {}).get("plugins", {}), plugins.digests(targets_of(cfg))
     for name in (name for name in now if before.get(name, now[name]) != now[name]):
         log.warning(
             "%s was made with another %s (sha256 %s, and now %s): its answers may be others. Bring "
