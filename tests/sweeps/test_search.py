@@ -140,8 +140,8 @@ def test_a_pruned_search_under_kills_ends_as_if_undisturbed(forks, cache, tmp_pa
     (alone,) = forks.run([*own, f"output={tmp_path}/alone"])
     assert alone.code == 0, alone.output
     random, kills = np.random.default_rng(0), 0
-    for _ in range(40):
-        moment = random.uniform(0.2, alone.seconds / 2)
+    for attempt in range(40):  # later ones live longer: much of the time may be a command's start
+        moment = random.uniform(0.2, alone.seconds * (0.5 + attempt / 40))
         (ended,) = forks.run([*own, f"output={tmp_path}/killed"], kill_after=[moment])
         kills += ended.code == -9
         if ended.code == 0:
@@ -200,7 +200,7 @@ def test_trials_that_were_lost_do_not_stand_in_the_next_search_s_table(tmp_path,
 @pytest.mark.parametrize("launcher", ["parallel", "submitit_local"])
 def test_a_launcher_starts_workers(command, tmp_path, launcher):
     words = ["hydra.sweeper.n_trials=6", "workers=2", f"hydra/launcher={launcher}"]
-    words += ["sweep=search_head"] if launcher == "parallel" else []
+    words += ["sweep=search_head", "study=default"] if launcher == "parallel" else []
     if launcher == "submitit_local":
         words += ["hydra.launcher.timeout_min=10"]
     (ended,) = command(words)
