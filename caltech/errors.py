@@ -102,7 +102,7 @@ def _is_told(error: BaseException) -> bool:
 
 
 def _is_of_output(error: OSError) -> bool:
-    """Whether what is printed finds no room: a file's name would be known."""
+    """Whether what is printed finds no room, or what a library writes to an open file."""
     return error.errno == errno.ENOSPC and error.filename is None
 
 
@@ -160,7 +160,8 @@ def _require_open(number: int, name: str) -> None:
     try:
         os.fstat(number)
     except OSError:
-        os.open(os.devnull, os.O_RDWR)  # gets the first number that is free
+        # Gets the first number that is free; processes of a sweep have it, too.
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if getattr(sys, name) is None:
         setattr(sys, name, open(os.devnull, "r+"))  # noqa: PTH123, SIM115 (to the end)
 
@@ -183,8 +184,8 @@ def _told(error: Exception) -> str:
         )
     if isinstance(error, OSError) and _is_of_output(error):
         return (
-            "What was printed could not be written: no space is left on its disk. What was "
-            "computed is kept. Type the command again, and print to another place."
+            "No space is left on a disk: of what is printed, or of output=. Make room, or print to "
+            "another place, and type the command again."
         )
     said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     return f"{said}. Type --help to see what is possible, HYDRA_FULL_ERROR=1 before it for all."

@@ -105,8 +105,9 @@ def require_flags(
     for left in rest:
         if left.startswith("-"):
             # Of -rerun, Python 3.13 takes its -r and leaves -erun.
-            flag = next(each for each in typed if each == left or each.endswith(left[1:]))
-            after = [*typed[list(typed).index(flag) + 1 :], ""][0]
+            dashed = [each for each in typed if each.startswith("-") and each.endswith(left[1:])]
+            flag = left if left in typed else [*dashed, left][0]
+            after = [*typed[[*typed, flag].index(flag) + 1 :], ""][0]
             raise InputError(
                 f"{flag} is no flag; keys and groups are typed without dashes, as KEY=VALUE. "
                 f"Type {_meant(flag, '' if after.startswith('-') else after, known)}."

@@ -1,7 +1,8 @@
 """One place on the disk for what several files hold, under a name for each.
 
 A file here is never written in place but replaced, so names that share one do not disturb each
-other. Who edits one in place edits it under all its names, MLflow's copy as well. A name that is copied or goes to another disk is a whole file of its own.
+other. Who edits one in place edits it under all its names, MLflow's copy as well. A name that is
+copied or goes to another disk is a whole file of its own.
 """
 
 import uuid

@@ -136,7 +136,8 @@ def require_loss(loss: Any, target: str, num_classes: int) -> None:
         return
     logits = torch.zeros(2, num_classes, requires_grad=True)
     is_module = isinstance(loss, torch.nn.Module)
-    before = {name: each.clone() for name, each in loss.state_dict().items()} if is_module else {}
+    buffers = loss.named_buffers() if is_module else ()
+    before = {name: each.clone() for name, each in buffers}
     try:
         value = loss(logits, torch.arange(2))
         value.backward()
@@ -145,16 +146,21 @@ def require_loss(loss: Any, target: str, num_classes: int) -> None:
             f"{target} is no loss of logits (n, {num_classes}) and labels (n,): "
             f"{type(error).__name__}: {error}. It is to give their mean, a tensor with a gradient."
         ) from error
-    changed = [
-        name for name, each in before.items() if not torch.equal(each, loss.state_dict()[name])
-    ]
-    trained = [name for name, _ in loss.named_parameters()] if is_module else []
+    after = dict(loss.named_buffers()) if is_module else {}
+    changed = [name for name in before if not _is_equal(before[name], after.get(name))]
+    weights = loss.named_parameters() if is_module else ()
+    trained = [name for name, weight in weights if weight.requires_grad]
     if changed or trained:
         log.warning(
             "%s has a state of its own (%s): it is not trained, no checkpoint keeps it, and a run "
             "that goes on begins it anew. Put what is to be trained into the model.",
             target, ", ".join(dict.fromkeys([*changed, *trained])),
         )  # fmt: skip
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    """Of two tensors, where what is not a number is equal to itself."""
+    return other is not None and one.nan_to_num().equal(other.nan_to_num())
 
 
 def require_augment(augment: Any, target: str, side: int, crop: int) -> None:

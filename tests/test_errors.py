@@ -33,7 +33,7 @@ def test_what_nobody_reads_is_no_failure_and_what_has_no_room_is_one_message(
     assert ended.returncode == code, ended.stderr
     assert (tmp_path / "file").read_text() == ""
     if code:
-        assert "error: What was printed could not be written: no space is left" in ended.stderr
+        assert "error: No space is left on a disk: of what is printed" in ended.stderr
         assert "Traceback" not in ended.stderr
 
 

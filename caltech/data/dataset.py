@@ -15,6 +15,8 @@ from caltech.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_told: set[tuple] = set()  # of what is warned once
+
 PARTS = ("train", "validation", "test")
 SHORT = {"train": "train", "validation": "val", "test": "test"}  # as they are typed
 
@@ -154,10 +156,12 @@ def require_training(images: Collection, parts: Mapping[str, Tensor]) -> None:
 
 
 def tell_untested(images: Collection, parts: Mapping[str, Tensor]) -> None:
-    """Warn of classes that have no image in validation or test: of them nothing is measured."""
+    """Warn, once a process, of classes of which nothing is measured in validation or test."""
     for part in ("validation", "test"):
         seen = {images.labels[row] for row in parts[part].tolist()}
-        if absent := sorted(set(images.labels) - seen):
+        absent = sorted(set(images.labels) - seen)
+        if absent and (told := (str(images.place), part, *absent)) not in _told:
+            _told.add(told)
             log.warning(
                 "%d of %d classes have no %s image, %s (%s) for one: its accuracies say nothing of "
                 "them. Add images of them, or type split=per_class, which gives each class as many "

@@ -73,7 +73,8 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     A copy in plain dictionaries and files of weights have lost it.
     """
     told = OrderedDict(state)
-    told._metadata = module.state_dict()._metadata
+    if (about := getattr(module.state_dict(), "_metadata", None)) is not None:
+        told._metadata = about
     module.load_state_dict(told)
 
 

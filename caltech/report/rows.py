@@ -106,7 +106,7 @@ class Row:
         tested, trained = (self.first.images(part) for part in ("test", "train"))
         if len(common) < 2 or None in (*accuracies[0], *accuracies[1], tested, trained):
             return None
-        return statistics.of_splits(*accuracies, tested / trained)
+        return statistics.of_splits(*accuracies, tested / trained, tested)
 
     @property
     def collapsed(self) -> tuple[str, float] | None:

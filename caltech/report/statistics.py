@@ -144,7 +144,12 @@ def of_seeds(first: np.ndarray, second: np.ndarray) -> float:
     are both sources of chance, as cases and readers are to Dorfman, Berbaum and Metz (1992): their
     variances are added, and the chance of an image in a seed, which is in both, is taken away once.
     Where one side has a single seed, its seeds are taken to differ as the other's.
+
+    Returns:
+        1 of a single image, which tells nothing.
     """
+    if first.shape[1] < 2:
+        return 1.0
     sides = first.astype(float), second.astype(float)
     if len(first) == len(second) == 1:
         return mcnemar(first[0], second[0])[2]
@@ -159,20 +164,26 @@ def of_seeds(first: np.ndarray, second: np.ndarray) -> float:
         several, seeds = several[:1], [sum(seeds)]
     parts = [(max(0.0, images - sum(both)), np.inf)]
     parts += [(each, len(side) - 1) for each, side in zip(seeds, several, strict=True)]
-    return _p_value(sides[0].mean() - sides[1].mean(), parts)
+    difference = sides[0].mean() - sides[1].mean()
+    # Few seeds may happen to be equal: what is told of recipes is no surer than of trained models.
+    models = [(max(images, sum(both)), np.inf)]
+    return max(_p_value(difference, parts), _p_value(difference, models))
 
 
-def of_splits(first: Sequence[float], second: Sequence[float], tested: float) -> float:
+def of_splits(first: Sequence[float], second: Sequence[float], tested: float, count: int) -> float:
     """The same of accuracies (k,) by at least two splits of the images, by the same ones.
 
     Splits share images, which Nadeau and Bengio (2003) allow for.
 
     Args:
         tested: images of the test part, as a share of those of the training part.
+        count: images of the test part: by them alone the differences vary by as much.
     """
     differences = np.subtract(first, second)
-    variance = float(np.var(differences, ddof=1)) * (1 / len(differences) + tested)
-    return _p_value(differences.mean(), [(variance, len(differences) - 1)])
+    mean = float(differences.mean())
+    spread = max(float(np.var(differences, ddof=1)), abs(mean) * (1 - abs(mean)) / count)
+    variance = spread * (1 / len(differences) + tested)
+    return _p_value(mean, [(variance, len(differences) - 1)])
 
 
 def _p_value(difference: float, parts: Sequence[tuple[float, float]]) -> float:

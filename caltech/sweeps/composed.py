@@ -51,8 +51,9 @@ def described(cfg: DictConfig) -> records.Record:
     with suppress(TypeError):  # a value of another kind, which the job tells
         require_fixed(cfg, ())
     for name in cfg:
-        if name != "hydra" and MISSING in str(cfg._get_node(name)):  # to look it up may raise
-            require_resolved(cfg[name])
+        group = cfg._get_node(name)  # to look a value up may raise, which is told below
+        if name != "hydra" and OmegaConf.is_config(group) and MISSING in str(group):
+            require_resolved(group)
     try:
         key, directory = require_place(cfg)
         overrides = " ".join(OmegaConf.to_container(cfg.hydra.overrides.task))

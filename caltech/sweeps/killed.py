@@ -51,6 +51,9 @@ def launched(launch: Launch, jobs: Sequence[Sequence[str]], first: int) -> Seque
     for number in alone:
         if (death := _attempt(launch, numbered, [number], results)) is not None:
             record = records.numbered(sweep())[number]
+            if record.status not in LOST:  # its process ended after it
+                results[number] = _answer(numbered[number], record.status, death)
+                continue
             reason = _reason(death)
             records.fail(sweep(), number, record, reason)
             log.error("FAILED %s (%s)\n  %s", record.overrides, record.directory, reason)

@@ -104,10 +104,8 @@ class Outputs:
     """The same computed for every batch: of any augmentation, and equal up to rounding."""
 
     def __init__(self, frozen: nn.Module, images: Images, precision: Precision) -> None:
-        self.frozen = frozen.eval()
         self.images = images
-        self.precision = precision
-        self.of = InParts(self._of)
+        self.of = InParts(partial(_output_of, frozen.eval(), precision))  # and no circle with self
 
     def training(self, indices: Tensor) -> Tensor:
         """Of the frozen part, for the augmented images at `indices` (n,)."""
@@ -117,10 +115,11 @@ class Outputs:
         """Of the frozen part, in each view whose logits are averaged."""
         return [self.of(view) for view in self.images.evaluation(indices)]
 
-    @torch.no_grad()
-    def _of(self, images: Tensor) -> Tensor:
-        with self.precision.autocast(images.device):
-            return self.frozen(images)
+
+@torch.no_grad()
+def _output_of(frozen: nn.Module, precision: Precision, images: Tensor) -> Tensor:
+    with precision.autocast(images.device):
+        return frozen(images)
 
 
 def computed_apart(

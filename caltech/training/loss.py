@@ -5,6 +5,7 @@ each times its share of the images, is the mean over the whole. Targets are labe
 images are mixed, shares (n, classes) that sum to 1.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from caltech.data.augmentation.mix import Unmixed
 from caltech.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 def cross_entropy(label_smoothing: float) -> nn.Module:
@@ -64,6 +67,12 @@ class Weighing(nn.Module):
             return
         device, counts = counts.device, counts.cpu().double()
         if self.class_weights == "balanced":
+            if absent := int((counts == 0).sum()):
+                log.warning(
+                    "loss.class_weights=balanced counts %d of %d classes, which have no training "
+                    "image, as if they had one. Of smoothed labels they have a large share: type "
+                    "loss.label_smoothing=0.", absent, len(counts),
+                )  # fmt: skip
             weights = 1 / counts.clamp(min=1)
         elif len(self.class_weights) == len(counts):
             weights = torch.tensor(self.class_weights, dtype=torch.float64)
@@ -73,10 +82,7 @@ class Weighing(nn.Module):
                 f"{len(counts)} classes. Give one for each, in the order of their names, or type "
                 "loss.class_weights=balanced."
             )
-        weights = weights * counts.sum() / (weights * counts).sum()
-        if self.class_weights == "balanced":  # smoothed labels ask for a class without images, too
-            weights = weights.where(counts > 0, 1.0)
-        self.weights = weights.float().to(device)
+        self.weights = (weights * counts.sum() / (weights * counts).sum()).float().to(device)
         if not (self.weights.isfinite() & (self.weights > 0)).all():
             raise InputError(
                 f"loss.class_weights={self.class_weights} are too far apart to count together. "

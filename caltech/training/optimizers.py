@@ -111,7 +111,7 @@ def _require_step(create: Callable[..., Optimizer], name: str) -> None:
     weight = torch.ones(2, 2, requires_grad=True)
     weight.grad = torch.ones(2, 2)
     try:
-        create([weight]).step()
+        create([{"params": [weight]}]).step()
     except Exception as error:  # some libraries' own
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(

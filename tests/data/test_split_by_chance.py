@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caltech.data import dataset
 from caltech.data.dataset import PARTS, Collection, parts_of
 from caltech.data.split import Fraction, PerClass
 from caltech.errors import InputError
@@ -88,11 +89,13 @@ def test_draws_that_cannot_be(split, said):
         split.parts(of([12, 12], per_object=4))
 
 
-def test_classes_of_which_nothing_is_measured_are_told(caplog):
+def test_classes_of_which_nothing_is_measured_are_told_once(caplog, monkeypatch):
     """Of four images at 0.8, 0.1 and 0.1 none is for the test."""
+    monkeypatch.setattr(dataset, "_told", set())
     images = of([4, 40, 4])
     parts_of(images, Fraction(0.8, 0.1, 0.1, 0, None))
     assert "2 of 3 classes have no test image, 0 (4 images) for one" in caplog.text
     caplog.clear()
+    parts_of(images, Fraction(0.8, 0.1, 0.1, 0, None))
     parts_of(of([40, 40]), Fraction(0.8, 0.1, 0.1, 0, None))
     assert caplog.text == ""

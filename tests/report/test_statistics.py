@@ -100,7 +100,7 @@ def test_what_is_another_method_is_told():
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.01, 0.02])
-@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 5), (1, 4)])
+@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (5, 5), (1, 4), (1, 2)])
 def test_at_most_five_percent_of_equal_recipes_differ(deviation, seeds):
     """Two ways of training that are the same in truth, on images of which some are hard.
 
@@ -138,4 +138,12 @@ def test_splits_share_images_which_widens_what_they_say():
     differences = np.subtract(first, second)
     plain = differences.mean() / (differences.std(ddof=1) / 3**0.5)
     expected = 2 * t.sf(plain * (1 / 3 / (1 / 3 + 0.25)) ** 0.5, 2)
-    assert statistics.of_splits(first, second, 0.25) == pytest.approx(expected)
+    assert statistics.of_splits(first, second, 0.25, 10_000) == pytest.approx(expected)
+    assert statistics.of_splits([0.91, 0.86], [0.90, 0.85], 0.5, 100) > 0.05  # an image of each
+
+
+def test_seeds_that_happen_to_be_equal_do_not_make_it_sure():
+    first, second = np.ones((2, 20), bool), np.ones((2, 20), bool)
+    first[0, 0] = first[1, 1] = second[0, 2:4] = second[1, 4:6] = False
+    assert statistics.of_seeds(first, second) > 0.05
+    assert statistics.of_seeds(first[:, :1], second[:, :1]) == 1
