@@ -36,6 +36,16 @@ def killed_inside(context, path: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
+def test_a_folder_that_another_process_made_meanwhile_stays(tmp_path):
+    path = tmp_path / "model"
+    made = pytest.raises(DiskError, match="another process made it meanwhile")
+    with made, files.making_folder(path) as partial:
+        for folder in (path, partial):
+            folder.mkdir()
+            (folder / folder.parent.name).touch()
+    assert [each.name for each in path.iterdir()] == [tmp_path.name]
+
+
 @pytest.mark.parametrize("context", [files.replacing, files.making_folder])
 @pytest.mark.parametrize("name", ["x.json", "a b'%?#\n" + '"ü', "n" * 250])
 def test_what_was_killed_is_removed_by_the_next_that_writes_there(tmp_path, context, name):

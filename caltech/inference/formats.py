@@ -108,7 +108,7 @@ def write_onnx(predictor: Predictor | Ensemble, folder: Path, pixels: Tensor) ->
         raise InputError(f"format=onnx needs more libraries. Type: pip install {' '.join(missing)}")
     folder.mkdir()
     with warnings.catch_warnings():
-        # torch 2.9 to 2.11 warn of what they do themselves.
+        # torch 2.11 warns of what it does itself.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
         program = torch.onnx.export(
             copy.deepcopy(predictor.network).cpu().to(memory_format=torch.contiguous_format),

@@ -27,9 +27,9 @@ curves of a run of earlier code that was not kept, MLflow if there is a store.
   with where one further split is expected by ours. A number whose protocol (published.protocol:
   images of a part, classes) is not told, or not that of our runs, has no verdict.
 - The sentences above a table compare its best row with each other by what they quote: the answers
-  of the best epochs of all seeds, with seeds and images both as chance, adjusted by Holm. Equal
-  recipes are told to differ in at most 5 % of tables. The table of McNemar's tests is of the first
-  seeds' last epochs: of two trained models, not of two recipes.
+  of the best epochs of all seeds, with seeds and images both as chance, adjusted by Holm. Of
+  equal recipes with several seeds at most 5 % are told to differ. The table of McNemar's tests is
+  of the first seeds' last epochs: of two trained models, not of two recipes.
 - Whether seeds or splits varied is a footnote; two splits of one seed are two runs.
 - Runs of older code are read: seeds join by the key that their config has today.
 - `ensemble=KEY,KEY,KEY` adds the mean of these runs' probabilities to a study, as a row of its own

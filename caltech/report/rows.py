@@ -90,7 +90,9 @@ class Row:
 
     def compared(self, other: "Row") -> float | None:
         """The p value of a difference from another row in what the best epochs have right of the
-        test, over all seeds; None if they were not tested on the same images."""
+        test, over all seeds; None if that is not known, or not of the same images."""
+        if None in (self.mean("test/best_accuracy"), other.mean("test/best_accuracy")):
+            return None
         if self.splits or other.splits:
             return self._compared_by_splits(other)
         mine, theirs = ([run for run in row.finished if run.predictions] for row in (self, other))

@@ -44,7 +44,7 @@ def launched(launch: Launch, jobs: Sequence[Sequence[str]], first: int) -> Seque
         for number in {*group} - {*lost, *left}:
             results[number] = _answer(numbered[number], states[number].status, death)
         log.warning(
-            "A process was killed; it computed one of these: %s. Each is computed by itself now.",
+            "A process was killed; it computed one of these: %s. Each is computed alone, later.",
             "; ".join(states[number].overrides for number in lost),
         )
         waiting, alone = left + waiting, alone + lost

@@ -243,8 +243,9 @@ def conclude(worker: Worker, folder: Path) -> None:
         CaltechError: no trial has a value.
     """
     trials = [trial for each in worker.jobs().values() for trial in each]
-    # A pruned one has the last value that it told, of an epoch before its last.
+    # A pruned one has the last value that it told, of an epoch before its last: for want of others.
     found = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
+    found = found or [trial for trial in trials if trial.value is not None]
     if not found:
         jobs = records.rows(worker.folder)
         reasons = [job.reason for job in jobs if job.reason] or ["none has ended"]

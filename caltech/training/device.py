@@ -84,7 +84,7 @@ def uses_tf32() -> dict[str, bool]:
 
 @contextmanager
 def _no_advice() -> Iterator[None]:
-    """torch 2.9 to 2.13 advise settings that its own compiler does not know yet."""
+    """torch 2.9 advises settings that its own compiler does not know."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
         yield
@@ -190,7 +190,7 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
             "Install a C++ compiler (and Triton for a GPU), or type compile=false."
         ) from error
     # Anew for an epoch's last batch and for an evaluation's: with a size as a symbol, which torch
-    # tries second, EfficientNet-Lite0 was not compiled after 40 minutes; so it takes one or two.
+    # tries second, EfficientNet-Lite0 was not compiled after 40 minutes on two cores; so in two.
     return torch.compile(network, dynamic=False, options={"fallback_random": True})
 
 

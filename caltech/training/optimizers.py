@@ -149,9 +149,9 @@ def optimizer_of(
             )
     arguments, groups = arguments_of(option), _grouped(trainable, depths, **rules)
     parameters = [{"params": each} for each in groups.values()]
+    optimizer = build(arguments, [dict(each) for each in parameters])  # torch writes into them
     if plugins.adds(str(option.get("_target_"))):
         _require_step(partial(build, arguments), option._target_)
-    optimizer = build(arguments, [dict(each) for each in parameters])  # torch writes into them
     if fused(optimizer, arguments, device):
         optimizer = begun(build(arguments, parameters, fused=True))
     for (is_below, depth, decays), group in zip(groups, optimizer.param_groups, strict=True):

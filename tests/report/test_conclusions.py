@@ -35,6 +35,19 @@ def test_what_is_compared_is_what_is_quoted():
     assert "better than 1 of 1 other." in " ".join(conclusions.of(table(other, best)))
 
 
+def test_a_row_whose_best_epoch_s_test_is_not_known_is_not_compared():
+    """As of runs of earlier code, or of a store that was told less."""
+    run = row("b", 0.5, accuracy=0.5).runs[0]
+    kept = {k: v for k, v in run.metrics.items() if k != "test/best_accuracy"}
+    other = rows.Row("b", (replace(run, metrics=kept),), {})
+    assert "significant" not in " ".join(conclusions.of(table(row("a", 0.9, accuracy=0.9), other)))
+
+
+def test_code_that_a_run_went_on_by_is_shown_too():
+    run = made_up(code={"git": "abc, then def", "sha256": f"{'1' * 16}, then {'2' * 16}"})
+    assert run.version == "abc, then def (11111111, then 22222222)"
+
+
 def seeds_of(name: str, *accuracies: float) -> rows.Row:
     runs = [row(name, each, f"seed={n}", accuracy=each).runs[0]
             for n, each in enumerate(accuracies)]  # fmt: skip

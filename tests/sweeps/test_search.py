@@ -217,6 +217,9 @@ def test_a_pruned_trial_is_not_the_best(tmp_path):
     worker = SimpleNamespace(jobs=lambda: {0: trials}, folder=tmp_path)
     search.conclude(worker, tmp_path)
     assert OmegaConf.load(tmp_path / search.BEST).best_value == 0.8
+    del trials[0]  # no trial came to its end
+    search.conclude(worker, tmp_path)
+    assert OmegaConf.load(tmp_path / search.BEST).best_value == 0.85
 
 
 def test_what_every_trial_would_fail_of_is_told_before_the_first(command):
