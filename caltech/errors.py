@@ -142,6 +142,9 @@ def shown_as_messages(interrupted: str = "interrupted", composes: bool = True) -
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+    except Ended:
+        print(interrupted, file=sys.stderr)
+        raise
     except (Exception, _PastHydra) as raised:
         error = raised.__cause__ if isinstance(raised, _PastHydra) else raised
         if before or not (_is_told(error) or not _is_composed):

@@ -149,6 +149,8 @@ def test_a_signal_ends_a_run_and_the_same_command_goes_on(command, number):
     ended = command(*LONGER, signal_at=("epoch 1/3", number))
     assert ended.code == {signal.SIGTERM: 143, signal.SIGKILL: -9}[number], ended.output
     assert "Traceback" not in ended.output
+    is_told = "interrupted; the same command goes on" in ended.output
+    assert is_told == (number == signal.SIGTERM)
     again = command(*LONGER).output
     assert re.search(r"resuming .* after epoch [12]\n", again)
     assert "epoch 3/3" in again and "epoch 1/3" not in again

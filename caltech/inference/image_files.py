@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from caltech.inference.ensemble import Ensemble
 from caltech.inference.predictor import Predictor
 
 TOP = 5
+_ADDRESS = re.compile(r"[a-z0-9]+:/+[^/]")  # as a path, which has one slash
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def _absence(path: Path) -> str | None:
         if path.is_dir():
             return "no image in this folder"
         if not path.exists():
+            if _ADDRESS.match(str(path)):
+                return "an address, and no file: save the image, and type the file's name"
             if glob.has_magic(str(path)):
                 return "nothing matches"
             near = nearest_place(path.absolute())

@@ -22,6 +22,7 @@ from caltech.files import read_sealed_json
 from caltech.locks import leftovers, remove_leftovers
 from caltech.overview import typed
 from caltech.runs.directory import WEIGHTS, RunDirectory
+from caltech.runs.known import tell_unread
 
 DAYS = 30
 # Of the caches' folder, which may be somebody's own with other things in it.
@@ -83,6 +84,7 @@ def main(words: Sequence[str]) -> None:
             near = f"Type {nearest(kind, ALL)}." if nearest(kind, ALL) else "Type one of them."
             raise InputError(f"{kind} is no kind of what can go: they are {', '.join(ALL)}. {near}")
     output, cache = (_folder(name, values[name], defaults[name]) for name in ("output", "cache"))
+    tell_unread(output)
     chosen = [kind for kind in ALL if kind in (kinds or KINDS)]
     found = [each for each in search(output, cache) if each.kind in chosen]
     for kind in chosen:

@@ -15,6 +15,7 @@ from caltech.arguments import nearest_place
 from caltech.errors import InputError, shown_as_messages
 from caltech.overview import typed
 from caltech.overview.listing import Listed, differing, listed
+from caltech.runs.known import tell_unread
 
 HELP = """\
 usage: caltech runs [study=STUDY,...] [output=FOLDER] [csv=true]
@@ -39,6 +40,7 @@ def main(words: Sequence[str]) -> None:
     names, values = typed.read(words, "caltech runs", defaults)
     names += filter(None, values["study"].split(","))  # as in the other commands
     output = Path(values["output"]).expanduser()
+    tell_unread(output)
     studies = {path: listed(path) for path in typed.studies(output, names)}
     if not studies:
         near = nearest_place(output)

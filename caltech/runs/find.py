@@ -48,6 +48,7 @@ def find(
     """
     found = known.candidates(run, study, output, word)
     if run == "best" and not known.is_directory(run):
+        known.tell_unread(output)
         return _best(found, data, output / study if study else output)
     one = found[0] if known.is_directory(run) else _of_key(word, run, found)
     if data:

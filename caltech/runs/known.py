@@ -5,6 +5,7 @@ import difflib
 import glob
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,13 @@ def _without_runs(run: str, study: str | None, output: Path, word: str) -> Input
         f"{told} Train one with python -m caltech.train, or type output= with the folder that "
         f"holds your studies, or {word}= with a run's directory."
     )
+
+
+def tell_unread(output: Path) -> None:
+    """Say which studies and runs another user keeps private: no search of folders finds those."""
+    for folder in sorted([*output.glob("[!.]*/"), *output.glob("[!.]*/[!.]*/")]):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            print(f"warning: you may not read {folder}: it is left out", file=sys.stderr)
 
 
 def require_study(study: str, output: Path) -> None:

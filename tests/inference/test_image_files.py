@@ -119,3 +119,9 @@ def test_a_digit_s_file_gives_the_pixels_of_training(tmp_path):
     grey = np.random.default_rng(0).integers(256, size=(8, 8), dtype=np.uint8)
     Image.fromarray(grey).save(tmp_path / "digit.png")
     np.testing.assert_array_equal(decode(tmp_path / "digit.png", 128), enlarge(grey, 128))
+
+
+@pytest.mark.parametrize("address", ["https://a.org/cat.jpg", "http://a.org/cat.jpg?size=1"])
+def test_an_address_is_told_from_a_file_that_is_not_there(address):
+    (answer,) = absent([Path(address)])
+    assert "an address" in answer.reason and "save the image" in answer.reason

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from filelock import FileLock
 
 from caltech.errors import InputError
 from caltech.files import read_sealed_json, write_sealed_json
-from caltech.overview import runs
+from caltech.overview import clean, runs
 from caltech.overview.listing import Listed, differing, listed, taken
 from caltech.runs.directory import RunDirectory
 from caltech.train import train
@@ -179,3 +180,15 @@ def test_words_of_all_runs_on_a_data_set_stand_once_above_them():
     assert [one, other] == [f"  {long}", "  lr=1"] and row.endswith("1.0 kB")
     alike = runs.table("s", [run("a", *digits, "lr=1"), run("b", *digits, "lr=1")]).splitlines()
     assert alike[2:] == ["with data=digits data.resize=32 lr=1", *alike[3:]]
+
+
+def test_what_another_user_keeps_private_is_told_and_left_out(study, capsys, monkeypatch):
+    private = study.parent / "of_somebody"
+    private.mkdir()
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != private and may(path, mode))
+    for command in (runs, clean):  # and run=best
+        command.main([f"output={study.parent}"])
+        told = capsys.readouterr()
+        assert told.err == f"warning: you may not read {private}: it is left out\n", command
+    private.rmdir()
