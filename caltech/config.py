@@ -40,6 +40,15 @@ def targets_of(cfg: DictConfig) -> list[str]:
     return [node["_target_"] for node in targets_in(OmegaConf.to_container(cfg))]
 
 
+def code_of(cfg: DictConfig) -> str:
+    """What plugins' data and model are computed by and neither images nor weights show: their
+    code, and the model's values, which its forward may read. Empty without such plugins."""
+    told: dict[str, Any] = plugins.digests([*targets_of(cfg.model), *targets_of(cfg.data)])
+    if plugins.digests(targets_of(cfg.model)):
+        told |= {"values": OmegaConf.to_container(cfg.model, resolve=True)}
+    return str(told) if told else ""
+
+
 def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
     """Call a group option's target with the arguments given here and the option's keys.
 

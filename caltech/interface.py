@@ -4,6 +4,7 @@ The words are those of the command line, and so are runs, keys and directories: 
 the other answers.
 """
 
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,9 @@ from caltech.train import train
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+
+_alone = threading.Lock()  # held by whoever is in fit
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,21 @@ def fit(*words: str, config_dir: str | Path | None = None) -> Result:
         config_dir: a folder of options of one's own, as --config-dir.
 
     Raises:
-        InputError: a word is wrong, or the data or the weights are.
+        InputError: a word is wrong, or the data or the weights are, or another thread is in fit.
     """
+    if not _alone.acquire(blocking=False):  # torch's generators and Hydra's state are everyone's
+        raise InputError(
+            "caltech.fit is at work in another thread, and both would draw the same random "
+            "numbers. Call one after the other, or in processes of their own (caltech sweep "
+            "hydra/launcher=parallel)."
+        )
+    try:
+        return _fit(words, config_dir)
+    finally:
+        _alone.release()
+
+
+def _fit(words: tuple[str, ...], config_dir: str | Path | None) -> Result:
     cfg, choices = _composed(words, config_dir)
     if cfg.seeds is not None or cfg.dry_run:
         given = "dry_run=true" if cfg.dry_run else f"seeds={cfg.seeds}"

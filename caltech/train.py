@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from caltech import errors, fetching, plugins
-from caltech.config import build, hydra_targets, register, targets_of
+from caltech.config import build, code_of, hydra_targets, register, targets_of
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import readable, require_flags
@@ -177,9 +177,7 @@ def fed(
     """What the learner is fed with: images, or what the frozen part makes of them, once."""
     cache = Path(cfg.cache).expanduser()
     parts = data, augment, learner.precision, device
-    code = plugins.digests([*targets_of(cfg.model), *targets_of(cfg.data)])
-    told = str(code) if code else ""
-    inputs = features.inputs_of(frozen, *parts, cfg.features, cache, told)
+    inputs = features.inputs_of(frozen, *parts, cfg.features, cache, code_of(cfg))
     labels = data.labels.to(device)
     return Batches(inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch)
 

@@ -1,8 +1,10 @@
 """From Python: the same runs as from the command line, as often as one likes in a process."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import caltech
-from caltech import config
+from caltech import config, interface
 from caltech.errors import InputError
 from caltech.inference.formats import export
 from tests.conftest import REPOSITORY
@@ -110,3 +112,25 @@ def test_another_hydra_in_the_process_stays_as_it_is(monkeypatch):
         assert config.hydra._internal.hydra.ConfigLoaderImpl is config.composer.Composer
     assert config.hydra._internal.hydra.ConfigLoaderImpl is loader
     assert GlobalHydra.instance().hydra is None
+
+
+def test_two_threads_do_not_compute_at_once(result, output, monkeypatch):
+    """They would draw one another's random numbers, and both results would be wrong."""
+    said = []
+
+    def refused():
+        with pytest.raises(InputError, match="at work in another thread"):
+            caltech.fit()
+        said.append("so")
+
+    def while_another_trains(*_):
+        other = threading.Thread(target=refused)
+        other.start()
+        other.join()
+
+    monkeypatch.setattr(interface, "train", while_another_trains)
+    with contextlib.suppress(AttributeError):  # of what it gave: nothing was trained
+        caltech.fit(*WORDS, "lr=0.2", f"output={output}", config_dir=HERE / "conf")
+    assert said == ["so"]
+    monkeypatch.undo()
+    assert caltech.fit(*WORDS, "lr=0.2", f"output={output}", config_dir=HERE / "conf") == result

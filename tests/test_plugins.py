@@ -4,13 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from caltech import plugins
 from caltech.config import build, register
 from caltech.errors import InputError
-from caltech.inference.predictor import _tell_other_code
+from caltech.inference.predictor import Predictor, _tell_other_code
+from caltech.runs.checkpoint import read_weights
 from caltech.runs.directory import RunDirectory
 from caltech.runs.provenance import code_version
 from caltech.settings import CONF
@@ -196,3 +198,65 @@ def test_code_that_was_changed_is_imported_again_and_recorded_as_it_is(module):
     plugins.load([name])
     assert plugins.call(None, f"{name}.value", (), {}) == 12345
     assert plugins.digests([f"{name}.value"]) != before
+
+
+MODEL = """
+import torch
+from torch import nn
+from caltech.models.classifier import cut
+
+class Tied(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale  # in no weight
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.second.weight = self.first.weight
+    def forward(self, images):
+        return self.second(self.first(images)).mean((2, 3)) * self.scale
+
+class Noted(Tied):
+    def get_extra_state(self):
+        return {"scale": self.scale}
+    def set_extra_state(self, state): pass
+
+def small(num_classes, scale, noted=False, load=True, size=None):
+    half = (0.5, 0.5, 0.5)
+    network = (Noted if noted else Tied)(scale)
+    return cut(network, nn.Linear(3, num_classes), half, half, "none")
+"""
+
+
+def test_values_of_a_model_that_are_in_no_weight_decide_its_features(module, configure):
+    name = module(MODEL, "tied_model")
+    results = {}
+    for scale, way in ((1, "auto"), (9, "auto"), (9, "off")):
+        cfg = configure(*TINY, f"plugins=[{name}]", "freeze=backbone", f"features={way}")
+        cfg.model = {"_target_": f"{name}.small", "scale": scale}
+        cfg.directory = f"{cfg.output}/{scale}-{way}"
+        results[scale, way] = train(cfg).last["train/loss"]
+    assert results[9, "auto"] == pytest.approx(results[9, "off"], rel=1e-4)
+    assert results[9, "auto"] != pytest.approx(results[1, "auto"], rel=1e-4)
+
+
+def test_weights_that_layers_share_are_kept(module, configure):
+    name = module(MODEL, "shared_weights")
+    cfg = configure(*TINY, f"plugins=[{name}]", "freeze=none")
+    cfg.model = {"_target_": f"{name}.small", "scale": 1}
+    train(cfg)
+    first, second = (
+        read_weights(RunDirectory(cfg.directory).weights("last"))[
+            f"backbone.network.{layer}.weight"
+        ]
+        for layer in ("first", "second")
+    )
+    assert torch.equal(first, second)
+    answered = Predictor.load(RunDirectory(cfg.directory), "last", "cpu")
+    assert answered.network is not None
+
+
+def test_a_state_that_is_no_tensor_is_told_before_any_work(module, configure):
+    name = module(MODEL, "noted_model")
+    cfg = configure(*TINY, f"plugins=[{name}]", "freeze=none")
+    cfg.model = {"_target_": f"{name}.small", "scale": 1, "noted": True}
+    with pytest.raises(InputError, match=r"_extra_state in the model's state is of type dict"):
+        train(cfg)

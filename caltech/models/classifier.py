@@ -67,6 +67,18 @@ def cut(
     return model
 
 
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """Its parameters and buffers as a file keeps them: on the CPU, and each for itself, also where
+    layers share one (safetensors takes no tensor twice)."""
+    tensors, places = {}, set()
+    for name, tensor in module.state_dict().items():
+        plain = tensor.cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        tensors[name] = plain.clone() if place in places else plain
+        places.add(place)
+    return tensors
+
+
 def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """load_state_dict of a state that is this code's: torchvision's MNASNet asks for its version.
 
@@ -101,7 +113,8 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 @torch.inference_mode()
 def require_fit(model: Classifier, size: int, num_classes: int) -> None:
-    """Raise InputError unless one image (1, 3, size, size) gives logits (1, num_classes)."""
+    """Raise InputError unless one image (1, 3, size, size) gives logits (1, num_classes), and the
+    model's state can be kept."""
     try:
         shape = tuple(model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape)
     except REFUSALS as error:
@@ -111,6 +124,12 @@ def require_fit(model: Classifier, size: int, num_classes: int) -> None:
             f"The model gives {shape} for one image instead of one logit for each of "
             f"{num_classes} classes: it cannot be cut into backbone and head. Type another model."
         )
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{name} in the model's state is of type {type(value).__name__}, and weights are "
+                "kept as tensors alone. Make it a buffer (register_buffer), or leave it out."
+            )
 
 
 def require_no_single(

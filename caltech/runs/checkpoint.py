@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from caltech.errors import DamagedError, InputError
 from caltech.files import CHECKSUM, replacing, require_no_pipe, sync
 from caltech.links import write_shared
-from caltech.models.classifier import load_into
+from caltech.models.classifier import load_into, state_of
 from caltech.runs.directory import FROZEN, previous_of
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def save_weights(path: Path, model: nn.Module, frozen: Collection[str] = ()) -> 
     Raises:
         DiskError: there is no room for them.
     """
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = state_of(model)
     apart = {name: tensors.pop(name) for name in sorted(frozen)}
     noted = _sum_of(tensors)
     if apart:

@@ -169,7 +169,7 @@ def inputs_of(
     cache: Path,
     code: str = "",
 ) -> Inputs:
-    """What batches come from: `frozen` is of computed_apart, `code` of plugins' model and data."""
+    """What batches come from: `frozen` is of computed_apart, `code` of config.code_of."""
     if frozen is None:
         return Images(data, augment, device)
     if _are_kept(augment, option):
@@ -215,7 +215,7 @@ def extract(
         precision.on(device),
         device.type,
         versions.name(versions.decoding() | versions.computing(device)),
-        *filter(None, [code]),  # what a plugin's forward does is in no weight
+        *filter(None, [code]),  # what a plugin's forward does by is in no weight
     )
     arrays = {}
     for view in dict.fromkeys((*augment.train, *augment.test)):
