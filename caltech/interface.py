@@ -4,8 +4,11 @@ The words are those of the command line, and so are runs, keys and directories: 
 the other answers.
 """
 
+import logging
+import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +123,8 @@ class Result:
 def fit(*words: str, config_dir: str | Path | None = None) -> Result:
     """Compute a run, or go on with it, or answer it, as `python -m caltech.train WORDS` does.
 
+    A line an epoch goes to stdout, or to the program's own logging if it has one.
+
     Args:
         words: each as it is typed, "lr=0.1".
         config_dir: a folder of options of one's own, as --config-dir.
@@ -134,9 +139,27 @@ def fit(*words: str, config_dir: str | Path | None = None) -> Result:
             "hydra/launcher=parallel)."
         )
     try:
-        return _fit(words, config_dir)
+        with _progress_shown():
+            return _fit(words, config_dir)
     finally:
         _alone.release()
+
+
+@contextmanager
+def _progress_shown() -> Iterator[None]:
+    """On stdout, unless the program around us has set up logging: then it decides."""
+    ours = logging.getLogger("caltech")
+    if ours.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(sys.stdout), ours.level
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(level)
 
 
 def _fit(words: tuple[str, ...], config_dir: str | Path | None) -> Result:

@@ -47,6 +47,19 @@ def test_a_run_is_that_of_the_command_line_and_is_answered(result, output):
     assert not GlobalHydra.instance().is_initialized()  # nothing is left of ours
 
 
+def test_progress_is_shown_unless_the_program_logs_by_itself(output):
+    program = (
+        f"import caltech; fit = lambda lr: caltech.fit(*{WORDS}, 'output={output}/shown', lr,"
+        f" config_dir='{HERE / 'conf'}'); fit('lr=0.3'); import logging; print('own');"
+        " logging.basicConfig(format='mine %(message)s', level='INFO'); fit('lr=0.4')"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    before, after = ended.stdout.split("own\n")
+    assert "epoch 2/2  lr 0.3" in before and "epoch" not in after
+    assert ended.stderr.count("mine epoch") == 2
+
+
 def test_predictions_are_a_table_of_files(result):
     table = result.predictions
     assert list(table.columns) == ["file", "label", "answer", "probability"]
