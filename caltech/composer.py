@@ -125,6 +125,7 @@ class Composer(ConfigLoaderImpl):
         if primary is not None and not is_ours(primary, config_name):  # it may name packages
             require_harmless(primary.config, file_of(primary, config_name))
         super()._process_config_searchpath(config_name, parsed, repo)
+        self.repository = repo.delegate  # vocabulary() is to know options of hydra.searchpath, too
 
     def vocabulary(
         self, config_name: str | None, words: Sequence[str], run_mode: RunMode | None

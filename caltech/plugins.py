@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -122,6 +122,38 @@ def call(group: str | None, target: str, args: Sequence[Any], values: Mapping[st
             "asked later are brought to these sizes: add them to its file in conf/data."
         )
     return made
+
+
+def require_rebuilt(model: Any, again: Callable[[], Any], target: str, size: int) -> None:
+    """Raise InputError unless a plugin's model is all in its weights, as a finished run needs it.
+
+    Args:
+        model: in eval mode; its generators' state is left as it is.
+        again: builds it without weights (load=False).
+        target: what gave it; ours are not asked.
+        size: of its images in pixels.
+    """
+    import torch
+
+    if target not in _added:
+        return
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)  # other numbers than those that it was made with
+        images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+        expected, rebuilt = model(images), again()
+        try:
+            rebuilt.load_state_dict(model.state_dict())
+            found = rebuilt.eval()(images)
+            said = f"answers {found[0, 0]:.6g} in place of {expected[0, 0]:.6g}"
+        except Exception as error:
+            found, said = None, f"fails: {type(error).__name__}: {error}"
+    tolerance = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
+    if found is None or not torch.allclose(found, expected, **tolerance):
+        raise InputError(
+            f"{target} is not all in its weights: built anew, and given the same ones, it {said}. "
+            "A finished run would not answer as it was tested. What is drawn at random has to be a "
+            "parameter or a buffer with persistent=True, and nothing in eval mode."
+        )
 
 
 def require_loss(loss: Any, target: str, num_classes: int) -> None:

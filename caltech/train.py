@@ -130,6 +130,8 @@ def prepared(
     plugins.require_augment(augment, cfg.augment._target_, data.side, data.crop)
     model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
     require_fit(model, data.crop, len(data.classes))
+    again = partial(build, cfg.model, num_classes=len(data.classes), load=False, size=data.crop)
+    plugins.require_rebuilt(model, again, cfg.model._target_, data.crop)
     if cfg.start is not None:
         begin_from(cfg.start, Path(cfg.output), model, data)
     build(cfg.freeze, model, size=data.crop)

@@ -60,6 +60,17 @@ def test_progress_is_shown_unless_the_program_logs_by_itself(output):
     assert ended.stderr.count("mine epoch") == 2
 
 
+def test_keys_of_an_option_of_one_s_own_are_taken(output):
+    words = (*WORDS, "num_epochs=1", "loss=poly", f"output={output}/own")
+    ours, other = (
+        caltech.fit(*words, f"loss.epsilon={epsilon}", config_dir=HERE / "conf")
+        for epsilon in (2, 3.5)
+    )
+    assert ours.key != other.key
+    with pytest.raises(InputError, match=r"loss\.epsilo is no key.*epsilon"):
+        caltech.fit(*words, "loss.epsilo=2", config_dir=HERE / "conf")
+
+
 def test_predictions_are_a_table_of_files(result):
     table = result.predictions
     assert list(table.columns) == ["file", "label", "answer", "probability"]

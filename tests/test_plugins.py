@@ -254,6 +254,37 @@ def test_weights_that_layers_share_are_kept(module, configure):
     assert answered.network is not None
 
 
+LOST = """
+import torch
+from torch import nn
+from caltech.models.classifier import cut
+
+class Drawn(nn.Module):
+    def __init__(self, kept, draws):
+        super().__init__()
+        self.register_buffer("way", torch.randn(3, 3), persistent=kept)
+        self.draws = draws
+    def forward(self, images):
+        drawn = torch.rand(3) if self.draws else torch.zeros(3)
+        return images.mean((2, 3)) @ self.way + drawn
+
+def drawn(num_classes, kept=True, draws=False, load=True, size=None):
+    half = (0.5, 0.5, 0.5)
+    return cut(Drawn(kept, draws), nn.Linear(3, num_classes), half, half, "none")
+"""
+
+
+@pytest.mark.parametrize("lost", [{"kept": False}, {"draws": True}])
+def test_a_model_that_is_not_all_in_its_weights_is_told_before_any_work(module, configure, lost):
+    name = module(LOST, "drawn_model")
+    cfg = configure(*TINY, f"plugins=[{name}]")
+    cfg.model = {"_target_": f"{name}.drawn"} | lost
+    with pytest.raises(InputError, match=r"drawn is not all in its weights.*persistent=True"):
+        train(cfg)
+    cfg.model = {"_target_": f"{name}.drawn"}
+    assert train(cfg).status == "finished"
+
+
 def test_a_state_that_is_no_tensor_is_told_before_any_work(module, configure):
     name = module(MODEL, "noted_model")
     cfg = configure(*TINY, f"plugins=[{name}]", "freeze=none")

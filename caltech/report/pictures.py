@@ -211,7 +211,7 @@ def reliability(rows: Sequence[Row]) -> Figure:
         axes.plot([0, 1], [0, 1], color=INK, lw=0.5, ls=":")
         axes.plot(bins.confidence, bins.accuracy, "o-", color=BLUE, ms=3, lw=1)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        axes.set_title(f"{short(row.name, 26)}\nECE {bins.error:.3f}", fontsize=8.5)
+        axes.set_title(f"{short(row.name, 26)}\nECE {row.calibration_error:.3f}", fontsize=8.5)
     drawing.supxlabel("probability of the answer", fontsize=9)
     drawing.supylabel("share of right answers", fontsize=9)
     return drawing

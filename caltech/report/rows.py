@@ -166,6 +166,15 @@ class Row:
             for place in wrong[np.argsort(-known.confidences[wrong], kind="stable")]
         ]
 
+    @property
+    def calibration_error(self) -> float | None:
+        """Of the first seed's test. Its answers here have four decimals, and move it by a few
+        thousandths; of earlier code there is nothing else."""
+        if self.predictions is None:
+            return None
+        known = self.first.number("test/calibration_error")
+        return self.predictions.calibration.error if known is None else known
+
     def interval(self, name: str) -> statistics.Interval | None:
         """Of an accuracy, from images and seeds; of what is no share of images, of one further run
         by the seeds', or by the splits'."""

@@ -195,7 +195,7 @@ STATISTICS = (
         "one class. Macro accuracy is the mean of the classes' own accuracies; TESTING ACC counts "
         "images."),
     Column("Calibration error",
-        lambda row: f"{row.predictions.calibration.error:.4f}" if row.predictions else "", None,
+        lambda row: f"{row.calibration_error:.4f}" if row.predictions else "", None,
         "The calibration error is the expected one, over 15 bins of equal width. It and the "
         "pictures are of the first seed."),
     Column("Training time", _time, lambda row: {},

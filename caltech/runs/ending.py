@@ -111,9 +111,14 @@ def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[l
 
 def _config_dir() -> list[str]:
     """The folder of options of one's own that was typed, wherever one is then."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
     typed = [source.path for source in sources if source.provider == "command-line"]
-    return [word for path in typed for word in ("--config-dir", path)]
+    words = [word for path in typed for word in ("--config-dir", path)]
+    return words + [
+        word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath=")
+    ]
 
 
 def _lines(commands: Iterable[Iterable[str]]) -> list[str]:

@@ -135,8 +135,9 @@ def test_paired_tests_stay_within_a_data_set():
 
 def test_a_temperature_is_a_column_where_there_is_one(text_of):
     numbers = {"test/temperature": 0.7, "test/calibrated_error": 0.0123}
+    numbers |= {"test/calibration_error": 0.0456}  # of all digits of the probabilities
     run = made_up()
     calibrated = replace(run, metrics=run.metrics | numbers)
     assert "Temperature" not in text_of([run]) and "Guo" not in text_of([run])
     text = text_of([calibrated])
-    assert "| 0.7000 | 0.0123 |" in text and "(Guo et al., 2017)" in text
+    assert "| 0.0456 | 0.7000 | 0.0123 |" in text and "(Guo et al., 2017)" in text

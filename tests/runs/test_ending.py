@@ -44,12 +44,16 @@ def test_a_tracked_run_is_looked_at_where_it_is_tracked(configure, result):
 def test_what_is_one_s_own_is_typed_again(configure, result, monkeypatch):
     sources = [("main", "pkg://caltech/conf"), ("command-line", "/my conf")]
     runtime = {"config_sources": [{"provider": by, "path": path} for by, path in sources]}
-    known = SimpleNamespace(get=lambda: OmegaConf.create({"runtime": runtime}))
+    told = {
+        "runtime": runtime,
+        "overrides": {"hydra": ["hydra.searchpath=[/x]", "hydra.verbose=1"]},
+    }
+    known = SimpleNamespace(get=lambda: OmegaConf.create(told))
     known.initialized = lambda: True
     monkeypatch.setattr(ending, "HydraConfig", known)
     ask, _, sweep = ending.next_commands(configure(), result.key, ["plugins=[mine]", "loss=own"])
     assert ask[-1] == "plugins=[mine]"
-    assert sweep[2:4] == ["--config-dir", "/my conf"]
+    assert sweep[2:5] == ["--config-dir", "/my conf", "hydra.searchpath=[/x]"]
     assert sweep[-2:] == ["plugins=[mine]", "loss=own"]
 
 

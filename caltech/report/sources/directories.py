@@ -79,7 +79,7 @@ def _run(directory: RunDirectory, experiments: Sequence[Published]) -> tuple[Run
 
 
 def calibrated(directory: RunDirectory, is_bound: bool) -> dict[str, float]:
-    """Temperatures, and the test's calibration error with them; nothing of earlier code.
+    """Temperatures, the test's calibration error without and with them; nothing of earlier code.
 
     Raises:
         DamagedError: the file is not what the run wrote, if it `is_bound` to its files.
@@ -90,7 +90,7 @@ def calibrated(directory: RunDirectory, is_bound: bool) -> dict[str, float]:
         manifest.verify(directory, [directory.calibration])
     told, numbers = read_sealed_json(directory.calibration, dict.fromkeys(WEIGHTS, dict)), {}
     for name, prefix in zip(WEIGHTS, ("test/", "test/best_"), strict=True):
-        for each in ("temperature", "calibrated_error"):
+        for each in ("temperature", "calibration_error", "calibrated_error"):
             value = told[name].get(each, told[name].get(f"test/{each}"))
             if value is not None:
                 numbers[f"{prefix}{each}"] = float(value)

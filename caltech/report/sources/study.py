@@ -78,8 +78,8 @@ def completed(run: Run, retained: Sequence[Run]) -> Run:
 
 
 def _told(run: Run) -> tuple:
-    """What is never another of the very run; a temperature may have been added since."""
-    added = ("temperature", "calibrated_error")
+    """What is never another of the very run; what calibration.json says was added since."""
+    added = ("temperature", "calibration_error", "calibrated_error")
     measured = {name: value for name, value in run.metrics.items() if not name.endswith(added)}
     return run.key, measured, run.history
 

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from caltech.files import write_sealed_json
+from caltech.files import read_sealed_json, write_sealed_json
 from caltech.keys import former_key, run_key
 from caltech.report.sources import directories
+from caltech.runs.directory import RunDirectory
 from tests.report.conftest import CODE, ENVIRONMENT, HARMS, NO_FILE, described, made_up, trained
 
 
@@ -172,3 +173,11 @@ def test_how_a_process_ended_and_what_was_typed_are_told_where_they_are_noted(tm
     run = only(tmp_path)
     assert (run.status, run.reason, run.params["model"]) == ("failed", "nan\x1b[1m", "typed")
     assert run.params["lr"] == "0.2"  # its config decides
+
+
+def test_the_calibration_error_is_what_the_run_measured(finished):
+    """Of its logits, and not of the answers' four decimals."""
+    (run,) = (each for each in found(finished.parent)[0] if each.key == finished.name)
+    told = read_sealed_json(RunDirectory(finished).calibration)
+    assert run.number("test/calibration_error") == told["last"]["test/calibration_error"]
+    assert run.number("test/best_calibrated_error") == told["best"]["test/calibrated_error"]
