@@ -22,6 +22,7 @@ flags       what begins with a dash
 likeness    what is like what was typed
 words       one word of a command line
 plugins     code of one's own that a config may name
+probes      whether a part of one's own does what is asked of it
 settings    what may be typed: each root key once
 arguments   command lines that Hydra does not read
 amounts     numbers of things as people read them

@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 VARIABLE = "CALTECH_PLUGINS"
 # What the rest of the program uses of what a group's option gives, and what is meant by it.
 WANTED = {
-    "data": (("labels", "classes", "train", "validation", "test", "digest"),
+    "data": (("name", "labels", "classes", "files", "side", "crop", "content", "complete",
+              "train", "validation", "test", "digest", "describe"),
         "a caltech.data.dataset.Dataset"),
     "split": (("parts",), "an object with a method parts(images)"),
     "model": (("stage_names", "weights", "from_scratch"),
@@ -122,96 +123,6 @@ def call(group: str | None, target: str, args: Sequence[Any], values: Mapping[st
             "asked later are brought to these sizes: add them to its file in conf/data."
         )
     return made
-
-
-def require_rebuilt(model: Any, again: Callable[[], Any], target: str, size: int) -> None:
-    """Raise InputError unless a plugin's model is all in its weights, as a finished run needs it.
-
-    Args:
-        model: in eval mode; its generators' state is left as it is.
-        again: builds it without weights (load=False).
-        target: what gave it; ours are not asked.
-        size: of its images in pixels.
-    """
-    import torch
-
-    if target not in _added:
-        return
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)  # other numbers than those that it was made with
-        images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
-        expected, rebuilt = model(images), again()
-        try:
-            rebuilt.load_state_dict(model.state_dict())
-            found = rebuilt.eval()(images)
-            said = f"answers {found[0, 0]:.6g} in place of {expected[0, 0]:.6g}"
-        except Exception as error:
-            found, said = None, f"fails: {type(error).__name__}: {error}"
-    tolerance = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
-    if found is None or not torch.allclose(found, expected, **tolerance):
-        raise InputError(
-            f"{target} is not all in its weights: built anew, and given the same ones, it {said}. "
-            "A finished run would not answer as it was tested. What is drawn at random has to be a "
-            "parameter or a buffer with persistent=True, and nothing in eval mode."
-        )
-
-
-def require_loss(loss: Any, target: str, num_classes: int) -> None:
-    """Raise InputError unless a plugin's loss of two images is one number that can be trained on.
-
-    Args:
-        target: what gave it; ours are not asked.
-    """
-    import torch
-
-    if target not in _added:
-        return
-    logits = torch.zeros(2, num_classes, requires_grad=True)
-    is_module = isinstance(loss, torch.nn.Module)
-    buffers = loss.named_buffers() if is_module else ()
-    before = {name: each.clone() for name, each in buffers}
-    try:
-        value = loss(logits, torch.arange(2))
-        value.backward()
-    except Exception as error:
-        raise InputError(
-            f"{target} is no loss of logits (n, {num_classes}) and labels (n,): "
-            f"{type(error).__name__}: {error}. It is to give their mean, a tensor with a gradient."
-        ) from error
-    after = dict(loss.named_buffers()) if is_module else {}
-    changed = [name for name in before if not _is_equal(before[name], after.get(name))]
-    weights = loss.named_parameters() if is_module else ()
-    trained = [name for name, weight in weights if weight.requires_grad]
-    if changed or trained:
-        log.warning(
-            "%s has a state of its own (%s): it is not trained, no checkpoint keeps it, and a run "
-            "that goes on begins it anew. Put what is to be trained into the model.",
-            target, ", ".join(dict.fromkeys([*changed, *trained])),
-        )  # fmt: skip
-
-
-def _is_equal(one: Any, other: Any) -> bool:
-    """Of two tensors, where what is not a number is equal to itself."""
-    return other is not None and one.nan_to_num().equal(other.nan_to_num())
-
-
-def require_augment(augment: Any, target: str, side: int, crop: int) -> None:
-    """Raise InputError unless a plugin's augmentation gives uint8 images of the crop's size."""
-    import torch
-
-    if target not in _added:
-        return
-    with torch.random.fork_rng(devices=[]):
-        try:
-            given = augment(torch.zeros(2, side, side, 3, dtype=torch.uint8), torch.arange(2), crop)
-            found = f"{given.dtype} {tuple(given.shape)}"
-        except Exception as error:
-            found = f"{type(error).__name__}: {error}"
-    if found != (asked := f"torch.uint8 {(2, 3, crop, crop)}"):
-        raise InputError(
-            f"{target} gives {found} for the pixels {(2, side, side, 3)} of two images, their "
-            f"indices and the size {crop}. It is to give {asked}."
-        )
 
 
 def _imported(name: str) -> ModuleType:

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from caltech import errors, fetching, plugins
+from caltech import errors, fetching, plugins, probes
 from caltech.config import build, code_of, hydra_targets, register, targets_of
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
@@ -127,11 +127,13 @@ def prepared(
     if not cfg.rerun:
         provenance.require_data(RunDirectory(cfg.directory), data)
     augment = build(cfg.augment)
-    plugins.require_augment(augment, cfg.augment._target_, data.side, data.crop)
+    probes.require_data(data, cfg.data._target_)
+    probes.require_augment(augment, cfg.augment._target_, data.side, data.crop)
     model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
+    probes.require_stages(model, cfg.model._target_, data.crop)
     require_fit(model, data.crop, len(data.classes))
     again = partial(build, cfg.model, num_classes=len(data.classes), load=False, size=data.crop)
-    plugins.require_rebuilt(model, again, cfg.model._target_, data.crop)
+    probes.require_rebuilt(model, again, cfg.model._target_, data.crop)
     if cfg.start is not None:
         begin_from(cfg.start, Path(cfg.output), model, data)
     build(cfg.freeze, model, size=data.crop)
@@ -143,7 +145,7 @@ def prepared(
     network = model if apart is None else trainable
     depths = partial(optimizers.depths, model, data.crop)
     learner = learner_of(cfg, network, trainable, depths, device, mix)
-    plugins.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
+    probes.require_loss(learner.loss, cfg.loss._target_, len(data.classes))
     if cfg.micro_batch is not None:
         loss.require_parts(learner.loss, cfg.loss._target_, len(data.classes))
     counts = data.labels[data.train].bincount(minlength=len(data.classes)).to(device)

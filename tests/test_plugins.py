@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from caltech import plugins
+from caltech import plugins, probes
 from caltech.config import build, register
 from caltech.errors import InputError
 from caltech.inference.predictor import Predictor, _tell_other_code
@@ -83,7 +83,11 @@ def test_a_part_that_gives_another_thing_is_one_message(module, configure, group
     [("def f(a):\n    return print", r"f\(a\) does not take what it is given"),
      ("def f():\n    raise KeyError('x')", "f failed: KeyError: 'x'"),
      ("def f():\n    return lambda logits, labels: logits", "is no loss of logits"),
-     ("def f():\n    return lambda logits, labels: 0.5", "is no loss of logits")],
+     ("def f():\n    return lambda logits, labels: 0.5", "is no loss of logits"),
+     ("import torch\nclass f(torch.nn.Module):\n    def __init__(self):\n"
+      "        super().__init__()\n        self.weight = 0.5\n"
+      "    def forward(self, logits, labels):\n        return logits.logsumexp(1).mean()",
+      r"an attribute weight.*\(5,\).*Give it another name")],
 )  # fmt: skip
 def test_a_loss_that_is_none_is_one_message(module, configure, text, said):
     name = module(text, f"loss_{abs(hash(text))}")
@@ -102,6 +106,34 @@ PARTS = {
                   "        super().__init__(params, 0.1)\n    def step(self, closure): closure()",
                   "cannot be stepped here: .*closure"),
 }  # fmt: skip
+OWN = """
+from torch.optim import SGD
+def halves(params, lr=0.1):
+    weights = [weight for group in params for weight in group["params"]]
+    return SGD([{"params": weights[:1]}, {"params": weights[1:], "lr": lr / 2}], lr)
+def left_out(params, lr=0.1):
+    return SGD(params[0]["params"][:1], lr)
+class Untrue:
+    param_groups, defaults = [], {}
+    def __init__(self, params, lr=0.1): pass
+    def step(self): pass
+    def zero_grad(self): pass
+    def state_dict(self): return {}
+"""
+
+
+def test_an_optimizer_s_own_groups_are_left_as_they_are(module, configure):
+    name = module(OWN, "own_groups")
+    cfg = configure(*TINY, f"plugins=[{name}]", "schedule=constant", "freeze=none")
+    for part, said in (("left_out", "trains 1 of the"), ("Untrue", r"no torch\.optim\.Optimizer")):
+        cfg.optimizer = {"_target_": f"{name}.{part}"}
+        with pytest.raises(InputError, match=said):
+            train(cfg)
+    cfg.optimizer = {"_target_": f"{name}.halves", "backbone_lr": 0.5, "norm_decay": False}
+    with pytest.raises(InputError, match=r"makes 2 groups of its own.*norm_decay"):
+        train(cfg)
+    cfg.optimizer = {"_target_": f"{name}.halves"}
+    assert train(cfg).status == "finished"
 
 
 @pytest.mark.parametrize("group", PARTS)
@@ -132,13 +164,49 @@ class f(torch.nn.CrossEntropyLoss):
 """
 
 
+DATA = """
+import torch
+from caltech.data.dataset import Dataset
+def made(crop, resize, pixels="right", labels=0, overlap=0, twice=False):
+    rows = torch.arange(30)
+    right = torch.randint(0, 256, (30, 64, 64, 3), dtype=torch.uint8)
+    wrong = {"right": right, "shares": right / 255, "first": right.permute(0, 3, 1, 2),
+             "grey": right[..., :1], "list": [*right]}
+    names = ("a", "a" if twice else "b", "c")
+    parts = rows[:18], rows[18:24], rows[24 - overlap:]
+    wanted = rows.remainder(3) + labels if labels != "list" else [0] * 30
+    files = tuple(map(str, range(30)))
+    return Dataset("made", lambda: wrong[pixels], 64, wanted, names, files, *parts, crop, "f" * 64)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"pixels": "shares"}, r"pixels of torch.float32 \(30, 64, 64, 3\)"),
+     ({"pixels": "first"}, r"pixels of torch.uint8 \(30, 3, 64, 64\)"),
+     ({"pixels": "grey"}, r"\(30, 64, 64, 1\)"), ({"pixels": "list"}, "pixels of list"),
+     ({"labels": -1}, "labels from -1 to 1. They are to be 0 to 2"),
+     ({"labels": 1}, "labels from 1 to 3"), ({"labels": "list"}, "list as labels"),
+     ({"overlap": 2}, "2 images of validation to the test"), ({"twice": True}, "each once"),
+     ({"crop": 65}, "images of 64 pixels and a crop of 65")],
+)  # fmt: skip
+def test_a_data_set_that_is_none_is_one_message(module, configure, changes, said):
+    name = module(DATA, "made_data")
+    cfg = configure(*TINY, f"plugins=[{name}]", "num_epochs=1")
+    values = {"crop": 64, "resize": 64} | changes
+    cfg.data = {"_target_": f"{name}.made"} | values
+    with pytest.raises(InputError, match=said):
+        train(cfg)
+    assert not Path(cfg.directory, "result.json").exists()
+
+
 @pytest.mark.parametrize(
     ("learns", "counts", "told"), [(True, 0, "scale"), (False, 1, "seen"), (False, 0, "")]
 )
 def test_a_loss_with_a_state_of_its_own_is_told(module, caplog, learns, counts, told):
     plugins.load([module(STATEFUL, "stateful_loss")])
     loss = plugins.call("loss", "stateful_loss.f", (), {"learns": learns, "counts": counts})
-    plugins.require_loss(loss, "stateful_loss.f", 3)
+    probes.require_loss(loss, "stateful_loss.f", 3)
     assert (f"a state of its own ({told})" in caplog.text) is bool(told)
     assert "fixed" not in caplog.text
 
@@ -214,6 +282,19 @@ class Tied(nn.Module):
     def forward(self, images):
         return self.second(self.first(images)).mean((2, 3)) * self.scale
 
+def lazy(num_classes, load=True, size=None):
+    half = (0.5, 0.5, 0.5)
+    return cut(nn.Sequential(nn.Flatten()), nn.LazyLinear(num_classes), half, half, "none")
+
+class Pair(nn.Module):
+    def forward(self, images): return images, images
+
+def pair(num_classes, inside, load=True, size=None):
+    half = (0.5, 0.5, 0.5)
+    first, last = ([Pair()], []) if inside else ([], [Pair()])
+    head = nn.Sequential(nn.LazyLinear(num_classes), *last)
+    return cut(nn.Sequential(nn.Flatten(), *first), head, half, half, "none")
+
 class Noted(Tied):
     def get_extra_state(self):
         return {"scale": self.scale}
@@ -283,6 +364,29 @@ def test_a_model_that_is_not_all_in_its_weights_is_told_before_any_work(module, 
         train(cfg)
     cfg.model = {"_target_": f"{name}.drawn"}
     assert train(cfg).status == "finished"
+
+
+def test_a_lazy_layer_is_trained(module, configure):
+    name, weights = module(MODEL, "lazy_model"), []
+    for lr in (1e-9, 0.05):
+        cfg = configure(*TINY, f"plugins=[{name}]", f"lr={lr}", "num_epochs=1")
+        cfg.model = {"_target_": f"{name}.lazy"}
+        cfg.directory = f"{cfg.output}/{lr}"
+        train(cfg)
+        weights.append(read_weights(RunDirectory(cfg.directory).weights("last"))["linear.0.weight"])
+    assert not torch.allclose(*weights, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [(True, "gives a tuple in its stage backbone"), (False, "gives a tuple in its stage linear")],
+)
+def test_a_model_that_gives_something_else_is_told(module, configure, inside, said):
+    name = module(MODEL, "pair_model")
+    cfg = configure(*TINY, f"plugins=[{name}]")
+    cfg.model = {"_target_": f"{name}.pair", "inside": inside}
+    with pytest.raises(InputError, match=said):
+        train(cfg)
 
 
 def test_a_state_that_is_no_tensor_is_told_before_any_work(module, configure):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, uint8
 
 from caltech.amounts import counted
 from caltech.errors import InputError
@@ -74,8 +74,19 @@ class Dataset:
         """(N, S, S, 3) uint8, a tensor, possibly memory-mapped, or pixels.Decoded.
 
         A run on cached features never reads it.
+
+        Raises:
+            InputError: they are something else.
         """
-        return self.read_pixels()
+        pixels, shape = self.read_pixels(), (len(self.labels), self.side, self.side, 3)
+        found = getattr(pixels, "dtype", uint8), tuple(getattr(pixels, "shape", ()))
+        if found != (uint8, shape):
+            told = f"{found[0]} {found[1]}" if found[1] else type(pixels).__name__
+            raise InputError(
+                f"The data set {self.name} gives pixels of {told}. They are to be a tensor of "
+                f"torch.uint8, {shape}: images, sides, and red, green, blue from 0 to 255."
+            )
+        return pixels
 
     @property
     def digest(self) -> str:

@@ -111,15 +111,15 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise ValueError(f"of its tensors, {', '.join(told)}") from error
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what a lazy layer makes here is to be trained
 def require_fit(model: Classifier, size: int, num_classes: int) -> None:
     """Raise InputError unless one image (1, 3, size, size) gives logits (1, num_classes), and the
     model's state can be kept."""
     try:
-        shape = tuple(model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape)
+        logits = model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except REFUSALS as error:
         raise refusal(size, error) from error
-    if shape != (1, num_classes):
+    if (shape := tuple(logits.shape)) != (1, num_classes):
         raise InputError(
             f"The model gives {shape} for one image instead of one logit for each of "
             f"{num_classes} classes: it cannot be cut into backbone and head. Type another model."

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -152,6 +153,8 @@ def optimizer_of(
     optimizer = build(arguments, [dict(each) for each in parameters])  # torch writes into them
     if plugins.adds(str(option.get("_target_"))):
         _require_step(partial(build, arguments), option._target_)
+        if _has_groups_of_its_own(optimizer, groups, option._target_):
+            return optimizer
     if fused(optimizer, arguments, device):
         optimizer = begun(build(arguments, parameters, fused=True))
     for (is_below, depth, decays), group in zip(groups, optimizer.param_groups, strict=True):
@@ -161,6 +164,32 @@ def optimizer_of(
         if len(groups) > 1:
             group["name"] = _name(rules, is_below, depth, decays)
     return optimizer
+
+
+def _has_groups_of_its_own(optimizer: Optimizer, groups: Mapping, target: str) -> bool:
+    """Whether a plugin's optimizer has other groups than it was given, which are left as they are.
+
+    Raises:
+        InputError: it is none of torch's, it leaves weights out, or our rules ask for their groups.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(f"{target} gives a {type(optimizer).__name__}, no torch.optim.Optimizer.")
+    own = [[*map(id, group["params"])] for group in optimizer.param_groups]
+    given = [[*map(id, weights)] for weights in groups.values()]
+    if own == given:
+        return False
+    trained, all_of_them = ({*chain.from_iterable(each)} for each in (own, given))
+    if trained != all_of_them:
+        raise InputError(
+            f"{target} trains {len(trained & all_of_them)} of the {len(all_of_them)} tensors that "
+            "it is given. It is to train all; freeze= is where some are left out."
+        )
+    if [*groups] != [(False, 0, True)]:
+        raise InputError(
+            f"{target} makes {len(own)} groups of its own of {len(given)} that it is given, and "
+            f"{', '.join(RULES)} are of those. Leave these three out."
+        )
+    return True
 
 
 def arguments_of(option: DictConfig) -> DictConfig:
