@@ -31,6 +31,7 @@ cache       a big array on disk, computed once
 links       one place on the disk for what several files hold
 files       whole, or not there, or found out
 fetching    whether what is not on this machine may be fetched
+passwords   addresses without them
 errors      sentences instead of tracebacks
 metrics     the names of all numbers
 

@@ -9,7 +9,6 @@ import errno
 import json
 import logging
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -252,11 +251,6 @@ def require_no_pipe(path: Path) -> None:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise DamagedError(f"{path} cannot be read: it is a pipe or a device, and no file.")
-
-
-def without_passwords(text: str) -> str:
-    """An address of a server may hold user and password, often from the environment."""
-    return re.sub(r"(\w+://)[^/\s@'\"]+@", r"\1***@", text)
 
 
 def sum_of(data: Any) -> str:

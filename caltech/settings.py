@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from caltech.arguments import nearest
 from caltech.errors import InputError
-from caltech.files import without_passwords
+from caltech.passwords import without_passwords
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel carries conf/ inside the package; in a checkout it stands beside it.

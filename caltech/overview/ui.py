@@ -18,9 +18,9 @@ from caltech import errors
 from caltech.arguments import nearest
 from caltech.config import build, register
 from caltech.errors import CaltechError, InputError
-from caltech.files import without_passwords
 from caltech.flags import require_flags
 from caltech.overview import view
+from caltech.passwords import without_passwords
 from caltech.settings import CONF
 from caltech.tracking.address import is_server, sqlite_path
 

@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from caltech.amounts import printable
 from caltech.config import project_root
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
-from caltech.files import without_passwords
 from caltech.flags import as_typed
 from caltech.metrics import collapsed
 from caltech.overrides import effective
+from caltech.passwords import without_passwords
 from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.logits import arrays

@@ -21,13 +21,13 @@ from caltech.errors import DamagedError, InputError
 from caltech.files import (
     read_sealed_json,
     remove,
-    without_passwords,
     write_bytes,
     write_sealed_json,
 )
 from caltech.keys import former_key, run_key
 from caltech.models.classifier import Classifier
 from caltech.models.freeze import digest
+from caltech.passwords import without_passwords
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory
 from caltech.settings import PACKAGE

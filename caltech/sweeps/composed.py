@@ -8,7 +8,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from caltech.errors import InputError
-from caltech.files import without_passwords
+from caltech.passwords import without_passwords
 from caltech.settings import require_fixed, require_resolved
 from caltech.sweeps import records
 from caltech.sweeps.place import require_place

@@ -29,7 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from caltech.amounts import counted
 from caltech.config import build
 from caltech.errors import CaltechError, InputError, queued_again
-from caltech.files import remove_leftovers, without_passwords
+from caltech.files import remove_leftovers
+from caltech.passwords import without_passwords
 from caltech.settings import require_allowed, require_fixed, require_resolved
 from caltech.sweeps import line, lists, records, search, table
 from caltech.sweeps.place import VARIABLE, require_place, sweep

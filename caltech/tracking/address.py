@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from caltech.config import sqlite_url
 from caltech.errors import CaltechError, InputError, StoreError
-from caltech.files import without_passwords
+from caltech.passwords import without_passwords
 
 SECONDS = 5  # that one answer may take; an artifact may take longer
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")

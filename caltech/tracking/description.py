@@ -16,9 +16,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from caltech.errors import DamagedError, InputError
-from caltech.files import read_sealed_json, sum_of, without_passwords, write_sealed_json
+from caltech.files import read_sealed_json, sum_of, write_sealed_json
 from caltech.keys import MOVED, decisive, point_key, renamed, targets_in
 from caltech.overrides import effective
+from caltech.passwords import without_passwords
 from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, ROOT
 

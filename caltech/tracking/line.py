@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from caltech.errors import CaltechError, InputError, StoreError
-from caltech.files import without_passwords
+from caltech.passwords import without_passwords
 from caltech.runs.directory import RunDirectory
 from caltech.tracking.address import (
     SECONDS,

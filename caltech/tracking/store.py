@@ -18,8 +18,9 @@ from mlflow.exceptions import MlflowException
 
 from caltech.config import sqlite_url
 from caltech.errors import StoreError
-from caltech.files import replacing, without_passwords
+from caltech.files import replacing
 from caltech.links import link
+from caltech.passwords import without_passwords
 from caltech.tracking import moved
 from caltech.tracking.address import (
     KIND,

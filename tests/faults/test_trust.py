@@ -13,9 +13,9 @@ from torch import nn
 
 from caltech.data import download
 from caltech.errors import InputError
-from caltech.files import without_passwords
 from caltech.models import architectures as models
 from caltech.models import weights
+from caltech.passwords import without_passwords
 from caltech.runs import checkpoint, provenance
 from caltech.runs.directory import RunDirectory
 from caltech.sweeps import jobs
@@ -167,6 +167,7 @@ def test_a_password_in_the_store_s_address_is_not_written(configure, tmp_path, m
     assert SECRET not in written
     assert "uri: https://***@tracker.example:5000/x" in written
     typed = [f"tracking.uri=https://user:{SECRET}@tracker.example/x"]
+    typed += [rf"storage=postgresql\://user\:{SECRET}@host/y"]  # as Hydra writes a job's words
     assert SECRET not in str(describe(cfg, {}, typed, None, None).tags)
     monkeypatch.setenv(jobs.VARIABLE, str(tmp_path / "sweep"))
     with jobs.recorded(cfg, typed, OmegaConf.create({"num": 0})):

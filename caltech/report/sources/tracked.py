@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 
 from caltech.amounts import printable
 from caltech.errors import InputError
-from caltech.files import read_sealed_json, without_passwords
+from caltech.files import read_sealed_json
 from caltech.keys import decisive
 from caltech.metrics import EPOCH_METRICS, METRICS
+from caltech.passwords import without_passwords
 from caltech.report.sources.directories import (
     answers,
     calibrated,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from omegaconf import DictConfig
 
 from caltech.errors import InputError
-from caltech.files import without_passwords
+from caltech.passwords import without_passwords
 from caltech.runs.known import RUNS, other_studies
 from caltech.settings import CONF
 

@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from caltech.errors import CaltechError, InputError
-from caltech.files import without_passwords
+from caltech.passwords import without_passwords
 
 log = logging.getLogger(__name__)
 
