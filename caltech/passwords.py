@@ -6,7 +6,7 @@ import re
 # of a database may have slashes; a server of http has a port where that would be.
 _BEFORE_THE_HOST = re.compile(
     r"""(\w+\\?://)(?:[^/\s'"]+|(?<!http://)(?<!https://)(?<!http\\://)(?<!https\\://)"""
-    r"""[^:/\s'"]+:[^@\s'"]*)@"""
+    r"""[^:/\s'"]+:[^\s'"]*)@"""
 )
 _AFTER_IT = re.compile(r"""([?&]\w*(?:password|passwd|pwd)\\?=)[^&\s'"]+""", re.IGNORECASE)
 
