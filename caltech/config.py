@@ -75,7 +75,10 @@ def build(group: DictConfig, *args: Any, **kwargs: Any) -> Any:
         said = " ".join(str(error).split("full_key")[0].split()).rstrip(".")
         values = {name: value for name, value in plain.items() if name != "_target_"}
         if "whitelist" in said:
-            said += f". If it is code of yours, type plugins=[MODULE] or set {plugins.VARIABLE}"
+            raise InputError(
+                f"{plain.get('_target_')} is not in the whitelist of what a config may name. If it "
+                f"is code of yours, type plugins=[MODULE] or set {plugins.VARIABLE}."
+            ) from error
         raise InputError(
             f"{plain.get('_target_')} does not fit its values {values}: {said}. Type --cfg job to "
             "see the whole config, and --help for what each group has."

@@ -5,6 +5,7 @@ the other answers.
 """
 
 import logging
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from caltech.config import composing, project_root
 from caltech.data import pixels
 from caltech.errors import InputError
+from caltech.inference.comparison import stored_answers
 from caltech.inference.predictor import Predictor, own_data
 from caltech.runs.directory import EXPORTED, RunDirectory
 from caltech.runs.find import find
@@ -99,13 +100,13 @@ class Result:
 
         Raises:
             InputError: the data set is not there any more, or is another.
+            DamagedError: the answers are not what the run wrote.
         """
         from pandas import DataFrame
 
         directory = RunDirectory(self.directory)
         data = own_data(directory, OmegaConf.load(directory.config))
-        with np.load(directory.predictions("best")) as kept:
-            told = {name: kept[name] for name in kept.files}
+        told = stored_answers(directory, directory.predictions("best"))
         return DataFrame(
             {
                 "file": [data.files[row] for row in told["indices"]],
@@ -170,13 +171,18 @@ def _fit(words: tuple[str, ...], config_dir: str | Path | None) -> Result:
             f"{given} is of the command line, and fit is one run. Leave it out; "
             "for several seeds: [caltech.fit(..., f'seed={n}') for n in range(5)]."
         )
+    if choices["pruner"] != "none":
+        raise InputError(
+            f"pruner={choices['pruner']} compares the jobs of a sweep, and fit is one run. Leave "
+            "it out, or type it beside caltech sweep."
+        )
     result = train(cfg, choices, words)
     accuracies = {
         f"{part} ({name})": measured[key]
         for name, measured in (("best", result.best), ("last", result.last))
         for part, key in (("validation", "val/accuracy"), ("test", "test/accuracy"))
     }
-    return Result(result.key, Path(cfg.directory), accuracies)
+    return Result(result.key, Path(cfg.directory).absolute(), accuracies)
 
 
 def load(
@@ -215,8 +221,14 @@ def _composed(
     words: tuple[str, ...], config_dir: str | Path | None
 ) -> tuple[DictConfig, dict[str, str]]:
     """The config of a run, and the option of each group."""
-    if wrong := [word for word in words if not isinstance(word, str)]:
-        raise InputError(f"{wrong[0]!r} is no word: type them as on the command line, 'lr=0.1'.")
+    for word in words:
+        if not isinstance(word, str):
+            raise InputError(f"{word!r} is no word: type them as on the command line, 'lr=0.1'.")
+        if word.startswith("-"):
+            raise InputError(f"{word} is a flag of the command line. Give config_dir= instead.")
+        if re.fullmatch(r"[^\s'\"\[{(]+=[^\s'\"\[{(]*\s+[\w./+~]+=.*", word):
+            given = ", ".join(map(repr, word.split()))
+            raise InputError(f"{word!r} is several words. Give them apart: caltech.fit({given}).")
     if config_dir is not None and not Path(config_dir).is_dir():
         raise InputError(
             f"config_dir={config_dir} is no folder. Give the folder that has your options, "

@@ -85,6 +85,11 @@ def digests(targets: Iterable[str]) -> dict[str, str]:
     return {name: _digests[name] for name in sorted(used)}
 
 
+def places(names: Iterable[str]) -> list[Path]:
+    """Where the code of these modules is: a file, or the folder of a package."""
+    return [_root(_modules[name]) for name in names]
+
+
 def call(group: str | None, target: str, args: Sequence[Any], values: Mapping[str, Any]) -> Any:
     """What a plugin gives for an option's values.
 
@@ -166,9 +171,14 @@ def _parts(module: ModuleType) -> dict[str, Any]:
 
 def _digest(module: ModuleType) -> str:
     """Of its file or, of a module in a package, of all Python files of that package."""
-    sha, path = hashlib.sha256(), Path(module.__file__ or "")
-    depth = module.__name__.count(".") + (path.name == "__init__.py")
-    root = path.parents[depth - 1] if depth else path.parent
-    for each in sorted(root.rglob("*.py")) if depth else [path]:
-        sha.update(str(each.relative_to(root)).encode() + each.read_bytes())
+    sha, root = hashlib.sha256(), _root(module)
+    for each in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+        name = each.relative_to(root if root.is_dir() else root.parent)
+        sha.update(str(name).encode() + each.read_bytes())
     return sha.hexdigest()[:16]
+
+
+def _root(module: ModuleType) -> Path:
+    path = Path(module.__file__ or "")
+    depth = module.__name__.count(".") + (path.name == "__init__.py")
+    return path.parents[depth - 1] if depth else path

@@ -183,7 +183,9 @@ def fed(
     parts = data, augment, learner.precision, device
     inputs = features.inputs_of(frozen, *parts, cfg.features, cache, code_of(cfg))
     labels = data.labels.to(device)
-    return Batches(inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch)
+    # More than a batch is none: it is not in the key, and an evaluation's batches are as without.
+    part = cfg.micro_batch if (cfg.micro_batch or cfg.batch_size) < cfg.batch_size else None
+    return Batches(inputs=inputs, labels=labels, size=cfg.batch_size, part=part)
 
 
 def compute(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from PIL import Image
 
 import caltech
 from caltech import config, interface
-from caltech.errors import InputError
+from caltech.errors import DamagedError, InputError
 from caltech.inference.formats import export
 from tests.conftest import REPOSITORY
 from tests.examples.test_examples import HERE
@@ -69,6 +70,33 @@ def test_keys_of_an_option_of_one_s_own_are_taken(output):
     assert ours.key != other.key
     with pytest.raises(InputError, match=r"loss\.epsilo is no key.*epsilon"):
         caltech.fit(*words, "loss.epsilo=2", config_dir=HERE / "conf")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("pruner=median",), "pruner=median compares the jobs of a sweep"),
+     (("--config-dir", "conf"), "--config-dir is a flag of the command line"),
+     (("data=digits num_epochs=1",), r"fit\('data=digits', 'num_epochs=1'\)"),
+     (("seeds=3",), "seeds=3 is of the command line")],
+)  # fmt: skip
+def test_what_is_of_the_command_line_is_told(words, said):
+    with pytest.raises(InputError, match=said):
+        caltech.fit(*words)
+
+
+def test_answers_that_were_edited_are_none(result, tmp_path):
+    copied = shutil.copytree(result.directory, tmp_path / "copied")
+    (copied / "predictions_best.npz").write_bytes(b"")
+    with pytest.raises(DamagedError, match=r"predictions_best\.npz"):
+        replace(result, directory=copied).predictions  # noqa: B018
+
+
+def test_a_result_is_found_from_another_folder(output, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = (*WORDS, "num_epochs=1", "output=here")
+    ours = caltech.fit(*words, config_dir=HERE / "conf")
+    monkeypatch.chdir(output)
+    assert len(ours.predictions) and ours.load().classes
 
 
 def test_predictions_are_a_table_of_files(result):

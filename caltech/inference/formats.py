@@ -20,6 +20,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from caltech import plugins
+from caltech.config import targets_of
 from caltech.errors import InputError
 from caltech.files import making_folder, write_sealed_json
 from caltech.inference.comparison import compare, files_of, reread, sample, sample_of_members
@@ -164,11 +166,14 @@ def write_mlflow(predictor: Predictor | Ensemble, folder: Path, pixels: Tensor) 
     write_safetensors(predictor, run, pixels)
     # In a checkout conf/ is beside the package, which looks for it there.
     code = [PACKAGE] if CONF.is_relative_to(PACKAGE) else [PACKAGE, CONF]
+    members = getattr(predictor, "members", (predictor,))
+    own = plugins.digests(target for each in members for target in targets_of(each.cfg))
+    code += dict.fromkeys(plugins.places(own))
     save_model(
         folder,
         python_model=str(Path(__file__).with_name("serving.py")),
         artifacts={"run": str(run)},
-        model_config={"weights": predictor.weights},
+        model_config={"weights": predictor.weights, "plugins": [*own]},
         code_paths=[str(path) for path in code],
         signature=ModelSignature(
             inputs=Schema([ColSpec("binary", "image")]),

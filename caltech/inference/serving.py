@@ -13,6 +13,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from pandas import DataFrame
 
+from caltech import plugins
 from caltech.inference.ensemble import load
 
 
@@ -21,6 +22,7 @@ class ServedRun(PythonModel):
 
     def load_context(self, context: Any) -> None:
         folder, weights = Path(context.artifacts["run"]), context.model_config["weights"]
+        plugins.load(context.model_config["plugins"])  # a copy of their code is in the model
         self.predictor = load(folder, weights, "auto")
 
     # MLflow reads a schema from the type hints unless they say no more than DataFrame.

@@ -25,7 +25,8 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(tuple(std)).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.float().div_(255).sub_(self.mean).div_(self.std)
+        copied = images.to(torch.float32, copy=True)  # the caller's stay as they are
+        return copied.div_(255).sub_(self.mean).div_(self.std)
 
 
 class Classifier(nn.Sequential):

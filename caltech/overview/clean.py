@@ -21,6 +21,7 @@ from caltech.errors import DamagedError, InputError, shown_as_messages
 from caltech.files import read_sealed_json
 from caltech.locks import leftovers, remove_leftovers
 from caltech.overview import typed
+from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
 from caltech.runs.known import tell_unread
 
@@ -181,7 +182,8 @@ def _of_run(run: RunDirectory, kind: str) -> tuple[Path, ...]:
             is_other = last.is_file() and best.is_file() and not last.samefile(best)
             return (last,) if is_other else ()
         is_asked_for = "\nkeep_checkpoint: true\n" in run.config.read_text(errors="replace")
-        if not (last.is_file() and best.is_file()) or is_asked_for != (kind == "kept"):
+        is_last_there = last.is_file() or kind == "kept" or not manifest.wrote(run, last)
+        if not (is_last_there and best.is_file()) or is_asked_for != (kind == "kept"):
             return ()
         if run.history.is_file() and read_sealed_json(run.history).get("epochs"):
             return tuple(path for path in run.checkpoints if path.is_file())

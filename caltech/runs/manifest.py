@@ -87,6 +87,18 @@ def harmed(directory: RunDirectory) -> tuple[list[str], list[str]]:
     return sorted(gone), [name for name, path in there.items() if _sha256(path) != kept[name]]
 
 
+def wrote(directory: RunDirectory, path: Path) -> bool:
+    """Whether a finished run had this file when it ended; of earlier code nobody knows.
+
+    Raises:
+        DamagedError: its list of them is not what was written.
+    """
+    if not directory.manifest.is_file():
+        return True
+    kept = read_sealed_json(directory.manifest, {"key": str, "files": dict})["files"]
+    return path.name in kept
+
+
 def lacking(path: Path) -> str:
     """A file that is not there, for a message, with what may have removed it."""
     why = " (caltech clean last removes it, and a sweep keeps a head's best weights alone)"

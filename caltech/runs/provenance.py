@@ -197,17 +197,22 @@ def _require_same(
 
 
 def _write_config(directory: RunDirectory, cfg: DictConfig) -> None:
-    """If it is not there; one that is not this run's any more is told and written again."""
+    """With what was typed last, as keep_checkpoint, which does not decide the result; what is not
+    this run's any more is told."""
+    text = without_passwords(OmegaConf.to_yaml(cfg, resolve=True)).encode()
     if directory.config.is_file():
         try:
             config = manifest.read_config(directory.config)
             own = manifest.keys_of(config)
-            if config.key == cfg.key and (own is None or cfg.key in own):
+            if config.key != cfg.key or (own is not None and cfg.key not in own):
+                log.warning(
+                    "%s is not that of run %s. It is written again.", directory.config, cfg.key
+                )
+            elif directory.config.read_bytes() == text:
                 return
-            log.warning("%s is not that of run %s. It is written again.", directory.config, cfg.key)
         except DamagedError as error:
             log.warning("%s It is written again.", error)
-    write_bytes(directory.config, without_passwords(OmegaConf.to_yaml(cfg, resolve=True)).encode())
+    write_bytes(directory.config, text)
 
 
 def _whole(directory: RunDirectory) -> dict[str, Any]:

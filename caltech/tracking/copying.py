@@ -17,7 +17,7 @@ from caltech.runs.directory import RunDirectory
 from caltech.settings import names_a_folder
 from caltech.tracking.address import SECONDS, require_answer
 from caltech.tracking.contents import Contents, Point, read
-from caltech.tracking.note import End, Note, Told, is_held, noting
+from caltech.tracking.note import End, Note, Told, noting
 from caltech.tracking.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def send(
     if not directory.path.is_dir():
         raise InputError(f"{directory} is not there any more.")
     with noting(directory, seconds):
-        if live is None and is_held(directory):
+        if live is None and directory.is_held():
             return None
         contents = read(directory, live)
         note = Note.read(directory, contents.id)
@@ -90,7 +90,7 @@ def close_abandoned(store: Store, output: Path) -> None:
         study, key, run_id = (run.data.tags.get(tag, "") for tag in ("study", "key", "run"))
         if run_id and names_a_folder(study) and names_a_folder(key):
             directory = RunDirectory(output / study / key)
-            if directory.id == run_id and not is_held(directory):
+            if directory.id == run_id and not directory.is_held():
                 send(store, directory)
 
 

@@ -98,14 +98,3 @@ def noting(directory: RunDirectory, seconds: float) -> Iterator[None]:
             yield
     except Timeout as error:
         raise StoreError(f"another process tells it of {directory} just now") from error
-
-
-def is_held(directory: RunDirectory) -> bool:
-    """Whether a process computes the run just now."""
-    if not directory.lock.is_file():
-        return False
-    try:
-        with FileLock(directory.lock, timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True

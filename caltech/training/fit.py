@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from caltech.config import build
 from caltech.data.augmentation.mix import Unmixed
 from caltech.data.dataset import Dataset
-from caltech.errors import DiskError
+from caltech.errors import CaltechError, DiskError
 from caltech.files import write_sealed_json
 from caltech.models.classifier import Classifier
 from caltech.runs import checkpoint, provenance
@@ -98,6 +99,24 @@ def fit(
 ) -> Progress:
     """Train the epochs that are left, with a checkpoint after each; return the run's progress."""
     progress = restore(cfg.key, directory, learner)
+    try:
+        return _train_on(cfg, learner, batches, data, directory, observers, progress)
+    except BaseException:  # whatever ends it: `caltech runs` and reports read how far it came
+        with suppress(CaltechError, OSError):
+            directory.require_held()
+            write_sealed_json(directory.history, progress.told)
+        raise
+
+
+def _train_on(
+    cfg: DictConfig,
+    learner: Learner,
+    batches: Batches,
+    data: Dataset,
+    directory: RunDirectory,
+    observers: Sequence[Observer],
+    progress: Progress,
+) -> Progress:
     history = progress.history
     while not progress.is_over(cfg.num_epochs, cfg.patience):
         if tell(observers, history):  # before an epoch, so that a resumed run asks again

@@ -89,8 +89,9 @@ def _made(
     asked: dict[str, Any] = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     given = {key: value for key, value in asked.items() if key in taken and key not in bound}
     betas = taken.get("betas")
-    if "momentum" not in given and betas is not None:
-        given["betas"] = (momentum, *(bound.get("betas") or betas.default)[1:])
+    usual_betas = bound.get("betas") or (betas.default if betas else None)  # Adafactor's are None
+    if "momentum" not in given and isinstance(usual_betas, tuple):
+        given["betas"] = (momentum, *usual_betas[1:])
     usual = OmegaConf.load(CONF / "train.yaml")
     used = {*given, *(["momentum"] if "betas" in given else [])}
     wrong = {key: value for key, value in asked.items() if key not in used and value != usual[key]}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from caltech import plugins
 from caltech.errors import CaltechError, DamagedError
 from caltech.inference.formats import compare, export, sample
 from caltech.inference.image_files import answers
@@ -16,6 +17,15 @@ from caltech.runs.directory import RunDirectory
 from caltech.settings import CONF, PACKAGE
 from caltech.train import train
 from tests.observers import made_anew
+
+NETWORK = """
+from torch import nn
+from caltech.models.classifier import cut
+def small(num_classes, load=True, size=None):
+    half = (0.5, 0.5, 0.5)
+    features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return cut(features, nn.Linear(3, num_classes), half, half, "none")
+"""
 
 
 def differences(told: str) -> list[float]:
@@ -90,6 +100,24 @@ def test_mlflow_answers_image_files(exported, tiny, images, monkeypatch):
         model.predict(pandas.DataFrame({"image": [b"no image"]}))
     request = json.loads((folder / "serving_input_example.json").read_text())
     assert request["dataframe_split"]["columns"] == ["image"]
+
+
+def test_mlflow_carries_a_plugin_s_code(configure, tmp_path, monkeypatch):
+    """And loads it where nobody has typed plugins=."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "carried.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = configure("plugins=[carried]", "num_epochs=1", "freeze=none")
+    cfg.model = {"_target_": "carried.small"}
+    train(cfg)
+    predictor = Predictor.load(RunDirectory(cfg.directory), "best", "cpu")
+    export(predictor, "mlflow", tmp_path / "export", 1e-4)
+    sys.path.remove(str(tmp_path))
+    plugins._forget("carried")
+    from mlflow.pyfunc import load_model
+
+    load_model(str(tmp_path / "export"))
+    assert "export" in sys.modules["carried"].__file__
 
 
 def test_mlflow_carries_all_code_that_it_needs(exported, monkeypatch):

@@ -161,3 +161,10 @@ def test_a_state_that_was_copied_is_loaded_by_networks_that_ask_for_its_version(
         layers.load_state_dict(before)
     load_state(layers, before)
     assert all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())
+
+
+def test_images_that_are_numbers_already_stay_as_they_are():
+    images = torch.randint(0, 256, (2, 3, 4, 4)).float()
+    before, normalize = images.clone(), Normalize([0.1] * 3, [0.2] * 3)
+    assert torch.equal(normalize(images), normalize(before.to(torch.uint8)))
+    assert torch.equal(images, before)

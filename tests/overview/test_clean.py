@@ -17,6 +17,8 @@ from caltech.overview import clean
 from caltech.runs.directory import RunDirectory
 from caltech.runs.result import Result
 from caltech.settings import PACKAGE
+from caltech.train import train
+from tests.observers import TINY, Doing, Stopped, stop
 
 
 @pytest.fixture
@@ -124,6 +126,21 @@ def test_a_checkpoint_that_was_asked_for_goes_only_if_it_is_typed(run, tmp_path)
     assert all(path.is_file() for path in run.checkpoints)
     clear(tmp_path, "kept", "yes=true")
     assert not any(path.is_file() for path in run.checkpoints)
+
+
+def test_so_does_one_that_was_asked_for_when_the_run_went_on(configure, tmp_path):
+    """With the last epoch's weights left out: only those that a run had are missed."""
+    constant = (*TINY, "schedule=constant", f"output={tmp_path / 'multirun'}")
+    with pytest.raises(Stopped):
+        train(configure(*constant), observer=Doing(stop, at_epoch=1))
+    asked = configure(*constant, "keep_checkpoint=true", "last_weights=none")
+    train(asked)
+    checkpoint = RunDirectory(asked.directory).checkpoint
+    (tmp_path / "cache").mkdir()
+    clear(tmp_path, "yes=true")
+    assert checkpoint.is_file()
+    clear(tmp_path, "kept", "yes=true")
+    assert not checkpoint.is_file()
 
 
 def test_a_cache_in_use_stays(run, tmp_path, capsys):

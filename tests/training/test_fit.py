@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from caltech.files import read_sealed_json
 from caltech.runs import checkpoint
+from caltech.runs.directory import RunDirectory
 from caltech.train import train
 from caltech.training import fit
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop, terminate
@@ -111,6 +113,27 @@ def test_a_signal_during_validation_waits_for_its_end(configure, monkeypatch):
     rest = Doing(stop)
     train(cfg, observer=rest)
     assert rest.steps == 4  # the first epoch is whole
+
+
+def test_how_far_a_stopped_run_came_is_in_its_history(configure):
+    """Also where an epoch takes less than the seconds between two times that it is written."""
+    cfg = configure(*TINY, "freeze=none", "num_epochs=3")
+    with pytest.raises(SystemExit):
+        train(cfg, observer=Doing(terminate, at_step=11))
+    told = read_sealed_json(RunDirectory(cfg.directory).history)
+    assert [epoch["epoch"] for epoch in told["epochs"]] == [1, 2]
+
+
+def test_more_parts_than_a_batch_has_are_none(configure, tmp_path):
+    """micro_batch is not in the key then, and an evaluation has the same bits, too."""
+    words = (*TINY, "freeze=none", "num_epochs=1")
+    results = [
+        train(configure(*words, f"output={tmp_path / name}", *more))
+        for name, more in (("whole", ()), ("parts", ("micro_batch=1000",)))
+    ]
+    assert results[0].key == results[1].key
+    assert results[0].last["test/loss"] == results[1].last["test/loss"]
+    assert results[0].last["val/loss"] == results[1].last["val/loss"]
 
 
 def test_an_observer_is_told_of_all_and_may_end_a_training(configure):

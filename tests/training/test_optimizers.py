@@ -24,7 +24,8 @@ def made(configure):
      ("torch Rprop", "Rprop", {"lr": 0.1}),
      ("torch Adam +optimizer.eps=0.5", "Adam", {"eps": 0.5}),
      ("timm lamb lr=0.3", "Lamb", {"lr": 0.3, "betas": (0.9, 0.999), "weight_decay": 5e-5}),
-     ("timm rmsproptf", "RMSpropTF", {"momentum": 0.9})],
+     ("timm rmsproptf", "RMSpropTF", {"momentum": 0.9}),
+     ("timm adafactor", "Adafactor", {"lr": 0.1})],
 )  # fmt: skip
 def test_an_optimizer_is_built_with_what_it_takes(made, typed, kind, taken):
     library, name, *others = typed.split()

@@ -44,8 +44,10 @@ class Space:
             both = [*typed, *config.hydra.overrides.task]
             searched, fixed, removed = create_params_from_overrides(both)
         except (AssertionError, NotImplementedError, ValueError) as error:
+            globs = [word for word in both if "=glob(" in word]  # of which Optuna says nothing
+            said = str(error) or f"{', '.join(globs) or type(error).__name__} is no list of values"
             raise InputError(
-                f"Optuna cannot take what is swept over: {error}. Type values, for example "
+                f"Optuna cannot take what is swept over: {said}. Type values, for example "
                 "lr=1e-1,1e-2, or a search space of its own, for example lr=interval(0.01, 0.1)."
             ) from error
         own = {name: values for name, values in searched.items() if name not in fixed}

@@ -180,7 +180,7 @@ def test_what_cannot_be_a_study_is_told(tmp_path, configure):
     single = trials.trial(configure("pruner=hyperband"), Record("", "", ""), [], None)
     with pytest.raises(InputError, match=r"single run\. Type pruner=none, or --multirun"), single:
         pass
-    with pytest.raises(InputError, match="Optuna cannot take what is swept over"):
+    with pytest.raises(InputError, match=r"swept over: experiment=glob\(scratch/\*\) is no list"):
         prepare(tmp_path, "experiment=glob(scratch/*)")
     with pytest.raises(InputError, match=r"^storage=nonsense is not allowed"):
         prepare(tmp_path, storage="nonsense")
