@@ -20,6 +20,7 @@ from caltech.config import build, code_of, hydra_targets, register, targets_of
 from caltech.data.dataset import Dataset
 from caltech.files import write_json, write_sealed_json
 from caltech.flags import readable, require_flags
+from caltech.inference import comparison
 from caltech.models.classifier import Classifier, require_fit, require_no_single
 from caltech.models.freeze import frozen_digest, frozen_names, split_frozen
 from caltech.runs import checkpoint, ending, extension, logits, provenance
@@ -99,6 +100,7 @@ def train(
                 batches = fed(cfg, learner, data, augment, frozen, device)
                 result = compute(cfg, learner, batches, data, model, directory, [watch, observer])
                 result.write(directory, cfg.keep_checkpoint)
+            comparison.warn_if_other(directory, cfg)
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
             ending.warn_if_harmed(directory)
@@ -183,9 +185,7 @@ def fed(
     parts = data, augment, learner.precision, device
     inputs = features.inputs_of(frozen, *parts, cfg.features, cache, code_of(cfg))
     labels = data.labels.to(device)
-    # More than a batch is none: it is not in the key, and an evaluation's batches are as without.
-    part = cfg.micro_batch if (cfg.micro_batch or cfg.batch_size) < cfg.batch_size else None
-    return Batches(inputs=inputs, labels=labels, size=cfg.batch_size, part=part)
+    return Batches(inputs=inputs, labels=labels, size=cfg.batch_size, part=cfg.micro_batch)
 
 
 def compute(

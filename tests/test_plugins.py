@@ -366,6 +366,31 @@ def test_a_model_that_is_not_all_in_its_weights_is_told_before_any_work(module, 
     assert train(cfg).status == "finished"
 
 
+COUNTING = """
+from torch import nn
+from caltech.models.classifier import cut
+class Counting(nn.Module):
+    def __init__(self, counts):
+        super().__init__()
+        self.seen, self.counts = 0.0, counts
+    def forward(self, images):
+        self.seen += self.counts * self.training
+        return images.mean((2, 3)) * (1 + self.seen)
+def counting(num_classes, counts=1.0, load=True, size=None):
+    half = (0.5, 0.5, 0.5)
+    return cut(Counting(counts), nn.Linear(3, num_classes), half, half, "none")
+"""
+
+
+@pytest.mark.parametrize("counts", [0.0, 1.0])
+def test_what_was_learned_and_is_in_no_file_is_told(module, configure, caplog, counts):
+    name = module(COUNTING, "counting_model")
+    cfg = configure(*TINY, f"plugins=[{name}]", "freeze=none")
+    cfg.model = {"_target_": f"{name}.counting", "counts": counts}
+    train(cfg)
+    assert ("the model answers otherwise than in its test" in caplog.text) == bool(counts)
+
+
 def test_a_lazy_layer_is_trained(module, configure):
     name, weights = module(MODEL, "lazy_model"), []
     for lr in (1e-9, 0.05):

@@ -1,5 +1,6 @@
 """Whether an export answers as its run: on which images it is asked, and how much they differ."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from io import BytesIO
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
+from caltech import plugins
 from caltech.amounts import counted
 from caltech.errors import CaltechError, DamagedError, DiskError, InputError
 from caltech.inference.ensemble import Ensemble, scaled
@@ -18,8 +21,11 @@ from caltech.inference.predictor import Predictor, own_data
 from caltech.runs import manifest
 from caltech.runs.directory import RunDirectory
 
+log = logging.getLogger(__name__)
+
 IMAGES = 64  # compared, spread evenly over the test part
 ANSWERS = ("indices", "labels", "predictions", "confidences")  # as the test stores them
+WARNED = 0.05  # a difference of probabilities that rounding to 16 bits does not make
 NOISE_IMAGES = 17  # where there is no test part: a batch on a CPU, and one more
 
 
@@ -130,6 +136,25 @@ def compare(
             "with less precision\nthan float32, or was computed on another kind of device."
         )
     return sentence
+
+
+def warn_if_other(directory: RunDirectory, cfg: DictConfig) -> None:
+    """Of a finished run of a plugin's model: whether it answers, built anew, as in its test. What
+    training has put into something else than weights and buffers is in no file."""
+    if not plugins.adds(cfg.model._target_) or not directory.predictions("best").is_file():
+        return
+    predictor = Predictor.load(directory, "best", cfg.device)
+    pixels, stored = sample(predictor)
+    if not stored:
+        return
+    found = predictor.probabilities(pixels).gather(1, stored["predictions"][:, None]).squeeze(1)
+    difference = (found - stored["confidences"]).abs().max().item()
+    if not difference <= WARNED:
+        log.warning(
+            "WARNING: built anew from its files, the model answers otherwise than in its test, by "
+            "probabilities that differ by %.2g: predict and export will, too. What it learns has "
+            "to be in its parameters and buffers.", difference,
+        )  # fmt: skip
 
 
 def files_of(pixels: Tensor | tuple[Tensor, ...]) -> list[bytes]:

@@ -199,7 +199,7 @@ def evaluate(
         OutOfMemoryError: as train_epoch.
     """
     learner.network.eval()
-    size = batches.part or batches.size
+    size = min(batches.part or batches.size, batches.size)  # as the key has it
     device = batches.labels.device
     indices = sent(indices, device)
     labels, losses, answers, given = batches.labels[indices], [], [], []
