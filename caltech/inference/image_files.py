@@ -19,7 +19,7 @@ from tqdm import tqdm
 from caltech.amounts import printable
 from caltech.arguments import nearest_place
 from caltech.data import own
-from caltech.data.folders import OVERLAY, naming_file
+from caltech.data.folders import FORMATS, OVERLAY, naming_file
 from caltech.inference.ensemble import Ensemble
 from caltech.inference.predictor import Predictor
 
@@ -135,6 +135,6 @@ def _read(predictor: Predictor | Ensemble, path: Path) -> Tensor | tuple[Tensor,
             )
         return predictor.read(path)
     except UnidentifiedImageError:
-        return "not an image in a format that Pillow knows"
+        return f"not an image in a format that is read here ({', '.join(FORMATS)})"
     except Exception as error:  # Pillow raises many types for a broken image
         return getattr(error, "strerror", None) or str(error)

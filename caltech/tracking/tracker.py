@@ -14,7 +14,7 @@ from caltech.config import build
 from caltech.errors import HeldError, InputError, queued_again
 from caltech.files import remove
 from caltech.runs.directory import RunDirectory
-from caltech.runs.progress import Totals
+from caltech.runs.progress import Tally
 from caltech.tracking.description import Description, describe
 from caltech.tracking.note import End
 
@@ -72,7 +72,7 @@ class Watch(AbstractContextManager):
         except Exception as second:  # the first is what the user is to see
             log.warning("%s could not be written: %s", self.directory.ended, second)
 
-    def step(self, totals: Totals) -> None:
+    def step(self, tally: Tally) -> None:
         """No tracker is told of steps."""
 
     def epoch(self, history: Sequence[Mapping[str, float]]) -> bool:

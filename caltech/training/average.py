@@ -45,8 +45,8 @@ class Last:
 class Mean(Last):
     """A mean of weights and of BatchNorm's statistics, at the model's precision and on its device.
 
-    Integer buffers are the model's. What does not train stays bitwise, which torch's own
-    AveragedModel does not keep of integer buffers.
+    Integer buffers (BatchNorm's count of batches) are the model's last ones: torch's AveragedModel
+    averages them. What is not trained stays as it is, bitwise.
     """
 
     def __init__(self, model: nn.Module) -> None:

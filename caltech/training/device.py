@@ -142,7 +142,10 @@ def begun(optimizer: Optimizer) -> Optimizer:
 
 
 def step_as_built(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A hook before a state is loaded: how to step is this device's, not the checkpoint's."""
+    """A hook before a state is loaded: how to step is this device's, not the checkpoint's.
+
+    Each saved group gets `fused` and `foreach` as the optimizer has them, None without.
+    """
     own = [{name: group.get(name) for name in ("fused", "foreach")} for group in
            optimizer.param_groups]  # fmt: skip
     groups = [saved | how for saved, how in zip(state["param_groups"], own, strict=True)]

@@ -101,7 +101,8 @@ class Features:
 
 
 class Outputs:
-    """The same computed for every batch: of any augmentation, and equal up to rounding."""
+    """Outputs of the frozen part, computed for every batch, of any augmentation. Where Features has
+    them from the cache, these are equal up to rounding."""
 
     def __init__(self, frozen: nn.Module, images: Images, precision: Precision) -> None:
         self.images = images

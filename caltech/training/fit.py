@@ -37,7 +37,8 @@ HISTORY_SECONDS = 5.0  # history.json may be that much behind the checkpoint whi
 class Observer:
     """Who is told how a training goes on, and may end it; this one does neither.
 
-    A sweep's trial and a test extend it. A tracker, on the floor beside, has the same methods.
+    A sweep's trial and a test extend it. tracking.tracker.Watch has the same methods; tracking and
+    training do not import each other.
     """
 
     prunes = False  # whether it may end a run
@@ -123,6 +124,7 @@ def _train_on(
             return progress
         epoch = len(history) + 1
         start = time.perf_counter()
+        # The rate is the first group's, the head's, where groups have rates of their own.
         metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
         with signals.deferred() as noted:
             keep = keeper(cfg, directory, learner, progress, noted)

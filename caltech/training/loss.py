@@ -54,6 +54,8 @@ class Weighing(nn.Module):
                 "list of a positive number for each class. Type loss.class_weights=balanced."
             )
         self.class_weights = class_weights
+        # Not `weight`: by that name weight_of takes a loss for a mean by the labels' weights, as
+        # torch's are, and this one divides by the number of images.
         self.weights: Tensor | None = None
 
     def weigh(self, counts: Tensor) -> None:
@@ -149,10 +151,10 @@ class Focal(Weighing):
 
 
 def prepare(loss: Any, counts: Tensor, mix: Unmixed, typed: str) -> None:
-    """Tell a loss that has weights how many images (classes,) training has of each class, on the
-    device, where its own tensors go, too.
+    """Make a loss ready for a training: its tensors on the device, the classes' weights computed.
 
     Args:
+        counts: (classes,) training images of each class, on the device.
         typed: the loss's target, for messages.
 
     Raises:
