@@ -37,3 +37,8 @@ def printable(text: object) -> str:
     """One line that a terminal shows as it is, whatever a file's name or content is."""
     line = " ".join(str(text).split())
     return "".join(each if each.isprintable() else "?" for each in line)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is one, and no truth value, which Python counts among them."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from caltech import arguments
+from caltech.amounts import is_number
 from caltech.errors import InputError
 from caltech.overrides import quoted, unquoted
 from caltech.settings import CONF, ROOT, options
@@ -68,8 +69,7 @@ def _readable(text: str) -> str:
         value = OverridesParser.create().parse_override(text).value()
     except HydraException:
         return f"{name}{quoted(word.value)}"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{name}{quoted(word.value)}" if is_number and str(value) != word.value else text
+    return f"{name}{quoted(word.value)}" if is_number(value) and str(value) != word.value else text
 
 
 def as_typed(text: str) -> str:

@@ -140,10 +140,8 @@ def frozen_names(model: Classifier) -> set[str]:
 
 def frozen_digest(model: Classifier) -> str:
     """Hash of all that is frozen, and of nothing else."""
-    stages = digest(stage for stage in model if stage.frozen)
-    state = model.state_dict()
-    sha = hashlib.sha256(stages.encode())
-    for name in sorted(model.frozen_names):
+    sha, state = hashlib.sha256(), model.state_dict()
+    for name in sorted(frozen_names(model)):
         _add(sha, name, state[name])
     return sha.hexdigest()
 

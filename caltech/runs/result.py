@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from caltech.amounts import is_number
 from caltech.errors import DamagedError
 from caltech.files import read_sealed_json, remove, sealed_json, write_bytes
 from caltech.runs import manifest
@@ -98,10 +99,10 @@ class Result:
         is_whole = isinstance(self.key, str) and self.status in (FINISHED, PRUNED)
         for metrics in (self.last, self.best):
             is_whole = is_whole and isinstance(metrics, dict)
-            is_whole = is_whole and all(_is_number(metrics.get(n)) for n in (*measured, *tested))
+            is_whole = is_whole and all(is_number(metrics.get(n)) for n in (*measured, *tested))
             is_whole = is_whole and all(isinstance(n, int | float) for n in metrics.values())
         if self.status == FINISHED:
-            is_whole = is_whole and _is_number(self.majority_accuracy)
+            is_whole = is_whole and is_number(self.majority_accuracy)
         is_whole = is_whole and isinstance(self.stopped, str | None)
         if not is_whole:
             raise TypeError("it has not what the result of a run has.")
@@ -128,10 +129,6 @@ class Result:
             "for comparison, always the class most frequent in training: %.4f",
             self.majority_accuracy,
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def state_of(directories: Iterable[RunDirectory]) -> str:

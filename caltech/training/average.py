@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from caltech.amounts import is_number
 from caltech.errors import InputError
 from caltech.models.classifier import load_state
 
@@ -139,8 +140,7 @@ class StochasticWeightAverage(Mean):
     """
 
     def __init__(self, model: nn.Module, start: float, num_epochs: int) -> None:
-        is_number = isinstance(start, int | float) and not isinstance(start, bool)
-        if not (is_number and 0 <= start < 1):
+        if not (is_number(start) and 0 <= start < 1):
             raise InputError(
                 f"average.start={start} is not allowed: it is the share of the epochs after which "
                 "averaging begins, at least 0 and below 1, for example average.start=0.75."

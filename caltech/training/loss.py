@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from caltech.amounts import is_number
 from caltech.data.augmentation.mix import Unmixed
 from caltech.errors import InputError
 
@@ -130,7 +131,7 @@ class Focal(Weighing):
 
     def __init__(self, gamma: float, class_weights: str | Sequence[float] | None) -> None:
         super().__init__(class_weights)
-        if not (_is_number(gamma) and 0 <= gamma < math.inf):
+        if not (is_number(gamma) and 0 <= gamma < math.inf):
             raise InputError(
                 f"loss.gamma={gamma} is not allowed: it is a number that is not negative, and 0 is "
                 "cross-entropy. Type loss.gamma=2."
@@ -223,16 +224,12 @@ def _require_shares(loss: Any, num_classes: int, typed: str, device: torch.devic
 
 
 def _require_smoothing(label_smoothing: float) -> None:
-    if not (_is_number(label_smoothing) and 0 <= label_smoothing < 1):
+    if not (is_number(label_smoothing) and 0 <= label_smoothing < 1):
         raise InputError(
             f"loss.label_smoothing={label_smoothing} is not allowed: it is a share of every "
             "label, at least 0 and below 1, for example loss.label_smoothing=0.1."
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _are_weights(values: Any) -> bool:
-    return isinstance(values, list) and all(_is_number(v) and 0 < v < math.inf for v in values)
+    return isinstance(values, list) and all(is_number(v) and 0 < v < math.inf for v in values)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from caltech import plugins
+from caltech.amounts import is_number
 from caltech.config import build
 from caltech.errors import InputError
 from caltech.keys import ADDED
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 
 # Keys of the group optimizer that are no arguments of what it calls: what they may be, an example.
 RULES: dict[str, tuple[Callable[[Any], bool], str, str]] = {
-    "backbone_lr": (lambda v: _is_number(v) and 0 < v < math.inf,
+    "backbone_lr": (lambda v: is_number(v) and 0 < v < math.inf,
         "it is a positive factor of the head's learning rate", "0.1"),
-    "layer_decay": (lambda v: _is_number(v) and 0 < v <= 1,
+    "layer_decay": (lambda v: is_number(v) and 0 < v <= 1,
         "it is a factor for each block that is further from the head, above 0 and at most 1",
         "0.75"),
     "norm_decay": (lambda v: isinstance(v, bool),
@@ -262,7 +263,3 @@ def _name(rules: Mapping[str, Any], is_below: bool, depth: int, decays: bool) ->
     words += [f"{depth} blocks before the last" if rules["layer_decay"] != 1 else ""]
     words += ["" if rules["norm_decay"] else "weights" if decays else "norms and biases"]
     return ", ".join(filter(None, words))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

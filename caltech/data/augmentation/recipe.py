@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from caltech.amounts import is_number
 from caltech.data.augment import FlipCrop, Unwaited
 from caltech.data.augmentation.rectangles import draw, erased, resized
 from caltech.errors import InputError
@@ -115,8 +116,7 @@ def require_number(
     name: str, value: object, allowed: Callable[[float], bool], rule: str, example: str
 ) -> None:
     """Raise InputError unless the value is a number that is allowed."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and allowed(value)):
+    if not (is_number(value) and allowed(value)):
         raise InputError(f"{name}={value} is not allowed: it is {rule}. Type {name}={example}.")
 
 
