@@ -165,16 +165,20 @@ def _work(worker: Worker, config: DictConfig) -> None:
 
 
 def worker_of(config: DictConfig, hydra_context: HydraContext, task_function: Any) -> Worker:
-    """A worker whose jobs run in this process, one after the other."""
+    """A worker whose jobs run in this process, one after the other.
+
+    Raises:
+        OutageError: the storage, which the command has opened before, has not answered for minutes.
+    """
     launcher, folder, space = BasicLauncher(), sweep(), Space.of(config)
     line.quieten()
     composed = ComposedOnce(hydra_context.config_loader, config, most=1)
     context = replace(hydra_context, config_loader=composed)
     launcher.setup(config=config, hydra_context=context, task_function=task_function)
     sampler, total = config.hydra.sweeper.sampler, config.hydra.sweeper.n_trials
-    points = space.points()
+    points, name = space.points(), trials.noted_in(folder)["name"]
     return Worker(
-        study=storage.study(trials.noted_in(folder)["name"], config.storage),
+        study=storage.patiently(storage.study, name, config.storage),
         space=space,
         sampler=sampler,
         total=total if points is None else min(total, len(points)),

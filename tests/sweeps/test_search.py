@@ -14,8 +14,10 @@ import numpy as np
 import optuna
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
 from omegaconf import OmegaConf, read_write
 from optuna.trial import TrialState, create_trial
 
@@ -25,7 +27,8 @@ from caltech.files import write_json
 from caltech.settings import CONF
 from caltech.sweeps import records, search
 from caltech.sweeps.composed import ComposedOnce
-from caltech.sweeps.study import origin, storage
+from caltech.sweeps.place import VARIABLE
+from caltech.sweeps.study import origin, storage, trials
 from caltech.sweeps.study.space import Space
 from tests.forks import TINY
 
@@ -194,6 +197,29 @@ def test_trials_that_were_lost_do_not_stand_in_the_next_search_s_table(tmp_path,
     origin._require_folder(study, later)  # that of another machine stands beside it
     assert search._folder_of(study, tmp_path, "abcd1234") == later
     assert capsys.readouterr().out == ""
+
+
+def test_a_worker_that_starts_in_an_outage_waits_for_the_storage(monkeypatch, tmp_path, caplog):
+    """Its command has opened it: on SLURM perhaps hours before."""
+    answers = iter([InputError("Cannot open"), InputError("Cannot open"), optuna.create_study()])
+
+    def opened(name, url):
+        answer = next(answers)
+        if isinstance(answer, InputError):
+            raise answer from OSError("Connection refused")
+        return answer
+
+    monkeypatch.setattr(storage, "study", opened)
+    monkeypatch.setattr(storage, "PATIENCE", (0.001,) * 3)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        config = compose("train", ["sweep=search_head"], return_hydra_config=True)
+        trials.note(tmp_path, "mine-01234567", Space.of(config), is_search=True)
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        worker = search.worker_of(config, context, print)
+    assert worker.jobs() == {}
+    assert caplog.text.count("does not answer (Connection refused)") == 2
 
 
 @pytest.mark.slow
