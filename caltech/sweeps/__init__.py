@@ -12,7 +12,7 @@ killed     of jobs side by side, those whose process was killed
 seeds      one point over several seeds
 lists      sweep=FILE.csv: each line a job
 place      where a command writes, checked before any folder is made
-processes  one run, one process; those of a parallel sweep end with its command
+processes  one run, one process; a sweep's end with its command, and it is told of those lost
 
 May import tracking, training and what is below them; not inference or report.
 

@@ -1,9 +1,11 @@
 """One run, one process: what torchrun, srun or mpirun start several times is told so.
 
-The processes of a parallel sweep end with the command that started them.
+The processes of a parallel sweep end with the command that started them. What a launcher raises of
+a process that it lost becomes one sentence.
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -13,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from caltech.errors import HeldError, InputError
+from caltech.errors import CaltechError, HeldError, InputError
 
 # How many processes srun, Open MPI and MPICH started; each may have been given a run of its own.
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -21,6 +23,8 @@ MANY = (
     "A run takes one process. For many runs at a time type --multirun, the values to sweep over, "
     "and hydra/launcher=parallel (a run a GPU or core) or hydra/launcher=slurm (a run a job)."
 )
+# submitit's, of a job that SLURM does not have any more; the rest names a pickle.
+NO_ANSWER = re.compile(r"Job (\S+) .*has not produced any output \(state: (.+?)\)", re.DOTALL)
 
 
 @contextmanager
@@ -72,3 +76,21 @@ def _end_after(parent: int) -> None:
         if os.getppid() != parent and not waits:
             os.kill(os.getpid(), signal.SIGTERM)
             is_sent = True
+
+
+def gave_up(error: Exception) -> CaltechError:
+    """What a launcher raised, and what is to be done."""
+    return CaltechError(
+        f"The launcher gave up: {said(error)}. What was computed is kept; the same command "
+        "computes what is left."
+    )
+
+
+def said(error: Exception) -> str:
+    """What a launcher raised, without the full stop; of Ray's traceback the last line says it."""
+    if lost := NO_ANSWER.search(str(error)):
+        return f"job {lost[1]} ended without an answer ({lost[2]})"
+    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    is_traceback = any(line.lstrip().startswith("Traceback") for line in lines)
+    told = lines[-1] if is_traceback else f"{type(error).__name__}: {lines[0]}"
+    return told.strip().rstrip(".")

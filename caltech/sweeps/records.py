@@ -12,7 +12,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -132,9 +132,13 @@ def launching(folder: Path) -> Iterator[None]:
         yield
 
 
-def is_alive(folder: Path) -> bool:
-    """Whether a command launches jobs of the sweep, or a job runs."""
-    return any(_is_held(path) for path in folder.glob("*.lock"))
+def is_alive(folder: Path, locks: Sequence[str] = ("*.lock",)) -> bool:
+    """Whether somebody holds one of these locks: launches jobs of the sweep, or computes one.
+
+    Args:
+        locks: patterns of their files' names.
+    """
+    return any(_is_held(path) for each in locks for path in folder.glob(each))
 
 
 @contextmanager

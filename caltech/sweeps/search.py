@@ -29,11 +29,11 @@ from caltech.settings import require_fixed
 from caltech.sweeps import line, records
 from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.place import sweep
-from caltech.sweeps.processes import ending_with_this
+from caltech.sweeps.processes import ending_with_this, gave_up, said
 from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
-from caltech.sweeps.sweepers import Grid, gave_up
+from caltech.sweeps.sweepers import Grid
 from caltech.training.device import choose_device
 from caltech.words import Word
 
@@ -197,7 +197,7 @@ def launch_workers(
     Joblib ends all of its processes if one is killed: then they are started again.
 
     Raises:
-        CaltechError: the launcher gave up, or every worker failed.
+        CaltechError: the launcher gave up, or every worker failed, and the study is not complete.
     """
     parts = {"config": config, "hydra_context": hydra_context, "task_function": task_function}
     count, own = config.hydra.sweeper.n_jobs, _for_workers(config, worker.folder)
@@ -219,6 +219,9 @@ def launch_workers(
             if isinstance(error, BrokenProcessPool) and _progress(worker) != before:
                 log.warning("A worker was killed, and with it the others. Starting them again.")
                 continue
+            if worker.is_completed_by_others():
+                log.warning("A worker was lost: %s. The others computed all trials.", said(error))
+                return
             raise gave_up(error) from error
     failed = [answer for answer in answers if answer.status is JobStatus.FAILED]
     for answer in failed:

@@ -25,7 +25,7 @@ from caltech.sweeps import lists, records
 from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.killed import launched
 from caltech.sweeps.place import sweep
-from caltech.sweeps.processes import ending_with_this
+from caltech.sweeps.processes import ending_with_this, gave_up
 
 log = logging.getLogger(__name__)
 
@@ -224,17 +224,6 @@ class Announcing(Launcher):
 def _seeds(overrides: Sequence[str]) -> str:
     """What was typed of seeds=N, which is no part of a key; the last word counts."""
     return ([word for word in overrides if name_of(word) == "seeds"] or [""])[-1]
-
-
-def gave_up(error: Exception) -> CaltechError:
-    """What a launcher raised as one sentence; Ray's has a traceback, whose last line says it."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
-    is_traceback = any(line.lstrip().startswith("Traceback") for line in lines)
-    said = lines[-1] if is_traceback else f"{type(error).__name__}: {lines[0]}"
-    return CaltechError(
-        f"The launcher gave up: {said.strip().rstrip('.')}. What was computed is kept; the same "
-        "command computes what is left."
-    )
 
 
 def require_places_of_their_own(jobs: Mapping[int, records.Record]) -> None:

@@ -15,7 +15,7 @@ from hydra.types import HydraContext
 from caltech.config import register
 from caltech.errors import HeldError, InputError
 from caltech.settings import CONF
-from caltech.sweeps.processes import end_with, one_process
+from caltech.sweeps.processes import end_with, gave_up, one_process
 from caltech.sweeps.sweepers import Grid
 
 
@@ -81,3 +81,22 @@ def test_a_parallel_grid_s_processes_are_given_the_command_they_end_with(tmp_pat
         grid.setup(config=config, hydra_context=context, task_function=print)
     given = grid.launcher.launcher.joblib
     assert (given["initializer"], given["initargs"]) == (end_with, (os.getpid(),))
+
+
+def test_of_a_traceback_that_a_launcher_raises_the_last_line_is_told():
+    """As Ray's, on a machine without this package."""
+    error = RuntimeError("ray::_run_job() (pid=1)\n  Traceback (most recent call last):\n  x\n"
+        "ModuleNotFoundError: No module named 'caltech'\n")  # fmt: skip
+    said = str(gave_up(error))
+    assert said.startswith("The launcher gave up: ModuleNotFoundError: No module named 'caltech'. ")
+
+
+def test_of_a_job_that_slurm_has_lost_its_end_is_told_and_no_pickle():
+    error = RuntimeError(
+        "Job 22_1 (task: 0) with path /x/.submitit/22_1/22_1_0_result.pkl\n"
+        "has not produced any output (state: CANCELLED by 0)\nError stream produced:\n--\nx"
+    )
+    said = str(gave_up(error))
+    assert said.startswith(
+        "The launcher gave up: job 22_1 ended without an answer (CANCELLED by 0). What was"
+    )

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf, read_write
 from optuna.trial import TrialState, create_trial
 
 from caltech.config import register
-from caltech.errors import InputError
+from caltech.errors import CaltechError, InputError
 from caltech.files import write_json
 from caltech.settings import CONF
 from caltech.sweeps import records, search
@@ -178,6 +178,31 @@ def test_a_worker_is_told_all_that_is_the_same_for_every_trial(monkeypatch, tmp_
         assert launched == [["sweep=search_head", "study=mine"]] * 2
         own = compose("train", launched[0], return_hydra_config=True)
     assert own.hydra.runtime.choices["hydra/sweeper"] == "optuna" and own.study == "mine"
+
+
+@pytest.mark.parametrize("is_completed", [True, False])
+def test_a_lost_worker_is_an_error_only_if_the_others_do_not_complete_the_study(
+    monkeypatch, tmp_path, caplog, is_completed
+):
+    """As one of two that is cancelled: submitit gives up, and the other goes on."""
+
+    class Launcher:
+        def launch(self, jobs, first):
+            raise RuntimeError("Job 22_1 (task: 0) with path /x\nhas not produced any output "
+                "(state: CANCELLED)")  # fmt: skip
+
+    register()
+    with initialize_config_dir(config_dir=str(CONF)):
+        config = compose("train", ["sweep=search_head"], return_hydra_config=True)
+        monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", lambda **_: Launcher())
+        worker = SimpleNamespace(space=Space.of(config), folder=tmp_path, jobs=dict)
+        worker.is_completed_by_others = lambda: is_completed
+        if is_completed:
+            search.launch_workers(worker, config, None, None)
+            assert "A worker was lost: job 22_1 ended without an answer (CANCELLED)" in caplog.text
+        else:
+            with pytest.raises(CaltechError, match="gave up: job 22_1 ended"):
+                search.launch_workers(worker, config, None, None)
 
 
 def test_trials_that_were_lost_do_not_stand_in_the_next_search_s_table(tmp_path, capsys):

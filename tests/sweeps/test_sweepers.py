@@ -67,14 +67,6 @@ def test_a_sweep_that_loses_a_job_has_a_row_for_each(launch, tmp_path):
     assert (rows[5].key, rows[5].overrides) == ("key5", "lr=5")
 
 
-def test_of_a_traceback_that_a_launcher_raises_the_last_line_is_told():
-    """As Ray's, on a machine without this package."""
-    error = RuntimeError("ray::_run_job() (pid=1)\n  Traceback (most recent call last):\n  x\n"
-        "ModuleNotFoundError: No module named 'caltech'\n")  # fmt: skip
-    said = str(sweepers.gave_up(error))
-    assert said.startswith("The launcher gave up: ModuleNotFoundError: No module named 'caltech'. ")
-
-
 def test_a_job_that_failed_is_raised_as_it_is_and_hydra_adds_nothing(launch, capsys):
     failed = JobReturn(status=JobStatus.FAILED, overrides=["lr=2"])
     failed.return_value = InputError("lr is wrong")

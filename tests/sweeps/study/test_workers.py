@@ -224,3 +224,19 @@ def test_workers_share_a_study_and_what_a_killed_one_began_is_taken_up(tmp_path,
     assert len({trial.user_attrs["key"] for trial in trials}) == 20 == len(trials)
     begun = log.read_text().split()
     assert len(begun) == 22 and len(set(begun)) == 20  # two were gone on with
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_who_waits_for_the_others_learns_of_their_end(tmp_path, monkeypatch, is_cancelled):
+    monkeypatch.setattr(workers, "POLL_SECONDS", 0.05)
+    url, log = f"journal://{tmp_path}/study.log", tmp_path / "begun.txt"
+    study = storage.study("mine-01234567", url)
+    fork = multiprocessing.get_context("fork")
+    other = fork.Process(target=work, args=(url, tmp_path, 9 if is_cancelled else None, log))
+    other.start()
+    while not log.exists():
+        time.sleep(0.01)
+    waiting = worker(study, tmp_path, Jobs(study), total=20)
+    assert waiting.is_completed_by_others() is not is_cancelled
+    other.join(60)
+    assert len(study.trials) == (10 if is_cancelled else 20)
