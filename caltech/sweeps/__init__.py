@@ -23,8 +23,9 @@ May import tracking, training and what is below them; not inference or report.
   failed, or every trial of a search did (one that diverges is a failed trial), or if there is no
   job at all. Typed again after a kill, a sweep computes what is left.
 - The table has a row for every job that was asked for: finished, pruned, failed, interrupted,
-  running, waiting (not started), missing (never started, or lost), unreadable (its record was
-  harmed); the best is marked. Whether a job runs is told by a lock, wherever its host is.
+  running, waiting (not started, or queued again, while the command lives), missing (never started,
+  or lost), unreadable (its record was harmed); the best is marked. Whether a job runs is told by a
+  lock, wherever its host is.
   `python -m caltech.sweeps [STUDY] [SWEEP]` prints it at any time, also while the sweep runs.
 - seeds=5 repeats a point over five seeds, tells mean ± deviation, and optimises the mean.
 - A sweep's study is kept for searches and wherever there is a pruner: in

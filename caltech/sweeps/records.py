@@ -224,17 +224,18 @@ def rows(folder: Path) -> list[Record]:
 def numbered(folder: Path) -> dict[int, Record]:
     """The same by their numbers.
 
-    A job without a record waits while its sweep's command lives; later it is missing, as is one
-    that was running and has lost its lock; or interrupted, if it has a checkpoint.
+    A job without a record waits while its sweep's command lives, as one does that SLURM has queued
+    again; later it is missing, as is one that was running and has lost its lock; or interrupted, if
+    it has a checkpoint.
     """
     found, planned = {}, plan(folder).jobs
+    absent = WAITING if _is_held(folder / LOCK) else MISSING
     for path in sorted(folder.glob("*-*.json")):
         if name := NAME.fullmatch(path.name):
             number = int(name["number"])
             # Two folders of one search that were merged: the plan says whose number it is.
             if number not in planned or planned[number].key == name["key"]:
-                found[number] = _as_it_is(path)
-    absent = WAITING if _is_held(folder / LOCK) else MISSING
+                found[number] = _as_it_is(path, absent)
     for number, job in planned.items():
         if number not in found:
             found[number] = replace(job, status=absent)
@@ -243,16 +244,19 @@ def numbered(folder: Path) -> dict[int, Record]:
     return {number: found[number] for number in sorted(found)}
 
 
-def _as_it_is(path: Path) -> Record:
+def _as_it_is(path: Path, absent: str) -> Record:
+    """A job's record now; `absent` is what one is that was not begun."""
     try:
         record = read(path)
     except DamagedError as error:
         log.warning("%s", error)
         return Record(path.name.rpartition("-")[0], "", "", UNREADABLE)
-    if record.status == RUNNING and not _is_held(path.with_suffix(".lock")):
-        with suppress(DamagedError):
-            record = read(path)  # it may have ended between
-        if record.status == RUNNING:
-            is_begun = record.directory and RunDirectory(record.directory).checkpoint.is_file()
-            return replace(record, status=INTERRUPTED if is_begun else MISSING)
-    return record
+    lost = (RUNNING, WAITING) if absent == MISSING else (RUNNING,)  # unless the lock is held
+    if record.status not in lost or _is_held(path.with_suffix(".lock")):
+        return record
+    with suppress(DamagedError):
+        record = read(path)  # it may have ended between
+    if record.status not in lost:
+        return record
+    is_begun = record.directory and RunDirectory(record.directory).checkpoint.is_file()
+    return replace(record, status=INTERRUPTED if is_begun else MISSING)

@@ -38,7 +38,8 @@ def test_jobs_of_one_key_have_a_record_each_of_how_they_ended(sweeping, error, s
         record.status = "finished"
     with pytest.raises(type(error)), jobs.recorded(cfg, ["lr=2"], OmegaConf.create({"num": 1})):
         raise error
-    first, second = records.rows(sweeping)
+    with records.launching(sweeping):
+        first, second = records.rows(sweeping)
     assert (first.status, first.overrides) == ("finished", "lr=1")
     assert (second.status, second.reason, second.overrides) == (status, reason, "lr=2")
 

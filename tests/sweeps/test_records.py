@@ -100,6 +100,21 @@ def test_a_job_that_was_killed_after_a_checkpoint_is_interrupted(tmp_path):
     assert [job.status for job in records.rows(tmp_path)] == [records.INTERRUPTED]
 
 
+def test_a_job_that_slurm_queued_again_waits_as_long_as_its_sweep_s_command(tmp_path):
+    """Cancelled in the queue, it would wait for ever."""
+    record = Record("0123456789", str(tmp_path / "run"), "lr=1", status=records.WAITING)
+    path = tmp_path / "0123456789-0.json"
+    path.write_text(json.dumps(asdict(record)))
+    with records.launching(tmp_path):
+        assert statuses(tmp_path) == [records.WAITING]
+    assert statuses(tmp_path) == [records.MISSING]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").touch()
+    assert statuses(tmp_path) == [records.INTERRUPTED]
+    with FileLock(path.with_suffix(".lock")):  # it goes on, and is about to say so
+        assert statuses(tmp_path) == [records.WAITING]
+
+
 def test_of_two_searches_folders_that_were_merged_the_list_says_whose_a_number_is(tmp_path):
     records.announce(tmp_path, PLANNED, 3)
     for number in range(3):
