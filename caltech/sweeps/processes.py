@@ -1,11 +1,13 @@
 """One run, one process: what torchrun, srun or mpirun start several times is told so.
 
-The processes of a parallel sweep end with the command that started them. What a launcher raises of
-a process that it lost becomes one sentence.
+The processes of a parallel sweep end with the command that started them, and a command learns of
+the end of its jobs. What a launcher raises of one that it lost becomes one sentence.
 """
 
+import logging
 import os
 import re
+import shlex
 import signal
 import threading
 import time
@@ -13,9 +15,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from tqdm import tqdm
 
 from caltech.errors import CaltechError, HeldError, InputError
+
+log = logging.getLogger(__name__)
 
 # How many processes srun, Open MPI and MPICH started; each may have been given a run of its own.
 TASKS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -23,8 +31,14 @@ MANY = (
     "A run takes one process. For many runs at a time type --multirun, the values to sweep over, "
     "and hydra/launcher=parallel (a run a GPU or core) or hydra/launcher=slurm (a run a job)."
 )
-# submitit's, of a job that SLURM does not have any more; the rest names a pickle.
+# Of this user those alone that have not ended, also where they wait for a node to be switched on.
+SQUEUE = f"squeue --user={os.getuid()} --array --format='%i|%T|%N'"
+WATCH_SECONDS = 60  # between looks, at most
+SQUEUE_HEAD, SACCT_HEAD = "JOBID|STATE|NODELIST", "JobID|State|NodeList"
+# submitit's, of a job that SLURM does not have any more, and of one that raised an error; the rest
+# names pickles and logs.
 NO_ANSWER = re.compile(r"Job (\S+) .*has not produced any output \(state: (.+?)\)", re.DOTALL)
+RAISED = re.compile(r"failed during processing with trace:\n-+\n(.*?)\n-+\n", re.DOTALL)
 
 
 @contextmanager
@@ -50,6 +64,49 @@ def one_process(environment: Mapping[str, str]) -> Iterator[None]:
                     f"srun -n 1 or mpirun -n 1. {MANY}"
                 ) from error
         raise
+
+
+def tie(launcher: Launcher) -> None:
+    """Have this command and the processes of its launcher learn of each other's end."""
+    if isinstance(launcher, JoblibLauncher):
+        launcher.joblib = ending_with_this(launcher.joblib)
+    elif isinstance(launcher, SlurmLauncher):
+        watch_slurm()
+
+
+def watch_slurm() -> None:
+    """Have submitit ask squeue where SLURM has no accounting, and wait for every job.
+
+    By itself it asks sacct alone, and would wait for ever for a job that was cancelled; and it
+    gives up at the first that is gone, while the others run. Such a job is a failed one.
+    """
+    from submitit.core.core import Job
+    from submitit.core.utils import UncompletedJobError
+    from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
+
+    class Watcher(SlurmInfoWatcher):
+        def _make_command(self) -> list[str] | None:
+            sacct = super()._make_command()
+            return sacct and ["sh", "-c", f"{shlex.join(sacct)} 2>/dev/null || {SQUEUE}"]
+
+        def read_info(self, string: bytes | str) -> dict[str, dict[str, str]]:
+            told = string if isinstance(string, str) else string.decode()
+            if not told.startswith(SQUEUE_HEAD):
+                return super().read_info(told)
+            queued = super().read_info(told.replace(SQUEUE_HEAD, SACCT_HEAD, 1))
+            return {
+                job: {"State": "RUNNING" if job in queued else "not in the queue any more"}
+                for job in self._registered
+            }
+
+    def results(job: SlurmJob) -> list[Any]:
+        try:
+            return Job.results(job)
+        except UncompletedJobError as error:
+            log.warning("SLURM: %s. The other jobs are waited for.", said(error))
+            return [JobReturn(status=JobStatus.FAILED, _return_value=gave_up(error))]
+
+    SlurmJob.watcher, SlurmJob.results = Watcher(delay_s=WATCH_SECONDS), results
 
 
 def ending_with_this(joblib: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,10 +144,12 @@ def gave_up(error: Exception) -> CaltechError:
 
 
 def said(error: Exception) -> str:
-    """What a launcher raised, without the full stop; of Ray's traceback the last line says it."""
-    if lost := NO_ANSWER.search(str(error)):
+    """What a launcher raised, without the full stop; of a traceback the last line says it."""
+    text = str(error)
+    if lost := NO_ANSWER.search(text):
         return f"job {lost[1]} ended without an answer ({lost[2]})"
-    lines = [line for line in str(error).splitlines() if line.strip()] or [""]
+    text = raised[1] if (raised := RAISED.search(text)) else text
+    lines = [line for line in text.splitlines() if line.strip()] or [""]
     is_traceback = any(line.lstrip().startswith("Traceback") for line in lines)
     told = lines[-1] if is_traceback else f"{type(error).__name__}: {lines[0]}"
     return told.strip().rstrip(".")

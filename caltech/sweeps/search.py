@@ -29,7 +29,7 @@ from caltech.settings import require_fixed
 from caltech.sweeps import line, records
 from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.place import sweep
-from caltech.sweeps.processes import ending_with_this, gave_up, said
+from caltech.sweeps.processes import gave_up, said, tie
 from caltech.sweeps.study import origin, proposals, storage, trials
 from caltech.sweeps.study.space import Space
 from caltech.sweeps.study.workers import Worker
@@ -204,8 +204,9 @@ def launch_workers(
     launcher = Plugins.instance().instantiate_launcher(
         config=own, hydra_context=hydra_context, task_function=Remote(parts)
     )
+    tie(launcher)
     if isinstance(launcher, JoblibLauncher):  # all of them at once, and the cores divided
-        launcher.joblib = ending_with_this(launcher.joblib) | {"n_jobs": count}
+        launcher.joblib = {**launcher.joblib, "n_jobs": count}
     # Of what was typed all that is the same for every trial: a worker is a job with a config, too.
     fixed = [w for w in config.hydra.overrides.task if Word.of(w).key not in worker.space.searched]
     while True:

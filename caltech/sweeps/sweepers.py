@@ -15,7 +15,6 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,7 +24,7 @@ from caltech.sweeps import lists, records
 from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.killed import launched
 from caltech.sweeps.place import sweep
-from caltech.sweeps.processes import ending_with_this, gave_up
+from caltech.sweeps.processes import gave_up, tie
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +58,7 @@ class Grid(BasicSweeper):
         composed = ComposedOnce(hydra_context.config_loader, config, most=100)
         if isinstance(self.launcher, BasicLauncher):  # others take theirs to other processes
             self.launcher.hydra_context = replace(hydra_context, config_loader=composed)
-        if isinstance(self.launcher, JoblibLauncher):
-            self.launcher.joblib = ending_with_this(self.launcher.joblib)
+        tie(self.launcher)
         self.launcher = Announcing(self.launcher, composed)
 
     @staticmethod

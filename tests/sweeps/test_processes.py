@@ -1,6 +1,7 @@
 """A run takes one process, and the processes of a sweep end with its command."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
 
 from caltech.config import register
-from caltech.errors import HeldError, InputError
+from caltech.errors import CaltechError, HeldError, InputError
 from caltech.settings import CONF
-from caltech.sweeps.processes import end_with, gave_up, one_process
+from caltech.sweeps.processes import end_with, gave_up, one_process, watch_slurm
 from caltech.sweeps.sweepers import Grid
 
 
@@ -83,6 +85,27 @@ def test_a_parallel_grid_s_processes_are_given_the_command_they_end_with(tmp_pat
     assert (given["initializer"], given["initargs"]) == (end_with, (os.getpid(),))
 
 
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Jobs of SLURM's in a queue that is a file, with its commands, of which sacct does this."""
+    from submitit.core.core import Job
+    from submitit.slurm.slurm import SlurmJob
+
+    for name, kept in (("results", Job.results), ("watcher", SlurmJob.watcher)):
+        monkeypatch.setattr(SlurmJob, name, kept)
+    monkeypatch.setattr(SlurmJob, "_results_timeout_s", 0)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def of(sacct: str, *jobs: str) -> list[SlurmJob]:
+        for name, does in (("sacct", sacct), ("squeue", f"cat {tmp_path}/queue")):
+            (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+            (tmp_path / name).chmod(0o700)
+        watch_slurm()
+        return [SlurmJob(tmp_path, job) for job in jobs]
+
+    return of
+
+
 def test_of_a_traceback_that_a_launcher_raises_the_last_line_is_told():
     """As Ray's, on a machine without this package."""
     error = RuntimeError("ray::_run_job() (pid=1)\n  Traceback (most recent call last):\n  x\n"
@@ -100,3 +123,40 @@ def test_of_a_job_that_slurm_has_lost_its_end_is_told_and_no_pickle():
     assert said.startswith(
         "The launcher gave up: job 22_1 ended without an answer (CANCELLED by 0). What was"
     )
+
+
+def test_of_a_job_of_slurm_s_that_raised_an_error_its_last_line_is_told(tmp_path, slurm):
+    (job,) = slurm("exit 1", "7")
+    trace = "Traceback (most recent call last):\n  File x\nOSError: no such mount\n"
+    job.paths.result_pickle.write_bytes(pickle.dumps(("error", trace)))
+    (answer,) = job.results()
+    assert str(answer._return_value).startswith("The launcher gave up: OSError: no such mount. ")
+
+
+NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
+
+
+@pytest.mark.parametrize("sacct", [NO_ACCOUNTING, "exit 127"])
+def test_without_accounting_a_job_that_left_the_queue_has_ended(tmp_path, slurm, capfd, sacct):
+    left, waits, starts, ended = slurm(sacct, "7_0", "7_1", "7_2", "7_4")
+    (tmp_path / "queue").write_text("JOBID|STATE|NODELIST\n7_1|PENDING|\n7_2|CONFIGURING|n1\n")
+    ended.paths.result_pickle.write_bytes(pickle.dumps(("success", 5)))
+    assert [job.done(force_check=True) for job in (left, waits, starts, ended)] == [
+        True, False, False, True
+    ]  # fmt: skip
+    assert ended.results() == [5]
+    (tmp_path / "queue").write_text("JOBID|STATE|NODELIST\n")
+    time.sleep(0.01)  # no two looks in a millisecond
+    assert waits.done(force_check=True) and starts.done(force_check=True)
+    (answer,) = left.results()  # and the launcher waits for the others
+    assert answer.status is JobStatus.FAILED
+    with pytest.raises(CaltechError, match=r"job 7_0 ended .*\(not in the queue any more\)"):
+        raise answer._return_value
+    assert capfd.readouterr().err == ""
+
+
+def test_accounting_is_believed_and_a_controller_that_is_away_ends_no_job(tmp_path, slurm):
+    (job,) = slurm("echo 'JobID|State|NodeList'; echo '7|CANCELLED by 0|n1'", "7")
+    assert job.done(force_check=True) and job.state == "CANCELLED by 0"
+    (job,) = slurm(NO_ACCOUNTING, "8")  # and no file: squeue fails
+    assert not job.done(force_check=True)
