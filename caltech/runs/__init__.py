@@ -17,8 +17,8 @@ It may import data and models, and what stands below them. A run is a function o
 (keys.py), so:
 
 - Typing a command again resumes an interrupted run at its last checkpoint, bitwise as if it had not
-  stopped (on a CPU), and answers a finished one. `rerun=true` computes it again and keeps the old
-  files aside.
+  stopped (on a CPU, with as many threads), and answers a finished one. `rerun=true` computes it
+  again and keeps the old files aside.
 - Other data or weights under the same key are refused, with what is to be typed. Other code is
   flagged, also where it went on with a run.
 - `start=KEY` refuses a run of another split: what it was trained on may be tested on here.

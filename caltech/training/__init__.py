@@ -42,6 +42,7 @@ how a training goes on is an Observer (fit.py), and may end it.
   features that would fill more than a quarter of a GPU's memory stay on the host.
 - `patience` ends a run whose validation accuracy no longer rises. It is finished, and tested.
 - precision=fp32 is IEEE on every device; TF32 is precision=tf32. A GPU gives the same bits each
-  time with deterministic=true, a CPU always. compile=true gives the same up to rounding.
+  time with deterministic=true, a CPU with as many threads. compile=true gives the same up to
+  rounding.
 - A run whose frozen parameters or buffers changed by a bit is an error.
 """
