@@ -35,7 +35,11 @@ OPEN = (RUNNING, WAITING, MISSING)  # these jobs have not ended
 
 @dataclass
 class Record:
-    """One job; `value` is its objective, the best validation accuracy (mean over seeds)."""
+    """One job; `value` is its objective, the best validation accuracy (mean over seeds).
+
+    `seconds` are those of all processes that computed it in this sweep, but for killed ones, which
+    could not tell theirs.
+    """
 
     key: str
     directory: str
@@ -97,27 +101,24 @@ def plan(folder: Path) -> Plan:
 def kept(folder: Path, number: int, record: Record) -> Iterator[None]:
     """Keep a job's record from now, when it runs, to its end, as it is by then.
 
-    A job of a search that has ended before and is only answered keeps the seconds that it took.
+    A job of a search that has ended before and is only answered keeps the seconds that it took. To
+    those of one that goes on, as when SLURM has queued it again, the earlier ones are added.
     """
-    path = folder / f"{record.key}-{number}.json"
+    path, before = folder / f"{record.key}-{number}.json", None
     with _holding(path.with_suffix(".lock")):
-        before = _ended(path)
-        if before is None:
-            write_json(path, asdict(record))
+        with suppress(DamagedError):
+            before = read(path)
+        goes_on = before is None or before.status in (*OPEN, INTERRUPTED)
+        earlier = before.seconds if before and goes_on else 0.0
+        if goes_on:
+            write_json(path, asdict(replace(record, seconds=earlier)))
         try:
             yield
         finally:
-            if before and (before.status, before.value) == (record.status, record.value):
+            record.seconds += earlier
+            if not goes_on and (before.status, before.value) == (record.status, record.value):
                 record.seconds = before.seconds
             write_json(path, asdict(record))
-
-
-def _ended(path: Path) -> Record | None:
-    """A record that says how its job ended."""
-    with suppress(DamagedError):
-        record = read(path)
-        return None if record.status in (*OPEN, INTERRUPTED) else record
-    return None
 
 
 @contextmanager

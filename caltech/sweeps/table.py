@@ -55,7 +55,7 @@ def as_csv(jobs: Sequence[Record]) -> str:
     lines = csv.DictWriter(written, CSV, lineterminator="\n")
     lines.writeheader()
     for job in by_value(jobs):
-        lines.writerow({name: getattr(job, name) for name in CSV})
+        lines.writerow({name: getattr(job, name) for name in CSV} | {"seconds": job.seconds or ""})
     return written.getvalue()
 
 
@@ -81,7 +81,8 @@ def table(jobs: Sequence[Record], width: int) -> str:
     mark = " best" if values.count(best) == 1 else " tied"
     lines = [["key", "status", "val accuracy", "test accuracy", "seconds", "host", "overrides"]]
     for job, own in zip(jobs, own_words(jobs), strict=True):
-        seconds = "" if job.status in records.OPEN else f"{job.seconds:.1f}"
+        is_open = job.status in records.OPEN or not job.seconds  # killed, it could not tell them
+        seconds = "" if is_open else f"{job.seconds:.1f}"
         marked = accuracy(job.value, job.deviation)
         marked += mark if _counts(job) and job.value == best else ""
         key, status, host = map(_printable, (job.key, job.status, job.host))

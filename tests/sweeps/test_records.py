@@ -130,3 +130,15 @@ def test_a_job_that_is_only_answered_keeps_its_seconds(tmp_path):
     ended(tmp_path, 0, seconds=2.0)
     ended(tmp_path, 0, seconds=9.0)
     assert records.rows(tmp_path)[0].seconds == 2.0
+
+
+def test_a_job_that_goes_on_has_the_seconds_of_all_its_pieces(tmp_path):
+    ended(tmp_path, 0, status=records.WAITING, value=None, seconds=2.0)  # queued again
+    ended(tmp_path, 0, status=records.INTERRUPTED, value=None, seconds=3.0)
+    path = tmp_path / "key0-0.json"
+    with records.kept(tmp_path, 0, killed := Record("key0", "", "lr=0")):
+        while_it_runs = path.read_bytes()
+        assert records.rows(tmp_path)[0].seconds == 5.0 and killed.seconds == 0.0
+    path.write_bytes(while_it_runs)
+    ended(tmp_path, 0, seconds=4.0)
+    assert records.rows(tmp_path)[0].seconds == 9.0

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from caltech.sweeps.records import Record
-from caltech.sweeps.table import own_words, show, table
+from caltech.sweeps.table import as_csv, own_words, show, table
 
 LONG = "weight_decay=0.000123456789 gamma=0.0123456789 step_size=15 label=a-b-c"
 
@@ -70,3 +70,8 @@ def test_a_pruned_job_is_not_the_best():
     first, second = table(jobs, 80).splitlines()[1:]
     assert first.startswith("b") and "0.8000 best" in first
     assert second.startswith("a") and "best" not in second and "0.8500" in second
+
+
+def test_a_killed_job_has_no_seconds_in_place_of_none():
+    killed = Record("a", "", "lr=1", "interrupted")
+    assert "0.0" not in table([killed], 80) + as_csv([killed])
