@@ -35,10 +35,23 @@ MANY = (
 SQUEUE = f"squeue --user={os.getuid()} --array --format='%i|%T|%N'"
 WATCH_SECONDS = 60  # between looks, at most
 SQUEUE_HEAD, SACCT_HEAD = "JOBID|STATE|NODELIST", "JobID|State|NodeList"
+KEPT = "What was computed is kept; the same command computes what is left."
 # submitit's, of a job that SLURM does not have any more, and of one that raised an error; the rest
 # names pickles and logs.
 NO_ANSWER = re.compile(r"Job (\S+) .*has not produced any output \(state: (.+?)\)", re.DOTALL)
+REFUSED = re.compile(r"sbatch: error: (.+)")
 RAISED = re.compile(r"failed during processing with trace:\n-+\n(.*?)\n-+\n", re.DOTALL)
+
+# What sbatch says, and what decides it: the first that fits.
+KEYS = {
+    "cpu count": "hydra.launcher.cpus_per_task=N, no more than a node has cores",
+    "generic resource": "hydra.launcher.gpus_per_node=N, or null where nodes have no GPUs",
+    "memory": "hydra.launcher.mem_gb=N, no more than a node has",
+    "node configuration": "other hydra.launcher.cpus_per_task, gpus_per_node or mem_gb",
+    "time limit": "hydra.launcher.timeout_min=N, no more than the partition allows",
+    "account": "hydra.launcher.account=NAME",
+    "partition": "hydra.launcher.partition=NAME, one of those that sinfo lists",
+}
 
 
 @contextmanager
@@ -104,7 +117,8 @@ def watch_slurm() -> None:
             return Job.results(job)
         except UncompletedJobError as error:
             log.warning("SLURM: %s. The other jobs are waited for.", said(error))
-            return [JobReturn(status=JobStatus.FAILED, _return_value=gave_up(error))]
+            told = CaltechError(f"SLURM: {said(error)}. {KEPT}")
+            return [JobReturn(status=JobStatus.FAILED, _return_value=told)]
 
     SlurmJob.watcher, SlurmJob.results = Watcher(delay_s=WATCH_SECONDS), results
 
@@ -136,11 +150,11 @@ def _end_after(parent: int) -> None:
 
 
 def gave_up(error: Exception) -> CaltechError:
-    """What a launcher raised, and what is to be done."""
-    return CaltechError(
-        f"The launcher gave up: {said(error)}. What was computed is kept; the same command "
-        "computes what is left."
-    )
+    """What a launcher raised, and what is to be done; of sbatch, what is to be typed."""
+    keys = [key for words, key in KEYS.items() if words in str(error).lower()]
+    if keys and (refused := REFUSED.search(str(error))):
+        return InputError(f"SLURM refused the jobs: {refused[1]}. Type {keys[0]}.")
+    return CaltechError(f"The launcher gave up: {said(error)}. {KEPT}")
 
 
 def said(error: Exception) -> str:

@@ -130,7 +130,26 @@ def test_of_a_job_of_slurm_s_that_raised_an_error_its_last_line_is_told(tmp_path
     trace = "Traceback (most recent call last):\n  File x\nOSError: no such mount\n"
     job.paths.result_pickle.write_bytes(pickle.dumps(("error", trace)))
     (answer,) = job.results()
-    assert str(answer._return_value).startswith("The launcher gave up: OSError: no such mount. ")
+    assert str(answer._return_value).startswith("SLURM: OSError: no such mount. What was ")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "key"),
+    [
+        ("CPU count per node can not be satisfied\nsbatch: error: Batch job submission failed: "
+         "Requested node configuration is not available", "cpus_per_task=N"),
+        ("Invalid generic resource (gres) specification", "gpus_per_node=N, or null"),
+        ("invalid partition specified: x\nsbatch: error: Batch job", "partition=NAME"),
+        ("Invalid account or account/partition combination specified", "account=NAME"),
+    ],
+)  # fmt: skip
+def test_a_refusal_of_sbatch_s_names_the_key_to_type(refusal, key):
+    """The same command would be refused again."""
+    said = str(gave_up(RuntimeError(f"sbatch: error: {refusal}")))
+    assert said.startswith(f"SLURM refused the jobs: {refusal.splitlines()[0]}. Type ")
+    assert f"hydra.launcher.{key}" in said and "same command" not in said
+    other = RuntimeError("sbatch: error: Unable to contact slurm controller")
+    assert str(gave_up(other)).startswith("The launcher gave up: RuntimeError: sbatch: error: Un")
 
 
 NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
@@ -150,7 +169,9 @@ def test_without_accounting_a_job_that_left_the_queue_has_ended(tmp_path, slurm,
     assert waits.done(force_check=True) and starts.done(force_check=True)
     (answer,) = left.results()  # and the launcher waits for the others
     assert answer.status is JobStatus.FAILED
-    with pytest.raises(CaltechError, match=r"job 7_0 ended .*\(not in the queue any more\)"):
+    with pytest.raises(
+        CaltechError, match=r"^SLURM: job 7_0 ended .*\(not in the queue any more\)"
+    ):
         raise answer._return_value
     assert capfd.readouterr().err == ""
 
