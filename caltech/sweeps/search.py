@@ -5,7 +5,7 @@ Spaces and samplers are those of hydra-optuna-sweeper. Its loop over batches is 
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,8 @@ from typing import Any
 import optuna
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
@@ -209,26 +210,35 @@ def launch_workers(
         launcher.joblib = {**launcher.joblib, "n_jobs": count}
     # Of what was typed all that is the same for every trial: a worker is a job with a config, too.
     fixed = [w for w in config.hydra.overrides.task if Word.of(w).key not in worker.space.searched]
+    answers = _answers(launcher, [fixed] * count, worker)
+    failed = [answer for answer in answers if answer.status is JobStatus.FAILED]
+    for answer in failed:
+        log.warning("A worker ended before the study: %s", str(answer._return_value).split("\n")[0])
+    if failed and not worker.is_complete():
+        raise failed[0]._return_value  # Hydra would print a line of its own before
+
+
+def _answers(
+    launcher: Launcher, jobs: Sequence[Sequence[str]], worker: Worker
+) -> Sequence[JobReturn]:
+    """Those of the workers; none if the launcher lost one, and the others completed the study."""
     while True:
         before = _progress(worker)
         try:
-            answers = launcher.launch([fixed] * count, 0)
-            break
+            return launcher.launch(jobs, 0)
         except CaltechError:
             raise
         except Exception as error:
             if isinstance(error, BrokenProcessPool) and _progress(worker) != before:
                 log.warning("A worker was killed, and with it the others. Starting them again.")
                 continue
-            if worker.is_completed_by_others():
-                log.warning("A worker was lost: %s. The others computed all trials.", said(error))
-                return
-            raise gave_up(error) from error
-    failed = [answer for answer in answers if answer.status is JobStatus.FAILED]
-    for answer in failed:
-        log.warning("A worker ended before the study: %s", str(answer._return_value).split("\n")[0])
-    if failed and not worker.is_complete():
-        _ = failed[0].return_value  # raises what the worker raised
+            told = gave_up(error)
+            if isinstance(told, InputError):  # none has begun
+                raise told from error
+            log.warning("A worker was lost: %s. Others are waited for.", said(error))
+            if not worker.is_completed_by_others():
+                raise told from error
+            return []
 
 
 def _for_workers(config: DictConfig, folder: Path) -> DictConfig:
