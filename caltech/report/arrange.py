@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from caltech.keys import ADDED, decisive, point_key
 from caltech.report.rows import Published, Row, Table
+from caltech.report.sources.asked import FROM
 from caltech.report.sources.options import GROUPS
 from caltech.report.trained import FINISHED, Run, flat
 from caltech.settings import CONF
@@ -81,7 +82,7 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str
     points, rest = defaultdict(list), []
     for run in runs:  # some of an experiment's are by code that had fewer keys
         own = next((each.experiment for each in experiments if _is_of(run, each)), run.point)
-        points[own].append(run)
+        points[own, run.params.get(FROM)].append(run)  # of two studies that differ, in two rows
     for number, seeds in (pair for each in points.values() for pair in enumerate(_rows_of(each))):
         same = [each for each in experiments if _is_of(seeds[0], each)]
         named = [each for each in experiments if each.experiment == seeds[0].experiment]
@@ -92,7 +93,8 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str
         claimed.add(experiment.table)
         group = rows[experiment.experiment]
         if same and number == 0:
-            group[0] = _experiment_row(experiment, studies, seeds)
+            group += [_experiment_row(experiment, studies, seeds)]
+            del group[: not group[0].runs]
             continue
         changed = {"split.seed": _split_of(seeds)} if same else _changes(seeds[0], experiment)
         name = f"{experiment.name} ({_in_words(changed)})"
@@ -132,6 +134,11 @@ def _rows_of(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
     of_one = [tuple(same) for split, same in by_split.items() if {r.seed for r in same} != {split}]
     is_crossed = len({tuple(run.seed for run in same) for same in by_split.values()}) == 1
     return of_one if is_crossed or len(each_its_own) < 2 else [each_its_own, *of_one]
+
+
+def _origin(runs: Sequence[Run]) -> tuple[str, str | None]:
+    """The point of a row, and of several studies those that it is from."""
+    return runs[0].point, runs[0].params.get(FROM)
 
 
 def _split_of(runs: Sequence[Run]) -> str:
@@ -210,13 +217,13 @@ def _own_table(points: Sequence[tuple[Run, ...]], title: str) -> Table:
 
 def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
     """For each point the values that differ: parameters, and config keys that these do not tell."""
-    flats, rows_of = [], Counter(runs[0].point for runs in points)
+    flats, rows_of = [], Counter(map(_origin, points))
     for runs in points:
         added = {name: option for name, (option, _) in ADDED.items()}
         params = {name: added.pop(name) for name in ADDED if name in GROUPS} | runs[0].params
         params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
         deeper = {k: _shown(v) for k, v in runs[0].config.items() if k not in NOT_SHOWN}
-        if rows_of[runs[0].point] > 1:
+        if rows_of[_origin(runs)] > 1:
             deeper["split.seed"] = _split_of(runs)
         flats.append(params | {k: v for k, v in (added | deeper).items() if k not in params})
     names = list(dict.fromkeys(name for flat in flats for name in flat))

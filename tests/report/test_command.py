@@ -90,6 +90,35 @@ def test_two_studies_are_one_report_whose_rows_say_which_they_are_from(make, tmp
         make(["one", "two"], "tracking=none")
 
 
+def test_two_studies_that_differ_in_a_run_are_two_rows_and_nobody_s_seeds_vanish(make, tmp_path):
+    """As after an edit of the code. A third that says what the first does is in the first's row."""
+    edited = {"accuracy": 0.6, "started": 9, "code": {"git": "later", "sha256": "e" * 16}}
+    for seed in (0, 1):
+        trained(tmp_path / "one", f"seed={seed}", accuracy=0.3)
+    trained(tmp_path / "two", "seed=0", **edited)
+    trained(tmp_path / "two", "seed=1", status="running")  # hides none that is finished
+    trained(tmp_path / "three", "seed=2", accuracy=0.3)
+    folder, text = make(["one", "two", "three"], "tracking=none")
+    told = {row["from"]: row["TESTING ACC"] for row in table(text, "Runs")}
+    assert told == {"one and three": "0.3000 ± 0.0000", "two": "0.6000"}
+    assert "1: from=two / 2: from=one and three | 120 | 0 |" in text
+    assert "significantly better than 1 of 1" in (folder / "report.html").read_text()
+    (sweep := tmp_path / "two" / "sweeps" / "20261125T10Z-a").mkdir(parents=True)
+    (sweep / f"{made_up().key}-0.json").touch()
+    _, text = make(["one", "two"], "tracking=none", "sweeps=20261125")
+    told = [row["from"] for row in table(text, "Runs")]
+    assert told == [f"{sweep.name} in two", f"{sweep.name} in one"]
+
+
+def test_two_studies_that_differ_in_an_experiment_are_both_compared(make, tmp_path):
+    for name, accuracy in (("one", 0.3), ("two", 0.9)):
+        trained(tmp_path / name, "experiment=scratch/model3", accuracy=accuracy)
+    _, text = make(["one", "two"], "tracking=none")
+    told = accuracies(text, "Training from Scratch")
+    assert told["Model 3: from=one"].endswith("agrees)")
+    assert told["Model 3: from=two"].endswith("better)")
+
+
 def test_sweeps_of_a_study_are_one_report_and_other_runs_are_not_in_it(make, tmp_path):
     runs = [trained(tmp_path / "one", f"lr={n}") for n in (1, 2, 3)]
     for name, run in zip(("20261125T10Z-a", "20261126T10Z-b"), runs, strict=False):

@@ -1,7 +1,6 @@
 """What a report is of: a study, or several studies or sweeps side by side."""
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from caltech.errors import InputError
-from caltech.report.sources.study import Found, combine
-from caltech.report.trained import Run
+from caltech.report.sources.study import Found, combine, measured
+from caltech.report.trained import FINISHED, Run
 from caltech.runs.known import names
 from caltech.settings import names_a_folder, require_allowed
 
@@ -78,40 +77,47 @@ class Asked:
         )
 
     def joined(self, found: Mapping[str, Found]) -> list[Run]:
-        """One run a key, told where it is from: its study, or of named sweeps those that it is of.
+        """The runs of all studies, told where each is from: its studies, or of named sweeps those
+        that it is of.
 
         Args:
-            found: by study. A run of two studies is one run, since its key says all of it.
+            found: by study. A run of two studies that say the same of it is one run. Where they say
+                other things, as after an edit of the code, each study's runs are a row of its own.
         """
         if not self.is_joined:
             return found[self.studies[0]].runs
-        own = [
-            replace(run, place=f"../{study}/")
-            for study, of_study in found.items()
-            for run in of_study.runs
-        ]
-        origins = self._origins(found)
-        runs = [
-            replace(run, params=run.params | {FROM: " and ".join(origins[run.point])})
-            for run in combine(own, [], [])
-            if run.point in origins
-        ]
-        if not any(FROM in run.params for run in runs):
+        runs = []
+        for point in dict.fromkeys(run.point for each in found.values() for run in each.runs):
+            told = _agreeing(found, point)
+            for studies, own in told.items():
+                names = [
+                    s for s, keys in self.sweeps.items() if any(run.key in keys for run in own)
+                ]
+                if names and len(told) > 1:
+                    names = [f"{name} in {' and '.join(studies)}" for name in names]
+                if origin := " and ".join(names if self.sweeps else studies):
+                    runs += [replace(run, params=run.params | {FROM: origin}) for run in own]
+        if not runs:
             raise InputError(f"{self.name} has no run. Type other names in study= or sweeps=.")
-        return runs
+        return sorted(runs, key=lambda run: (run.started, run.key))
 
-    def _origins(self, found: Mapping[str, Found]) -> dict[str, list[str]]:
-        """By point, in the order that was typed: a row has all its seeds, which are one point."""
-        origins = defaultdict(list)
-        if not self.sweeps:
-            for study, of_study in found.items():
-                for point in dict.fromkeys(run.point for run in of_study.runs):
-                    origins[point].append(study)
-        runs = [run for of_study in found.values() for run in of_study.runs]
-        for sweep, keys in self.sweeps.items():
-            for point in dict.fromkeys(run.point for run in runs if run.key in keys):
-                origins[point].append(sweep)
-        return origins
+
+def _agreeing(found: Mapping[str, Found], point: str) -> dict[tuple[str, ...], list[Run]]:
+    """The runs of a point, which are all its seeds, by the studies that say the same of them."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for study, of_study in found.items():
+        own = [replace(r, place=f"../{study}/") for r in of_study.runs if r.point == point]
+        if own:
+            like = next((each for each, runs in groups.items() if not _differ(runs, own)), ())
+            groups[(*like, study)] = combine([*groups.pop(like, []), *own], [], [])
+    return groups
+
+
+def _differ(runs: Sequence[Run], others: Sequence[Run]) -> bool:
+    """Whether a finished run of a key has other numbers than another."""
+    known = {run.key: measured(run) for run in runs if run.status == FINISHED}
+    told = [measured(run) for run in others if run.status == FINISHED and run.key in known]
+    return any(each != known[each[0]] for each in told)
 
 
 def _sweeps(

@@ -71,17 +71,20 @@ def completed(run: Run, retained: Sequence[Run]) -> Run:
     the options' names as they were typed, when a run of earlier code began, and lost answers.
     """
     for each in retained:
-        if _told(each) == _told(run):
+        if measured(each) == measured(run):
             told = {"params": each.params, "experiment": each.experiment, "started": each.started}
             return replace(run, **told, predictions=run.predictions or each.predictions)
     return run
 
 
-def _told(run: Run) -> tuple:
-    """What is never another of the very run; what calibration.json says was added since."""
+def measured(run: Run) -> tuple[str, dict[str, float], dict[str, list[float]]]:
+    """Key, metrics and curves, which are never others of the very run.
+
+    What calibration.json says was added since.
+    """
     added = ("temperature", "calibration_error", "calibrated_error")
-    measured = {name: value for name, value in run.metrics.items() if not name.endswith(added)}
-    return run.key, measured, run.history
+    known = {name: value for name, value in run.metrics.items() if not name.endswith(added)}
+    return run.key, known, run.history
 
 
 def combine(here: Sequence[Run], retained: Sequence[Run], stored: Sequence[Run]) -> list[Run]:
