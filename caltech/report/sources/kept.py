@@ -102,6 +102,13 @@ def keep(folder: Path, runs: Iterable[Run], found: Iterable[Run]) -> None:
             _write(folder / f"{run.key}.json", _json(run, text))
 
 
+def renewable(runs: Iterable[Run]) -> set[str]:
+    """The files, as kept() names them, that keep() makes again if they are not what was kept."""
+    ended = [run for run in runs if run.status in (FINISHED, PRUNED)]
+    answered = {f"kept/{run.key}.csv" for run in ended if run.predictions is not None}
+    return answered | {f"kept/{run.key}.json" for run in ended}
+
+
 def _says(before: Run | None, run: Run) -> bool:
     if before is None or before != run:
         return False

@@ -18,7 +18,7 @@ from caltech.report.sources import ensembles
 from caltech.report.sources.directories import found
 from caltech.report.sources.ensembles import Ensemble
 from caltech.report.sources.images import Names, named
-from caltech.report.sources.kept import kept
+from caltech.report.sources.kept import kept, renewable
 from caltech.report.sources.tracked import tracked
 from caltech.report.sources.unused import Unused
 from caltech.report.trained import FINISHED, Run
@@ -60,6 +60,10 @@ def gather(
     runs = combine(here, retained, stored)
     names, unnamed = named(folder, runs)
     joined, parted = ensembles.kept(folder / "kept" / "ensembles")
+    renewed = renewable(runs)
+    for each in (each for each in cut if each.name in renewed):  # this report's files are whole
+        log.warning("%s is made again: %s.", each.name, each.why)
+    cut = [each for each in cut if each.name not in renewed]
     unused = [*wrong, *cut, *lost, *unnamed, *parted]
     for each in unused:
         log.warning("%s", each)
