@@ -16,6 +16,9 @@ May import rows, tracking, runs and what is below them.
 
 - Run directories are read first, then what was kept, then the store for runs whose directories are
   elsewhere. A store that does not answer is a warning if there is anything else.
+- What was kept of a run that is the same but for rounding (code, data and accuracies are equal, and
+  losses to 1e-4) stays as it is and is what is reported: two people's files in git do not take
+  turns. Of other numbers the directory's are kept, and the terminal says so.
 - What does not fit is named, in the report and on the terminal, and not used: a run's key is
   computed again from its config, its accuracy from its answers, its best epoch from its curve; its
   files are compared with its manifest, and kept ones with their digests. Nothing is a path that was

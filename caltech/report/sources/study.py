@@ -6,12 +6,15 @@ The store is asked last, for runs whose directories are on another machine.
 
 import logging
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 
+from caltech.amounts import counted
 from caltech.errors import InputError
 from caltech.report.rows import Published
 from caltech.report.sources import ensembles
@@ -22,6 +25,12 @@ from caltech.report.sources.kept import kept, renewable
 from caltech.report.sources.tracked import tracked
 from caltech.report.sources.unused import Unused
 from caltech.report.trained import FINISHED, Run
+
+TYPED = ("params", "experiment", "started")  # of a run
+MADE = ("seconds", "environment", "code")
+# Relative, of losses and of all else: on another processor sums are taken in another order.
+ROUNDING = {True: 1e-4, False: 1e-9}
+MOST_NAMED = 5  # runs in a warning
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +56,7 @@ def gather(
     """
     here, wrong = found(folder, experiments)
     retained, cut = kept(folder / "kept")
+    _tell_renewed(folder, here, retained)
     here = [completed(run, retained) for run in here]
     newest = {run.key: run.started for run in retained if run.status == FINISHED}
     newest |= {run.key: math.inf for run in here if run.status == FINISHED}
@@ -73,12 +83,67 @@ def gather(
 def completed(run: Run, retained: Sequence[Run]) -> Run:
     """A run of a directory, with what only a tracker was told and what was kept of it knows:
     the options' names as they were typed, when a run of earlier code began, and lost answers.
+
+    Of a run that another machine computed to the same numbers but for rounding, what was kept:
+    else two people's files in git would take turns.
     """
-    for each in retained:
-        if measured(each) == measured(run):
-            told = {"params": each.params, "experiment": each.experiment, "started": each.started}
-            return replace(run, **told, predictions=run.predictions or each.predictions)
-    return run
+    each = next((each for each in retained if each.key == run.key), None)
+    is_same = each is not None and measured(each) == measured(run)
+    is_like = each is not None and _is_like(each, run)
+    if each is None or not (is_same or is_like):
+        return run
+    told = {name: getattr(each, name) for name in (*TYPED, *(MADE if is_like else ()))}
+    if is_same:
+        told["metrics"] = each.metrics | run.metrics
+        return replace(run, **told, predictions=run.predictions or each.predictions)
+    told |= {"metrics": run.metrics | each.metrics, "history": each.history, "source": each.source}
+    return replace(run, **told, predictions=each.predictions or run.predictions)
+
+
+def _is_like(one: Run, other: Run) -> bool:
+    """Whether two runs of a key are of the same code and data, and differ by rounding at most, as
+    by another processor or number of threads does."""
+    made = [(r.status, r.code["sha256"], r.data["sha256"]) for r in (one, other)]
+    known = [
+        {k: [v] for k, v in m.items()} | curves for _, m, curves in map(measured, (one, other))
+    ]
+    if made[0] != made[1] or known[0].keys() != known[1].keys():
+        return False
+    return all(
+        len(values) == len(known[1][name])
+        and np.allclose(values, known[1][name], rtol=ROUNDING["loss" in name], atol=1e-9)
+        for name, values in known[0].items()
+    )
+
+
+def _tell_renewed(folder: Path, here: Sequence[Run], retained: Sequence[Run]) -> None:
+    """Say of which finished runs something else was kept, which this report replaces."""
+    before = {run.key: run for run in retained if run.status == FINISHED}
+    pairs = [(before[r.key], r) for r in here if r.status == FINISHED and r.key in before]
+    others = [pair for pair in pairs if not _is_like(*pair)]
+    if not others:
+        return
+    told = [
+        f"{run.key} (kept: {_accuracies(each)}; here: {_accuracies(run)}"
+        f"{'; by other code' * (each.code['sha256'] != run.code['sha256'])})"
+        for each, run in others[:MOST_NAMED]
+    ]
+    rest = len(others) - MOST_NAMED
+    paths = [path for _, run in others for path in sorted(folder.glob(f"kept/{run.key}.*"))]
+    log.warning(
+        "What was kept is not what the directory here has, and is written anew, of %s%s. If it "
+        "is a colleague's and is to stay, type `git checkout -- %s` after this report, and move "
+        "that run's directory out of %s. Else there is nothing to type.",
+        ", ".join(told),
+        f" and {counted(rest, 'more run')}" if rest > 0 else "",
+        shlex.join(map(str, [folder / "kept"] if rest > 0 else paths)),
+        folder,
+    )
+
+
+def _accuracies(run: Run) -> str:
+    names = ("val/best_accuracy", "test/accuracy")
+    return "validation {:.4f}, test {:.4f}".format(*(run.metrics[name] for name in names))
 
 
 def measured(run: Run) -> tuple[str, dict[str, float], dict[str, list[float]]]:

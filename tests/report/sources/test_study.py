@@ -8,7 +8,7 @@ import pytest
 
 from caltech.errors import InputError
 from caltech.report.sources.directories import found
-from caltech.report.sources.kept import keep
+from caltech.report.sources.kept import keep, kept
 from caltech.report.sources.study import combine, completed
 from tests.report.conftest import accuracies, made_up, trained
 
@@ -64,6 +64,52 @@ def test_what_was_kept_completes_a_directory_of_the_very_run(tmp_path):
     assert (told.started, told.experiment, told.params["model"]) == (7, "mine", "a_name")
     assert told.predictions is run.predictions
     assert completed(run, [replace(known, metrics={})]) is run
+
+
+def other(run, rounding: float, **changes):
+    """As another machine computes it: losses in another order of sums."""
+    history = run.history | {"val/loss": [v * (1 + rounding) for v in run.history["val/loss"]]}
+    return replace(run, history=history, seconds=9.0, started=5, **changes)
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-5])
+def test_what_a_colleague_kept_stays_if_it_is_the_same_run_but_for_rounding(
+    tmp_path, make, caplog, rounding
+):
+    folder = tmp_path / "mine"
+    trained(folder, "lr=1")
+    keep(folder / "kept", [other(found(folder, ())[0][0], rounding)], [])
+    before = {path: path.read_bytes() for path in (folder / "kept").iterdir()}
+    text = make("mine", "tracking=none")[1]
+    assert {path: path.read_bytes() for path in (folder / "kept").iterdir()} == before
+    shutil.rmtree(folder / made_up("lr=1").key)
+    clone = make("mine", "tracking=none")[1]
+    assert clone.rpartition("\nAll runs")[0] == text.rpartition("\nAll runs")[0]
+    assert not caplog.messages
+
+
+OTHERS = ({"rounding": 1e-3}, {"rounding": 0.0, "code": {"git": "x", "sha256": "other"}})
+
+
+@pytest.mark.parametrize("changes", OTHERS)
+def test_what_was_kept_of_other_numbers_or_code_is_replaced_and_told_once(
+    tmp_path, make, caplog, changes
+):
+    """So a rerun of this machine is kept, and a colleague's result can be taken back."""
+    folder = tmp_path / "mine"
+    key = trained(folder, "lr=1", accuracy=0.6).name
+    (run,), _ = found(folder, ())
+    keep(folder / "kept", [other(run, **changes)], [])
+    make("mine", "tracking=none")
+    (message,) = caplog.messages
+    here = "here: validation 0.6000, test 0.6000"
+    assert f"{key} (kept: validation 0.6000, test 0.6000; {here}" in message
+    assert f"git checkout -- {folder}/kept/{key}.csv {folder}/kept/{key}.json`" in message
+    assert ("by other code" in message) == ("code" in changes)
+    (now,), _ = kept(folder / "kept")
+    assert (now.history, now.code) == (run.history, run.code)
+    make("mine", "tracking=none")
+    assert caplog.messages == [message]
 
 
 def test_a_study_on_disk_is_reported_without_a_store(tmp_path, make, caplog):
