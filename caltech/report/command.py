@@ -115,7 +115,7 @@ def drawn_up(
 def write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """The report's files, and no pictures of an earlier one."""
     for old in folder.glob("pictures/[0-9]*-*.png"):
-        old.unlink()
+        old.unlink(missing_ok=True)  # a second report at the same time removes them, too
     for name, content in contents.items():
         with replacing(folder / name) as partial:
             partial.write_bytes(content)

@@ -176,6 +176,13 @@ def test_a_report_of_directories_and_kept_results_imports_neither_torch_nor_mlfl
     assert (ended.returncode, ended.stderr) == (0, "") and "lr=2.0" in ended.stdout
 
 
+def test_two_reports_at_once_remove_the_pictures_of_an_earlier_one(tmp_path, monkeypatch):
+    (tmp_path / "pictures").mkdir()
+    gone = tmp_path / "pictures" / "1-sweep.png"  # listed, and then removed by the other
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [gone])
+    command.write(tmp_path, {})
+
+
 UNWRITABLE = ("of_another_user", "a file in its place", "kept is a file", "table.md is a folder")
 
 
