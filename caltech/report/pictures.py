@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from caltech.report import landscape, statistics
@@ -19,6 +20,7 @@ STYLE = Path(__file__).with_name("templates") / "pictures.mplstyle"
 PANELS = 4  # side by side
 MOST_PANELS = 12  # of more rows the best are drawn, and the others together
 CONFUSED_CLASSES = 14
+FEW = 3  # epochs, below which a line has no course: its points are drawn
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _grid(rows: Sequence[Row]) -> tuple[int, int]:
 
 def _curves(axes, row: Row, what: str, limits: tuple[float, float]) -> None:
     for run in row.finished:
-        epochs, marker = np.arange(1, run.epochs + 1), "." if run.epochs < 3 else None
+        epochs, marker = np.arange(1, run.epochs + 1), "." if run.epochs < FEW else None
         for part, label, style in (
             ("train", "training", {"color": GREY, "lw": 1}),
             ("val", "validation", {"color": BLUE, "lw": 1.2}),
@@ -134,6 +136,14 @@ def _curves(axes, row: Row, what: str, limits: tuple[float, float]) -> None:
             axes.axvline(epoch + 1.5, color=INK, lw=0.5, ls=":")
     axes.set_ylim(*limits)
     axes.set_ylabel(what)
+    _by_epoch(axes, max(run.epochs for run in row.finished))
+
+
+def _by_epoch(axes, epochs: int) -> None:
+    """Whole epochs only, also if there is one."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    if epochs == 1:
+        axes.set_xlim(0.5, 1.5)
 
 
 def _curves_together(rows: Sequence[Row]) -> Figure:
@@ -144,10 +154,14 @@ def _curves_together(rows: Sequence[Row]) -> Figure:
     for rank, (colour, title) in enumerate(zip(colours, titles(rows, 44), strict=False)):
         styles[rank] = {"color": colour, "label": title}
     for axes, what in zip(drawing.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for row, style in reversed(list(zip(rows, styles, strict=True))):
-            values = row.first.history[f"val/{what}"]
-            axes.plot(np.arange(1, len(values) + 1), values, **style)
+        curves = [row.first.history[f"val/{what}"] for row in rows]
+        for rank, (values, style) in reversed(list(enumerate(zip(curves, styles, strict=True)))):
+            hidden = curves[:rank].count(values)  # under as many: a rim of it is seen
+            width = style.get("lw", 1.5) + 2 * hidden
+            points = {"marker": "o", "ms": 2 + width} if len(values) < FEW else {}
+            axes.plot(np.arange(1, len(values) + 1), values, **style | points | {"lw": width})
         axes.set(xlabel="epoch", ylabel=f"validation {what}")
+        _by_epoch(axes, max(map(len, curves)))
     handles, labels = axes.get_legend_handles_labels()
     drawing.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2)
     return drawing

@@ -102,3 +102,25 @@ def test_a_line_s_colour_is_not_lost_in_the_palette():
     for colour in colours:
         wanted = [round(255 * part) for part in mpl.colors.to_rgb(colour)]
         assert np.abs(shown - wanted).sum(1).min() < 12, colour
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_curves_of_few_epochs_are_seen_and_so_is_a_row_that_is_under_another(epochs):
+    """And an axis of epochs has whole numbers alone."""
+    run = made_up(f"num_epochs={epochs}", accuracy=0.4)
+    better = made_up(f"num_epochs={epochs}", accuracy=0.6)
+    made = [rows.Row(str(n), (r,), {}) for n, r in enumerate((run, better, run, run))]
+    drawings = [pictures._curves_together(made), pictures.learning_curves(made)[1]]
+    for drawing in drawings:
+        drawing.canvas.draw()
+        for axes in drawing.axes:
+            low, high = axes.get_xlim()
+            ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+            assert low < high and ticks and all(tick == int(tick) for tick in ticks)
+    for axes in drawings[0].axes:
+        drawn = [line for line in axes.lines if len(line.get_xdata()) == epochs]
+        markers = [line.get_markersize() for line in drawn if line.get_marker() == "o"]
+        assert len(markers) == (4 if epochs < 3 else 0)
+    same = [line for line in drawings[0].axes[0].lines if line.get_ydata()[-1] == 0.4]
+    widths = [line.get_linewidth() for line in same]
+    assert widths == sorted(set(widths), reverse=True)  # from the lowest to the one on top
