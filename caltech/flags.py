@@ -34,7 +34,9 @@ def with_study(words: Sequence[str]) -> list[str]:
         return [*words]
     if named := [word for word in words if word.startswith("study=")]:
         both = ",".join([bare[0], *(word.removeprefix("study=") for word in named)])
-        raise InputError(f"{bare[0]} and {named[0]} cannot both be. Type study={both} for both.")
+        raise InputError(
+            f"{bare[0]} and {named[0]} cannot both be. Type {shell(f'study={both}')} for both."
+        )
     return [f"study={words[0]}", *words[1:]]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from caltech.overrides import quoted
+from caltech.overrides import quoted, unquoted
 from caltech.settings import CONF, ROOT
 from caltech.words import FUNCTIONS, NOTHING, SWITCHES, Word, is_nothing, plain, shell, truth
 
@@ -39,7 +39,7 @@ def values_like(value: str) -> list[str]:
     nothing = ["null"] if bare.casefold() in NOTHING else []
     number = re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9])?", bare)
     whole = [str(int(float(bare)))] if number and float(bare).is_integer() else []
-    text = value.strip().strip("'\"")
+    text = ",".join(map(unquoted, value.strip().split(","))).strip("'\"")
     as_text = [quoted(text)] if text and not is_nothing(text) else []
     spaced = bare.replace(" ", ",")
     switch = [truth(bare)] if bare.casefold() in SWITCHES else []

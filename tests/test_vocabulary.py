@@ -57,6 +57,7 @@ def told(vocabulary: Vocabulary, words: list[str]) -> str:
         (["lr=[0.1"], "lr=0.1"), (["lr=\N{LEFT DOUBLE QUOTATION MARK}0.1"], "lr=0.1"),
         (["lr\N{FULLWIDTH EQUALS SIGN}0.1"], "lr=0.1"), (["study=\N{GREEK SMALL LETTER PI}"],
         "\"study='\N{GREEK SMALL LETTER PI}'\""), (["data.root=~/x"], "\"data.root='~/x'\""),
+        (["study=a b,'c&d'"], "--multirun \"study=a b,'c&d'\", or \"study='a b,c&d'\""),
         (["lr=0,1"], "--multirun lr=0,1, or lr=0.1"), (["freeze=[none,head]"],
         "--multirun freeze=none,head"), (["hydra.job.env_set.A=b"], "+hydra.job.env_set.A=b"),
         (["eed=."], "seed=0"), (["lr=chioce(1,2)"], '--multirun "lr=choice(1,2)"'),

@@ -1,7 +1,6 @@
 """How runs become rows, and rows tables: the study's own, and one of what a user varied."""
 
 import json
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from caltech.report.rows import Published, Row, Table
 from caltech.report.sources.asked import FROM
 from caltech.report.sources.options import GROUPS
 from caltech.report.trained import FINISHED, Run, flat
+from caltech.runs.known import typed
 from caltech.settings import CONF
 from caltech.tracking.description import PLACES, chosen, hyperparameters
 
@@ -170,7 +170,7 @@ def _experiment_row(
     if experiment.seeds is not None:
         command += f" seeds={experiment.seeds}"
     if experiment.study not in studies:
-        command += f" study={quoted(studies[0])}"
+        command += f" {typed(studies[0])}"
     return Row(experiment.name, runs, experiment.params, experiment, command)
 
 
@@ -274,10 +274,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_shown, value))}]"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def quoted(value: str) -> str:
-    """A study's name as Hydra and a shell both take it; no name has a backslash."""
-    plain = value.replace("_", "").replace("-", "").isalnum() and value.isascii()
-    escaped = value.replace('"', '\\"')
-    return value if plain else shlex.quote(f'"{escaped}"')

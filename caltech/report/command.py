@@ -27,6 +27,7 @@ from caltech.report.sources.study import Found, gather
 from caltech.report.sources.unknown import nothing_of
 from caltech.report.trained import Run
 from caltech.runs.directory import RunDirectory
+from caltech.runs.known import typed
 
 if TYPE_CHECKING:
     from caltech.data.dataset import Dataset
@@ -76,7 +77,7 @@ def _with_ensemble(cfg: DictConfig, asked: Asked, found: Mapping[str, Found]) ->
     if asked.is_joined:
         raise InputError(
             f"ensemble= joins runs of one study, and this report is of {asked.name}. "
-            f"Type study={asked.studies[0]}."
+            f"Type {typed(asked.studies[0])}."
         )
     ensembles.add(asked.folder, found[asked.name].runs, cfg.ensemble)
     kept, _ = ensembles.kept(asked.folder / "kept" / "ensembles")

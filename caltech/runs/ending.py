@@ -15,7 +15,7 @@ from caltech.config import project_root
 from caltech.errors import OF_ANOTHER_SHAPE, DamagedError
 from caltech.flags import as_typed
 from caltech.metrics import collapsed
-from caltech.overrides import effective
+from caltech.overrides import effective, quoted
 from caltech.passwords import without_passwords
 from caltech.runs import manifest
 from caltech.runs.directory import WEIGHTS, RunDirectory
@@ -97,7 +97,8 @@ def next_commands(cfg: DictConfig, key: str, overrides: Sequence[str]) -> list[l
     run = key if Path(cfg.directory) == usual else cfg.directory
     tracked = [word for word in overrides if word.startswith("tracking.")]
     is_tracked = "uri" in cfg.tracking
-    look = ["ui", *tracked] if is_tracked else ["report", f"study={cfg.study}", *place]
+    study = quoted(cfg.study) if "," in cfg.study else cfg.study  # which are two to a report
+    look = ["ui", *tracked] if is_tracked else ["report", f"study={study}", *place]
     own = "lr=", "rerun=", "directory=", "seeds="
     kept = [as_typed(word) for word in effective(overrides) if not word.startswith(own)]
     plugins = [word for word in kept if word.startswith("plugins=")]

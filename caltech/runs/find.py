@@ -78,7 +78,7 @@ def _of_key(word: str, key: str, found: Sequence[RunDirectory]) -> RunDirectory:
     for directory in finished:
         _require_named(directory, results[directory])
     if any(results[directory] != results[finished[0]] for directory in finished):
-        studies = ", ".join(f"study={directory.path.parent.name}" for directory in finished)
+        studies = ", ".join(known.typed(directory.path.parent.name) for directory in finished)
         raise InputError(
             f"{word}={key} has different results in several studies: type one of {studies}."
         )

@@ -5,6 +5,7 @@ import difflib
 import glob
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def _require_within(run: str, study: str, output: Path, word: str) -> None:
     if studies and study not in studies:
         raise InputError(
             f"{word}={run} is not in study {study} of {output}, and is in "
-            f"{' and '.join(studies)}. Type study={studies[0]}."
+            f"{' and '.join(studies)}. Type {typed(studies[0])}."
         )
 
 
@@ -130,9 +131,17 @@ def other_studies(
         return f"There is no study in {output}. Train a run first: caltech train data=digits."
     joined = study.split("+")
     is_joined = takes_several and len(joined) > 1 and set(joined) <= set(there)
-    near = ",".join(joined) if is_joined else nearest(study, [n for n in there if n != study])
-    instead = f"Type study={near}." if near else "Type study= with one of them."
+    near = joined if is_joined else [nearest(study, [n for n in there if n != study])]
+    instead = f"Type {typed(*near)}." if any(near) else "Type study= with one of them."
     return f"Studies in {output} are: {', '.join(there)}. {instead}"
+
+
+def typed(*studies: str) -> str:
+    """study= with its names, as Hydra and a shell both take it; no name has a backslash."""
+    if all(re.fullmatch(r"\w[\w.+-]*", each, re.ASCII) for each in studies):
+        return f"study={','.join(studies)}"
+    names = ['"' + each.replace('"', '\\"') + '"' for each in studies]
+    return "study=" + shlex.quote(f"[{','.join(names)}]" if len(names) > 1 else names[0])
 
 
 def names(value: Any) -> tuple[str, ...]:

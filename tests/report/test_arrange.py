@@ -8,7 +8,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from caltech.flags import listed
 from caltech.report import arrange
+from caltech.runs.known import typed
 from caltech.settings import CONF
 from tests.report.conftest import DATA, IMAGES, accuracies, made_up, table, text_of_all
 
@@ -239,7 +241,9 @@ def test_every_experiment_that_the_order_names_is_there():
     assert all((CONF / "experiment" / f"{name}.yaml").is_file() for name in order)
 
 
-@pytest.mark.parametrize("name", ["plain-1", "a|b 'c\" $d$", "=1+1"])
-def test_a_value_is_quoted_for_a_shell_and_for_hydra(name):
-    (typed,) = shlex.split(f"study={arrange.quoted(name)}")
-    assert OverridesParser.create().parse_override(typed).value() == name
+@pytest.mark.parametrize("name", ["plain-1", "a|b 'c\" $d$", "=1+1", "a.b+c", "w<e>&i`s,ü"])
+def test_studies_are_quoted_for_a_shell_and_for_hydra(name):
+    for names in ([name], [name, "other"]):
+        (word,) = shlex.split(typed(*names))
+        value = OverridesParser.create().parse_override(listed(word)).value()
+        assert value == (name if len(names) == 1 else names)

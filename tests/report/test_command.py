@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -137,6 +138,15 @@ def test_sweeps_of_a_study_are_one_report_and_other_runs_are_not_in_it(make, tmp
 )
 def test_a_list_of_studies_is_typed_with_commas(typed, taken):
     assert listed(typed) == taken
+
+
+def test_a_study_with_a_comma_is_told_as_it_is_typed(tmp_path):
+    """Hydra and a shell would each take it for something else."""
+    trained(tmp_path / "w<e>&i|r$d_`s,ü", "lr=1")
+    with pytest.raises(InputError) as told:
+        unknown.require_known(OmegaConf.create({}), tmp_path, ["w<e>&i|r$d_`s", "ü"])
+    (word,) = shlex.split(str(told.value).rpartition(" Type ")[2].rstrip("."))
+    assert listed(word) == 'study="w<e>&i|r$d_`s,ü"'
 
 
 def test_a_mistyped_study_is_told_before_anything_heavy_is_loaded(tmp_path):

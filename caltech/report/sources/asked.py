@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from caltech.errors import InputError
 from caltech.report.sources.study import Found, combine, measured
 from caltech.report.trained import FINISHED, Run
-from caltech.runs.known import names
+from caltech.runs.known import names, typed
 from caltech.settings import names_a_folder, require_allowed
 
 RECORD = re.compile(r"(.+)-\d+\.json")  # of a job, in its sweep's folder; the key comes first
@@ -47,7 +47,7 @@ class Asked:
         if asked.is_joined and is_own:
             raise InputError(
                 f"{asked.folder} is where this report would be written, and {asked.name} is a "
-                f"study of its own, whose report would be lost. Type study={asked.name} for that "
+                f"study of its own, whose report would be lost. Type {typed(asked.name)} for that "
                 "one, or rename its folder."
             )
         return asked
