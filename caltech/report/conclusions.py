@@ -78,6 +78,11 @@ def _best(table: Table) -> list[str]:
             )
     ties = [row.name for row in table.finished if row.score == best.score and row is not best]
     tied = [f"As high in validation: {_named(ties)}."] if ties else []
+    others = [
+        row.name for row in table.finished if not (row.is_chosen_already or best.shares_images(row))
+    ]
+    if others:
+        tied.append(f"Validated on other images, and not ranked beside it: {_named(others)}.")
     return [f"{told}.", *tied, *_compared(table, best)]
 
 
@@ -91,7 +96,7 @@ def _compared(table: Table, best: Row) -> list[str]:
         gained = best.mean("test/best_accuracy") - row.mean("test/best_accuracy")
         of_kind = like if p_value >= LEVEL else above if gained > 0 else below
         of_kind.append(row.name)
-    told = []
+    told, apart = [], [row.name for row, p_value in tests if p_value is None]
     if tested:
         others = counted(len(tested), "other")
         told.append(
@@ -106,6 +111,11 @@ def _compared(table: Table, best: Row) -> list[str]:
         len(row.finished) == 1 for row in (best, *(row for row, _ in tested))
     ):
         told.append("This compares one run of each: other seeds may differ. seeds=5 tells.")
+    if apart:
+        told.append(
+            "Not compared with it in the test, for want of answers to the same images: "
+            f"{_named(apart)}."
+        )
     return told
 
 

@@ -79,6 +79,11 @@ class Row:
         seeds = {run.split_seed for run in self.finished} - {None}
         return sorted(seeds) if len(seeds) > 1 else []
 
+    def shares_images(self, other: "Row") -> bool:
+        """Whether both have a run of the same images, split in the same way."""
+        mine, theirs = ({run.data["sha256"] for run in row.finished} for row in (self, other))
+        return bool(mine & theirs)
+
     @property
     def is_chosen_already(self) -> bool:
         """Whether validation images were trained on: nothing is to be chosen by their accuracy."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from caltech.report import conclusions, rows, statistics
-from tests.report.conftest import LABELS, answers, made_up
+from tests.report.conftest import DATA, LABELS, answers, made_up
 
 
 def table(*made: rows.Row) -> rows.Table:
@@ -41,6 +41,17 @@ def test_a_row_whose_best_epoch_s_test_is_not_known_is_not_compared():
     kept = {k: v for k, v in run.metrics.items() if k != "test/best_accuracy"}
     other = rows.Row("b", (replace(run, metrics=kept),), {})
     assert "significant" not in " ".join(conclusions.of(table(row("a", 0.9, accuracy=0.9), other)))
+
+
+def test_rows_of_other_images_are_told_and_are_no_others_that_it_is_better_than():
+    """Of the test, and of validation, by which they are ranked."""
+    best, below = row("a", 0.9, accuracy=0.9), row("b", 0.5, accuracy=0.5)
+    split = row("c", 0.7, "split=per_class", accuracy=0.5, data=DATA | {"sha256": "e" * 64})
+    lost = rows.Row("d", (replace(below.runs[0], predictions=None),), {})
+    said = conclusions.of(table(best, below, split, lost))
+    assert said[1] == "Validated on other images, and not ranked beside it: c."
+    assert "better than 1 of 1 other." in said[2]
+    assert "Not compared with it in the test, for want of answers to the same images: c; d." in said
 
 
 def test_code_that_a_run_went_on_by_is_shown_too():

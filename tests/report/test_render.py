@@ -8,7 +8,7 @@ import pytest
 
 from caltech.report import render, rows
 from tests.conftest import REPOSITORY
-from tests.report.conftest import CLASSES, made_up, table
+from tests.report.conftest import CLASSES, DATA, made_up, table
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)<script>", "a|b 'c\" $d$", "=1+1"])
@@ -80,3 +80,9 @@ def test_a_page_begins_with_what_came_out_and_every_link_leads_somewhere(study):
     for link in links:
         place = folder / link
         assert f'id="{link[1:]}"' in html if link.startswith("#") else place.is_file(), link
+
+
+def test_one_test_image_is_no_images():
+    run = made_up(data=DATA | {"images": {"test": 1}})
+    (line,) = render._lines("baselines", runs=[run])
+    assert line.startswith("On the 1 test image of made_up,")
