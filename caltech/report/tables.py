@@ -1,6 +1,6 @@
 """The columns of the report, each once: for people, for a spreadsheet, and what is said of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -163,7 +163,11 @@ def _time(row: Row) -> str:
 
 
 def _device(row: Row) -> str:
-    told = row.first.environment if row.finished else {}
+    """Of all seeds, over which the training time is a mean."""
+    return "; ".join(dict.fromkeys(_computed_on(run.environment) for run in row.finished))
+
+
+def _computed_on(told: Mapping[str, str]) -> str:
     name, threads = told.get("device", ""), told.get("threads")
     return f"{name}, {threads} thread{'s' * (threads != '1')}" if threads else name
 

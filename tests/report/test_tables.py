@@ -35,6 +35,16 @@ def test_time_is_in_a_unit_that_fits(seconds, shown):
     assert column.show(row(seconds=seconds)) == shown
 
 
+def test_the_devices_of_all_seeds_are_shown_each_once():
+    """Beside a training time that is the mean over them."""
+    made = [("a", "2"), ("b", "1"), ("a", "2")]
+    runs = [made_up(f"seed={n}", environment={"device": d, "threads": t})
+            for n, (d, t) in enumerate(made)]  # fmt: skip
+    column = next(each for each in tables.STATISTICS if each.name == "Device")
+    assert column.show(rows.Row("x", tuple(runs), {})) == "a, 2 threads; b, 1 thread"
+    assert column.show(rows.Row("x", (), {})) == ""
+
+
 def test_a_column_that_is_listed_is_in_all_forms_and_is_explained(monkeypatch, text_of):
     added = tables.Column("Ants", lambda row: "some", explanation="Ants are counted.")
     monkeypatch.setattr(tables, "STATISTICS", (*tables.STATISTICS, added))
