@@ -8,6 +8,7 @@
     arrange      which runs are one row, which rows one table, and the rows of conf/experiment
     statistics   intervals and paired tests
     conclusions  what a table says, in sentences
+    defaults     what all rows of a table share that is not as conf/ has it
     tables       the list of columns; to add one to all forms is to add it there
     render       Markdown, CSV, page and gallery, from templates/, where words are, too
     pictures     learning curves, reliability, confusions, accuracy of every class

@@ -222,7 +222,7 @@ def _described(points: Sequence[tuple[Run, ...]]) -> list[dict[str, str]]:
         added = {name: option for name, (option, _) in ADDED.items()}
         params = {name: added.pop(name) for name in ADDED if name in GROUPS} | runs[0].params
         params = {k: v for k, v in params.items() if k not in NOT_SHOWN}
-        deeper = {k: _shown(v) for k, v in runs[0].config.items() if k not in NOT_SHOWN}
+        deeper = {k: shown(v) for k, v in runs[0].config.items() if k not in NOT_SHOWN}
         if rows_of[_origin(runs)] > 1:
             deeper["split.seed"] = _split_of(runs)
         flats.append(params | {k: v for k, v in (added | deeper).items() if k not in params})
@@ -259,7 +259,7 @@ def _changes(run: Run, experiment: Published) -> dict[str, str]:
         if name == "model.name":  # but model=timm does not
             told = value == changed.get("model")
         if not told and (name not in experiment.config or experiment.config[name] != value):
-            changed[name] = _shown(value)
+            changed[name] = shown(value)
     return changed
 
 
@@ -269,8 +269,8 @@ def _in_words(changed: Mapping[str, str]) -> str:
     return ", ".join(sorted(words, key=lambda word: "=" in word))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A config's value as it is typed."""
     if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(shown, value))}]"
     return value if isinstance(value, str) else json.dumps(value)

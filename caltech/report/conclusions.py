@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from caltech.amounts import counted, printable
 from caltech.report import statistics
+from caltech.report.defaults import departures
 from caltech.report.rows import Row, Table
 from caltech.report.tables import Cell
 from caltech.report.trained import MEAN_OVER_CLASSES
@@ -49,7 +50,8 @@ def brief(study: str, tables: Sequence[Table]) -> str:
     lines = [printable(f"Study {study}")]
     for table in tables:
         lines += ["", printable(table.title)]
-        for sentence in of(table):
+        common = departures(table)
+        for sentence in [*of(table), *[f"All rows: {common}."] * bool(common)]:
             lines += textwrap.wrap(printable(sentence), WIDTH, initial_indent="- ",
                 subsequent_indent="  ", break_on_hyphens=False)  # fmt: skip
         rows = sorted(table.finished, key=lambda row: -row.score)

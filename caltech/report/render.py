@@ -20,6 +20,7 @@ from PIL import Image
 
 from caltech.amounts import printable
 from caltech.report import conclusions, statistics
+from caltech.report.defaults import departures
 from caltech.report.pictures import Picture
 from caltech.report.rows import Row, Table
 from caltech.report.sources.ensembles import Ensemble
@@ -58,7 +59,7 @@ class Sheet:
         # On a page, whose reader may have a phone, what came out is beside the name.
         shown = [column for column in results(table) if column.show]
         self.on_page = (*reversed(shown), *parameters(table))
-        self.conclusions = conclusions.of(table)
+        self.conclusions, self.departures = conclusions.of(table), departures(table)
         own = [row.published for row in table.rows if row.published]
         self.published = [name for each in own for name in each.numbers]
         self.elsewhere = [number for each in own for number in each.elsewhere]
@@ -149,6 +150,7 @@ def _record(sheet: Sheet, line: Line, statistics: Sequence[Column]) -> dict[str,
     record = {"Table": sheet.table.title, "Model": line.row.name}
     for column in (*sheet.columns, *statistics):
         record |= column.cells(line.row)
+    record |= {"All rows": sheet.departures} if sheet.departures else {}
     record["Notes"] = "; ".join(sheet.notes[mark] for mark in line.marks)
     return record | {"Command": "" if line.row.finished else line.row.command}
 

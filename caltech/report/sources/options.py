@@ -19,6 +19,11 @@ def options_of(config: Mapping[str, Any]) -> dict[str, str]:
     return {name: option for name, option in named.items() if option is not None}
 
 
+def values_of(group: str, option: str) -> dict[str, Any] | None:
+    """What an option of conf/ has besides its target; None if there is none of this name."""
+    return _options(group)[option][1] if option in _options(group) else None
+
+
 def _option(group: str, used: Mapping[str, Any]) -> str | None:
     """The option of the same target whose first values are most alike; names come first in conf/.
 
