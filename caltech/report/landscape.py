@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from caltech.amounts import printable
 from caltech.report.rows import Table
 from caltech.report.statistics import Interval
 
@@ -42,7 +43,8 @@ def _follows(numbers: Sequence[float], words: Sequence[tuple[str, ...]]) -> bool
 
 
 def short(name: str, length: int) -> str:
-    """A name that fits."""
+    """A name that fits, on one line."""
+    name = printable(name)
     return name if len(name) <= length else name[: length - 1] + "…"
 
 

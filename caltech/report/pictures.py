@@ -1,6 +1,8 @@
 """A study's pictures: PNG files that are read on paper as well as on a screen."""
 
+import functools
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,18 +10,24 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from caltech.amounts import printable
 from caltech.report import landscape, statistics
 from caltech.report.landscape import BLUE, GREY, INK, short
 from caltech.report.rows import Row, Table
+
+log = logging.getLogger(__name__)
 
 STYLE = Path(__file__).with_name("templates") / "pictures.mplstyle"
 PANELS = 4  # side by side
 MOST_PANELS = 12  # of more rows the best are drawn, and the others together
 CONFUSED_CLASSES = 14
+BOXES = "Last Resort"  # a font that has a box for every character
+MOST_TOLD = 20  # characters in a warning
 FEW = 3  # epochs, below which a line has no course: its points are drawn
 
 
@@ -38,7 +46,8 @@ def draw(table: Table) -> list[Picture]:
     if not table.finished:
         return []
     with mpl.rc_context(fname=STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names in any script
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # which is told once
+        mpl.rcParams["font.family"] = [*mpl.rcParams["font.family"], *_further_fonts(table)]
         best, answered = table.best, [row for row in table.finished if row.predictions]
         drawn = []
         if 1 < len(table.finished) <= MOST_PANELS:  # of more rows there is no other picture
@@ -53,6 +62,46 @@ def draw(table: Table) -> list[Picture]:
         if best in answered:
             drawn.append(("per-class", f"{best.name}: {PER_CLASS}", per_class(best)))
         return [_picture(*each) for each in drawn]
+
+
+def _further_fonts(table: Table) -> list[str]:
+    """Installed fonts with the characters of rows' and classes' names that the usual one lacks."""
+    texts = [row.name for row in table.finished] + table.best.first.data.get("classes", [])
+    (usual,) = mpl.rcParams["font.family"]
+    lacking = {*printable(" ".join(texts))} - _characters(font_manager.findfont(usual))
+    fonts: dict[str, str] = {}
+    for each in font_manager.fontManager.ttflist if lacking else ():
+        if (each.style, each.weight) == ("normal", 400) and not each.name.startswith(BOXES):
+            fonts.setdefault(each.name, each.fname)
+    found = []
+    while lacking and fonts:
+        name = max(sorted(fonts), key=lambda name: len(lacking & _characters(fonts[name])))
+        if not (added := lacking & _characters(fonts[name])):
+            break
+        found, lacking = [*found, name], lacking - added
+    if lacking:
+        _tell_lacking("".join(sorted(lacking)))
+    return found
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[str]:
+    """Of a font; none of one that cannot be read."""
+    try:
+        return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+@functools.cache
+def _tell_lacking(characters: str) -> None:
+    """Once, however many tables have them."""
+    log.warning(
+        "In the pictures a box stands for each of %s: no font that matplotlib finds has it. "
+        "Install one that does (fonts-noto-cjk for Chinese, Japanese and Korean), and remove %s.",
+        characters if len(characters) <= MOST_TOLD else f"{characters[:MOST_TOLD]} ...",
+        Path(mpl.get_cachedir()) / "fontlist-*.json",
+    )
 
 
 RELIABILITY = (

@@ -7,6 +7,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -81,6 +82,37 @@ def test_pictures_are_of_what_there_is():
         table = rows.Table("Table", (rows.Row("$a", (each,), {}),), (), True)
         assert {picture.name for picture in pictures.draw(table)} == names
     assert pictures.draw(rows.Table("Table", (rows.Row("a", (), {}),), (), True)) == []
+
+
+def test_names_in_any_script_have_a_font_or_are_told_once(monkeypatch, caplog):
+    """STIX lacks Arabic, which DejaVu has; no font that comes with matplotlib has Chinese."""
+    manager = font_manager.fontManager
+    own = [each for each in manager.ttflist if each.fname.startswith(mpl.get_data_path())]
+    monkeypatch.setattr(manager, "ttflist", own)
+    pictures._tell_lacking.cache_clear()
+
+    def fonts(*classes: str) -> list[str]:
+        run = made_up("num_epochs=2")
+        run = replace(run, data=run.data | {"classes": [*classes, *run.data["classes"][2:]]})
+        table = rows.Table("Table", (rows.Row("a", (run,), {}),), (), True)
+        with mpl.rc_context(fname=pictures.STYLE):
+            return pictures._further_fonts(table)
+
+    assert fonts("ant", "caf\u00e9") == [] and not caplog.messages
+    assert fonts("ant", "\u0633\u0634") == ["DejaVu Sans"] and not caplog.messages
+    assert fonts("\u732b", "\u72ac\n\u732b") == [] == fonts("\u72ac", "\u732b")
+    (message,) = caplog.messages
+    assert "\u72ac\u732b: no font" in message
+
+
+def test_a_name_with_a_line_break_is_on_one_line():
+    run = made_up("num_epochs=2", accuracy=0.5)
+    run = replace(run, data=run.data | {"classes": ["two\nlines", *run.data["classes"][1:]]})
+    row = rows.Row("a\nb", (run,), {})
+    for drawing in (pictures.per_class(row), pictures.confusions(row)):
+        names = [each.get_text() for each in drawing.axes[0].get_yticklabels()]
+        assert "two lines" in names
+    assert pictures.titles([row], 9) == ["a b"]
 
 
 def test_panels_are_told_apart_where_names_begin_alike():
