@@ -26,7 +26,7 @@ probes      whether a part of one's own does what is asked of it
 settings    what may be typed: each root key once
 arguments   command lines that Hydra does not read
 amounts     numbers of things as people read them
-waiting     what a command waits for, said on a terminal
+waiting     what a command waits for, said on a terminal or in its log
 cache       a big array on disk, computed once
 links       one place on the disk for what several files hold
 files       whole, or not there, or found out

@@ -8,7 +8,6 @@ that is missing, and a damaged block is computed again.
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,33 +24,16 @@ from tqdm import tqdm
 from caltech import files
 from caltech.amounts import counted
 from caltech.errors import DamagedError
+from caltech.waiting import TELL_SECONDS, Progress
 
 log = logging.getLogger(__name__)
 
-TELL_SECONDS = 10.0  # between two lines of progress where there is no bar
 WAIT_SECONDS = 1.0  # for another process, before that is told
 
 
 def _bytes_of(values: Tensor) -> np.ndarray:
     """Of a contiguous tensor, row after row; view alone refuses some strides of a length of one."""
     return values.reshape(-1).view(torch.uint8).numpy()
-
-
-class _Progress:
-    """In the log, where no terminal shows a bar: how many are done and about how long it takes."""
-
-    def __init__(self, kind: str = "", done: int = 0, total: int = 0) -> None:
-        self.kind, self.first, self.total = kind, done, total
-        self.begun = self.told = time.monotonic()
-
-    def tell(self, done: int) -> None:
-        now = time.monotonic()
-        if self.kind and done < self.total and now - self.told >= TELL_SECONDS:
-            left = (self.total - done) * (now - self.begun) / (done - self.first)
-            shown = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-            total = counted(self.total, "image")
-            log.info("%s: %d of %s, about %s left", self.kind, done, total, shown)
-            self.told = now
 
 
 @dataclass(frozen=True)
@@ -176,7 +158,9 @@ class CachedArray:
         log.info(f"{self.doing}\ninto %s", counted(count, "image"), self.path)
         kind = self.path.parent.name
         bar = tqdm(total=self.rows, initial=self.rows - count, desc=kind, disable=None)
-        progress = _Progress(kind, self.rows - count, self.rows) if bar.disable else _Progress()
+        progress = Progress()
+        if bar.disable:
+            progress = Progress(kind, "images", self.rows - count, self.rows)
         with bar, self.path.open("rb+") as file:
             for number in todo:
                 rows = range(ends[number] - blocks[number][0], ends[number])

@@ -277,7 +277,7 @@ def test_no_room_is_told_before_any_work(tmp_path):
 
 
 def test_progress_is_told_without_a_terminal(decoded, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("caltech.cache.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("caltech.waiting.TELL_SECONDS", 0.0)
     with caplog.at_level("INFO"):
         decoded.read(tmp_path)
     assert re.search(r"\w+: \d+ of \d+ images, about \d+ s left", caplog.text)

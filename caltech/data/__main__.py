@@ -9,6 +9,7 @@ verify   of image files: whether they are, byte for byte, those that the caches
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from caltech import errors, plugins
+from caltech import errors, plugins, waiting
 from caltech.amounts import counted
 from caltech.config import build, register
 from caltech.data import download, folders, own, pixels, sources
@@ -47,6 +48,8 @@ def main() -> None:
         with initialize_config_dir(config_dir=str(CONF)):
             cfg = compose("train", [*own, *readable(arguments.overrides)])
         errors.composed()
+        logging.basicConfig(format="%(message)s")
+        waiting.log.setLevel(logging.INFO)  # how far it is, where no terminal shows a bar
         plugins.load(cfg.plugins)
         given = cfg.data
         code = {"audit": audit_all, "verify": verify}[arguments.command](given)

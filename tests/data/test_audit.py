@@ -1,18 +1,23 @@
 """What the audit finds, and its command."""
 
+import hashlib
 import re
 import runpy
 import shutil
 import sys
+import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 
 from caltech.data import folders, library
-from caltech.data.audit import Findings, audit, of_files, report
+from caltech.data.audit import NEAR_BITS, SHOWN, Findings, _digests, audit, of_files, report
+from caltech.data.dataset import Collection
 from caltech.data.folders import list_images
 from caltech.data.sources import caltech101
 from caltech.data.split import OWN, Files, Split
@@ -62,6 +67,62 @@ def test_lists_are_the_split(root):
         (root / part).write_text("\n".join(files))
     found = audited(folder, Files(str(root / "train"), None, str(root / "test")))
     assert len(found.exact) == 1 and not found.exact_across
+
+
+def picture(noise: int) -> np.ndarray:
+    """The same one but for some noise, which changes few bits of its hash."""
+    rows, columns = np.mgrid[:32, :32]
+    grey = 120 + 60 * np.sin(rows / 5) + 40 * np.cos(columns / 4)
+    grey = grey + np.random.default_rng(noise).normal(0, 4, grey.shape)
+    return grey[..., None].repeat(3, 2).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pairs_are_those_that_a_look_at_each_of_them_finds(seed):
+    """Of files with equal and nearly equal pictures, some with the same bytes."""
+    chance = np.random.default_rng(seed)
+    noises, coded = chance.integers(0, 12, 40), chance.integers(0, 3, 40)
+    files = [f"a/{row:03d}" for row in range(40)]
+    images = Collection("", files, [0] * 40, ["a"])
+    parts = {"train": torch.arange(0, 20), "test": torch.arange(20, 36)}  # and four in none
+
+    def read(row: int) -> tuple[bytes, np.ndarray]:
+        return f"{noises[row]} {coded[row]}".encode(), picture(noises[row])
+
+    found = audit(images, parts, (), read)
+    told = [_digests(read, row) for row in range(40)]
+    part = [("train", "test", "")[(row >= 20) + (row >= 36)] for row in range(40)]
+    apart = [pair for pair in combinations(range(40), 2) if part[pair[0]] != part[pair[1]]]
+    same = [pair for pair in apart if told[pair[0]][0] == told[pair[1]][0]]
+    bits = {pair: (told[pair[0]][1] ^ told[pair[1]][1]).bit_count() for pair in apart}
+    near = sorted(bits[pair] for pair in {*apart} - {*same} if bits[pair] <= NEAR_BITS)
+    assert found.exact_pairs == len(same) > 0
+    assert {(files[a], files[b]) for a, b in same} >= {*found.exact_across}
+    assert len({*found.exact_across}) == min(SHOWN, len(same))
+    assert found.near_pairs == len(near) > SHOWN == len({*found.near_across})
+    assert [pair[2] for pair in found.near_across] == near[:SHOWN]
+    rows = [(files.index(one), files.index(other), own) for one, other, own in found.near_across]
+    assert all(bits[a, b] == own and (a, b) not in same for a, b, own in rows)
+
+
+@pytest.mark.parametrize("recoded", [False, True])
+def test_thousands_of_copies_take_no_more_than_to_read_them(monkeypatch, recoded):
+    """They make eight million pairs, and are told in a few lines."""
+    shown, count = picture(0), 6000
+    bits = _digests(lambda row: (b"", shown), 0)[1]
+    monkeypatch.setattr(
+        "caltech.data.audit._digests",
+        lambda read, row: (hashlib.sha256(b"%d" % (row * recoded)).hexdigest(), bits, ""),
+    )
+    images = Collection("", [f"a/{row:04d}.png" for row in range(count)], [0] * count, ["a"])
+    parts = {"train": torch.arange(4000), "test": torch.arange(4000, count)}
+    begun = time.process_time()
+    found = audit(images, parts, (), lambda row: (b"", shown))
+    said = report(found)
+    assert time.process_time() - begun < 2  # to build the pairs takes ten seconds and a gigabyte
+    assert (found.exact_pairs, found.near_pairs) == ((0, 8_000_000) if recoded else (8_000_000, 0))
+    assert len(said) < 1500 and "and 7999990 more" in said
+    assert recoded or "a/0009.png  and 5990 more\n" in said
 
 
 def test_images_are_compared_as_training_turns_them(tmp_path, monkeypatch, capsys):
