@@ -161,7 +161,9 @@ KINDS = {
     dict[str, Any] | None: "of the form {name:value}, or null", list[str]: "a list, [one,two]",
 }  # fmt: skip
 Settings = dataclasses.make_dataclass(
-    "Settings", [(name, key.type, dataclasses.field(default=MISSING)) for name, key in ROOT.items()]
+    "Settings",
+    [(name, key.type, dataclasses.field(default=MISSING)) for name, key in ROOT.items()],
+    namespace={"__module__": __name__},  # by which pickle finds it: a config has its class
 )
 
 

@@ -25,9 +25,12 @@ from caltech.sweeps.composed import ComposedOnce
 from caltech.sweeps.killed import launched
 from caltech.sweeps.place import sweep
 from caltech.sweeps.processes import gave_up, tie
+from caltech.waiting import counting
 
 log = logging.getLogger(__name__)
 
+MOST_KEPT = 20_000  # configs of jobs, packed: 120 MB
+MANY = 20  # jobs whose composing takes seconds, so that it is told
 PLACES = ("output", "study", "cache", "storage")
 GRID = "caltech.sweeps.sweepers.Grid"
 
@@ -55,8 +58,9 @@ class Grid(BasicSweeper):
 
     def setup(self, *, config: DictConfig, hydra_context: HydraContext, **others: Any) -> None:
         super().setup(config=config, hydra_context=hydra_context, **others)
-        composed = ComposedOnce(hydra_context.config_loader, config, most=100)
-        if isinstance(self.launcher, BasicLauncher):  # others take theirs to other processes
+        is_here = isinstance(self.launcher, BasicLauncher)  # others compose in other processes
+        composed = ComposedOnce(hydra_context.config_loader, config, MOST_KEPT if is_here else 0)
+        if is_here:
             self.launcher.hydra_context = replace(hydra_context, config_loader=composed)
         tie(self.launcher)
         self.launcher = Announcing(self.launcher, composed)
@@ -197,8 +201,11 @@ class Announcing(Launcher):
             InputError: they would not have a place of their own.
             CaltechError: the launcher gave up, as it does for a job that a scheduler cancelled.
         """
-        jobs = {}
-        for number, overrides in enumerate(job_overrides, initial_job_idx):
+        jobs, count = {}, len(job_overrides)
+        if count >= MANY:
+            log.info("%d jobs: the config of each is composed before the first starts", count)
+        told = counting(job_overrides, count, "composing configs", "jobs")
+        for number, overrides in enumerate(told, initial_job_idx):
             jobs[number] = self.composed.describe(overrides)
         require_places_of_their_own(jobs)
         repeated = [_seeds(overrides) for overrides in job_overrides]

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from caltech import waiting
 from caltech.errors import CaltechError, InputError
 from caltech.settings import CONF
 from caltech.sweeps import records, sweepers
@@ -90,6 +91,19 @@ def test_jobs_without_a_place_of_their_own_are_refused_before_any_starts(launch,
 
     with pytest.raises(InputError, match=said):
         launch(jobs, start)
+
+
+@pytest.mark.parametrize(("jobs", "is_told"), [(30, True), (3, False)])
+def test_a_large_grid_is_told_before_its_configs_are_composed(
+    launch, caplog, monkeypatch, jobs, is_told
+):
+    """In a log; and then how far it is."""
+    monkeypatch.setattr(waiting, "TELL_SECONDS", 0.0 if is_told else 10.0)
+    caplog.set_level("INFO")
+    launch([[f"lr={n}"] for n in range(jobs)], lambda words, first: [JobReturn()] * jobs)
+    expected = ["30 jobs: the config of each is composed before the first starts"]
+    expected += [f"composing configs: {n} of 30 jobs, about 0 s left" for n in range(1, 30)]
+    assert caplog.messages == (expected if is_told else [])
 
 
 def test_two_hundred_jobs_are_written_down_in_no_time(tmp_path):
