@@ -66,7 +66,9 @@ class Sheet:
         self.missing = [row.command for row in table.rows if row.command and not row.finished]
         names = {run.data.get("name") for row in table.rows for run in row.finished}
         alike = [r for r in everything if r.status == FINISHED and r.data.get("name") in names]
-        splits = {run.split: [r for r in alike if r.split == run.split] for run in alike}
+        splits = defaultdict(list)
+        for run in alike:
+            splits[run.split].append(run)
         usual = {"code": _usual(everything, "code"), "versions": _usual_versions(everything)}
         usual["data"] = {split: _usual(runs, "data") for split, runs in splits.items()}
         remarks = [_lines("remarks", row=row, usual=usual) for row in table.rows]

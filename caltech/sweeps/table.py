@@ -29,10 +29,11 @@ def show(jobs: Sequence[Record]) -> None:
     """Print the table: as wide as the terminal, where of many jobs that were not begun the first
     few stand for all; whole and in whole lines where there is none.
     """
-    width, left_out = WHOLE_LINES, []
+    width, left_out = WHOLE_LINES, set()
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
-        left_out = [id(job) for job in jobs if job.status in NOT_BEGUN][MOST_NOT_BEGUN:]
+        not_begun = [id(job) for job in jobs if job.status in NOT_BEGUN]
+        left_out = {*not_begun[MOST_NOT_BEGUN:]}
     print(table([job for job in jobs if id(job) not in left_out], width))
     if left_out:
         print(f"and {counted(len(left_out), 'more job')}, waiting or missing")
@@ -142,10 +143,9 @@ def outlook(folder: Path) -> str:
     done = [job for job in jobs if job.status not in records.OPEN]
     total = max(known.total, len(jobs))
     parts = [f"{known.unit} {len(done)} of {total}"]
-    valued = [(job, own) for job, own in zip(jobs, own_words(jobs), strict=True) if job in done]
-    valued = [(job, own) for job, own in valued if _counts(job)]
-    if valued:
-        best, own = max(valued, key=lambda each: each[0].value)
+    if valued := [job for job in done if _counts(job)]:
+        best = max(valued, key=lambda job: job.value)
+        own = next(own for job, own in zip(jobs, own_words(jobs), strict=True) if job is best)
         words = " ".join(map(short, own)) if len(jobs) > 1 else ""
         parts.append(f"best {best.value:.4f}" + (f" ({words})" if words else ""))
     for status in (records.RUNNING, PRUNED, "failed"):

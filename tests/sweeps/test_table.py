@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from caltech.sweeps import records
 from caltech.sweeps.records import Record
-from caltech.sweeps.table import as_csv, own_words, show, table
+from caltech.sweeps.table import as_csv, outlook, own_words, show, table
 
 LONG = "weight_decay=0.000123456789 gamma=0.0123456789 step_size=15 label=a-b-c"
 
@@ -75,3 +76,14 @@ def test_a_pruned_job_is_not_the_best():
 def test_a_killed_job_has_no_seconds_in_place_of_none():
     killed = Record("a", "", "lr=1", "interrupted")
     assert "0.0" not in table([killed], 80) + as_csv([killed])
+
+
+def test_the_line_of_a_large_sweep_compares_no_job_with_another(tmp_path, monkeypatch):
+    """It is told after each job: what takes the square of the jobs then takes their cube."""
+    jobs = {n: Record(f"{n:04}", "", f"lr=0.{n:04} momentum=0.5") for n in range(300)}
+    records.announce(tmp_path, jobs, 300)
+    for number in range(200):
+        with records.kept(tmp_path, number, jobs[number]):
+            jobs[number].status, jobs[number].value = "finished", 0.5 + (number == 123) / 4
+    monkeypatch.setattr(Record, "__eq__", lambda one, other: pytest.fail("compared"))
+    assert outlook(tmp_path).startswith("job 200 of 300 · best 0.7500 (lr=0.0123)")
