@@ -7,6 +7,7 @@ own       a folder of one's own images, in classes or in parts of classes
 library   torchvision's labelled image sets, in the parts that their authors made
 split     which image is for what, a class for each option of conf/split/
 download  fetching Caltech-101 without trusting what comes
+images    one image file, opened unless it is too large
 pixels    decoding every image once, or whenever it is used
 augment   crops and views on the device, a batch at a time, which conf/augment/ names
 augmentation/  changes of a batch that have a strength, and mixtures of two images

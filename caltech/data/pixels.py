@@ -21,11 +21,11 @@ from caltech import versions
 from caltech.amounts import counted, size_of
 from caltech.cache import CachedArray
 from caltech.data.folders import FORMATS, signature
+from caltech.data.images import opened, require_moderate
 from caltech.errors import DamagedError, DiskError, InputError
 
 log = logging.getLogger(__name__)
 
-MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's largest has 0.2
 BLOCK_BYTES = 1 << 25  # decoded at a time, and then in memory
 SAMPLED = 16  # images by which the time is told
 MAX_CACHE_BYTES = 100_000_000_000  # more is asked for in so many words, by data.cache_pixels=false
@@ -242,11 +242,8 @@ def decode(path: Path, resize: int, upright: bool = False) -> np.ndarray:
     Args:
         upright: turn it as EXIF says.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return fit(image, resize, upright)
-    except Image.DecompressionBombError as error:  # Pillow's own limit is about three times ours
-        raise ValueError(f"it has more than {MAX_PIXELS} pixels; make it smaller") from error
+    with opened(path, FORMATS) as image:
+        return fit(image, resize, upright)
 
 
 def fit(image: Image.Image, resize: int, upright: bool = False) -> np.ndarray:
@@ -254,7 +251,7 @@ def fit(image: Image.Image, resize: int, upright: bool = False) -> np.ndarray:
     from torchvision.transforms import functional as vision
 
     # After resizing a long strip has more pixels than before.
-    _require_moderate(image, max(1, resize / min(image.size)) ** 2)
+    require_moderate(image, max(1, resize / min(image.size)) ** 2)
     _require_grey(image)
     rgb = _eight_bit(ImageOps.exif_transpose(image) if upright else image).convert("RGB")
     return np.asarray(vision.center_crop(vision.resize(rgb, resize), resize))
@@ -264,15 +261,6 @@ def enlarge(grey: np.ndarray, side: int) -> np.ndarray:
     """A grey image (H, W) uint8 as (side, side, 3), bilinear."""
     image = Image.fromarray(grey).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     return np.array(image)
-
-
-def _require_moderate(image: Image.Image, factor: float) -> None:
-    if (pixels := factor * image.width * image.height) > MAX_PIXELS:
-        larger = f", and {pixels:.0f} when its short side is as asked" if factor > 1 else ""
-        raise ValueError(
-            f"it has {image.width} x {image.height} pixels{larger}; more than {MAX_PIXELS} are "
-            "not read"
-        )
 
 
 def _require_grey(image: Image.Image) -> None:

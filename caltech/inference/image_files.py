@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,6 +20,7 @@ from caltech.amounts import printable
 from caltech.arguments import nearest_place
 from caltech.data import own
 from caltech.data.folders import FORMATS, OVERLAY, naming_file
+from caltech.data.images import opened
 from caltech.inference.ensemble import Ensemble
 from caltech.inference.predictor import Predictor
 
@@ -125,7 +126,7 @@ def _absence(path: Path) -> str | None:
 def _read(predictor: Predictor | Ensemble, path: Path) -> Tensor | tuple[Tensor, ...] | str:
     """Decoded pixels of one file, as the predictor reads them, or why it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if orientation != 1 and not predictor.upright:
             tqdm.write(
