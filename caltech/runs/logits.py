@@ -41,7 +41,7 @@ def are_wanted(option: str, data: Dataset, trained_bytes: int, is_sweep: bool) -
     size = 4 * len(data.classes) * (len(data.validation) + len(data.test)) * len(WEIGHTS)
     is_wanted = option == "keep" or (option == "auto" and not (is_sweep and size > trained_bytes))
     if is_wanted and size > 5e7:
-        log.info("logits are kept: %s; logits=none keeps none", size_of(size))
+        log.info("logits are kept: at most %s; logits=none keeps none", size_of(size))
     return is_wanted
 
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,3 +166,11 @@ def test_a_sweep_of_little_that_is_trained_keeps_none(
     configure, option, trained, is_sweep, expected
 ):
     assert logits.are_wanted(option, build(configure().data), trained, is_sweep) is expected
+
+
+def test_the_room_that_is_told_is_the_most_that_they_take(caplog):
+    """Where the last epoch is the best one, both are one file, and half of it."""
+    made = SimpleNamespace(classes=range(5000), validation=range(1000), test=range(1000))
+    caplog.set_level("INFO")
+    assert logits.are_wanted("keep", made, 10, False)
+    assert caplog.messages == ["logits are kept: at most 80 MB; logits=none keeps none"]
