@@ -12,6 +12,8 @@ MAX_PIXELS = 64_000_000  # an image of 64 megapixels takes 200 MB; Caltech-101's
 
 # Pillow warns from 89 megapixels on, in two lines of code, of what is refused here in a sentence.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# It advises to whoever calls convert() what it does by itself.
+warnings.filterwarnings("ignore", message="Palette images with Transparency", module="PIL")
 
 
 @contextmanager
