@@ -226,7 +226,7 @@ def _composed(
             raise InputError(f"{word!r} is no word: type them as on the command line, 'lr=0.1'.")
         if word.startswith("-"):
             raise InputError(f"{word} is a flag of the command line. Give config_dir= instead.")
-        if re.fullmatch(r"[^\s'\"\[{(]+=[^\s'\"\[{(]*\s+[\w./+~]+=.*", word):
+        if re.fullmatch(r"[^\s'\"\[{(]+=[^\s'\"\[{(]*\s+[\w.+~@]+=.*", word):
             given = ", ".join(map(repr, word.split()))
             raise InputError(f"{word!r} is several words. Give them apart: caltech.fit({given}).")
     if config_dir is not None and not Path(config_dir).is_dir():

@@ -3,12 +3,12 @@
 import re
 
 # What stands before the host, also where Hydra has escaped the colons of a job's words. A password
-# of a database may have slashes; a server of http has a port where that would be.
+# of a database may have slashes, if it is none of http and does not begin as a port does (5432/).
 _BEFORE_THE_HOST = re.compile(
     r"""(\w+\\?://)(?:[^/\s'"]+|(?<!http://)(?<!https://)(?<!http\\://)(?<!https\\://)"""
-    r"""[^:/\s'"]+:[^\s'"]*)@"""
+    r"""[^:/\s'"]+:(?!\d+[/,?])(?:(?!,\w+[:=])[^\s'"}\]])*)@"""
 )
-_AFTER_IT = re.compile(r"""([?&]\w*(?:password|passwd|pwd)\\?=)[^&\s'"]+""", re.IGNORECASE)
+_AFTER_IT = re.compile(r"""([?&]\w*(?:password|passwd|pwd)\\?=)[^&\s'",}\]]+""", re.IGNORECASE)
 
 
 def without_passwords(text: str) -> str:

@@ -15,12 +15,16 @@ from caltech.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_rebuilt: set[str] = set()  # what was found to be all in its weights
+
 PARTS = ("train", "validation", "test")
 
 
 def require_data(data: Any, target: str) -> None:
-    """Raise InputError unless a plugin's data set has labels of its classes, and rows in its parts
-    of which the test's are in no other one."""
+    """Raise InputError unless a plugin's data set has labels of its classes, and rows in its parts.
+
+    Rows of the test that are in another part are a warning.
+    """
     if not plugins.adds(target):
         return
     count, classes = len(data.files), len(data.classes)
@@ -45,42 +49,40 @@ def require_data(data: Any, target: str) -> None:
         refuse(f"{len(data.labels)} labels for {count} files.")
     for name in PARTS[:2]:
         if both := int(torch.isin(getattr(data, name), data.test).sum()):
-            refuse(f"{both} images of {name} to the test, too: it would not be one.")
+            log.warning(
+                "WARNING: %s gives %d images of %s to the test, too: it says little of new images.",
+                target, both, name,
+            )  # fmt: skip
 
 
-def require_stages(model: Any, target: str, size: int) -> None:
-    """Raise InputError unless each stage of a plugin's model gives one tensor, of which the next
-    one makes its own, and what is frozen features."""
-    if not plugins.adds(target):
+def require_features(frozen: Any, target: str, size: int) -> None:
+    """Raise InputError unless what is frozen of a plugin's model gives a tensor, which is kept."""
+    if frozen is None or not plugins.adds(target):
         return
-    given: Any = torch.zeros(1, 3, size, size, dtype=torch.uint8)
-    model.eval()
-    for name in model.stage_names if hasattr(model, "backbone") else ():
-        try:
-            with torch.no_grad():
-                given = getattr(model, name)(given)
-        except Exception as error:
-            raise InputError(
-                f"{target} fails in its stage {name}, at an image of {size} x {size}: "
-                f"{type(error).__name__}: {error}."
-            ) from error
-        if not isinstance(given, Tensor):
-            raise InputError(
-                f"{target} gives a {type(given).__name__} in its stage {name}. Each of its stages, "
-                f"{', '.join(model.stage_names)}, is to give one tensor."
-            )
+    image = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    with torch.no_grad():
+        given = frozen.eval()(image)
+    if not isinstance(given, Tensor):
+        raise InputError(
+            f"{target} gives a {type(given).__name__} in the part that is frozen. It is to give "
+            "one tensor, of which the other part makes the logits. Type freeze=none."
+        )
 
 
-def require_rebuilt(model: Any, again: Callable[[], Any], target: str, size: int) -> None:
+def require_rebuilt(
+    model: Any, again: Callable[[], Any], target: str, values: Any, size: int
+) -> None:
     """Raise InputError unless a plugin's model is all in its weights, as a finished run needs it.
 
     Args:
         model: in eval mode; its generators' state is left as it is.
         again: builds it without weights (load=False).
-        target: what gave it.
+        target, values: what gave it, and of what. They are asked once a process, and not in each
+            trial of a sweep.
         size: of its images in pixels.
     """
-    if not plugins.adds(target):
+    asked = f"{target} {values} {size} {plugins.digests([target])}"
+    if not plugins.adds(target) or asked in _rebuilt:
         return
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)  # other numbers than those that it was made with
@@ -99,6 +101,7 @@ def require_rebuilt(model: Any, again: Callable[[], Any], target: str, size: int
             "A finished run would not answer as it was tested. What is drawn at random has to be a "
             "parameter or a buffer with persistent=True, and nothing in eval mode."
         )
+    _rebuilt.add(asked)
 
 
 def require_loss(loss: Any, target: str, num_classes: int) -> None:

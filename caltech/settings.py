@@ -24,8 +24,9 @@ PACKAGE = Path(__file__).resolve().parent
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
 
 
-def names_a_folder(name: str) -> bool:
+def names_a_folder(name: str | int) -> bool:
     """Whether a study's name is that of a folder and no way to another one."""
+    name = str(name)  # 2026, which Hydra takes for a number
     plain = name not in ("", ".", "..") and not set(name) & set("/\\") and name[0] != "~"
     return plain and name.isprintable() and len(name.encode(errors="replace")) <= 200
 

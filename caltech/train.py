@@ -100,7 +100,7 @@ def train(
                 batches = fed(cfg, learner, data, augment, frozen, device)
                 result = compute(cfg, learner, batches, data, model, directory, [watch, observer])
                 result.write(directory, cfg.keep_checkpoint)
-            comparison.warn_if_other(directory, cfg)
+            comparison.warn_if_other(directory, cfg, data)
         else:
             log.info("%s is %s already; rerun=true computes it again.", directory, result.status)
             ending.warn_if_harmed(directory)
@@ -132,16 +132,16 @@ def prepared(
     probes.require_data(data, cfg.data._target_)
     probes.require_augment(augment, cfg.augment._target_, data.side, data.crop)
     model = build(cfg.model, num_classes=len(data.classes), size=data.crop)
-    probes.require_stages(model, cfg.model._target_, data.crop)
     require_fit(model, data.crop, len(data.classes))
     again = partial(build, cfg.model, num_classes=len(data.classes), load=False, size=data.crop)
-    probes.require_rebuilt(model, again, cfg.model._target_, data.crop)
+    probes.require_rebuilt(model, again, cfg.model._target_, cfg.model, data.crop)
     if cfg.start is not None:
         begin_from(cfg.start, Path(cfg.output), model, data)
     build(cfg.freeze, model, size=data.crop)
     require_no_single(model, data.crop, len(data.train), cfg.batch_size, cfg.micro_batch)
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
+    probes.require_features(frozen, cfg.model._target_, data.crop)
     mix = build(cfg.mix, num_classes=len(data.classes))
     apart = features.computed_apart(frozen, augment, mix, cfg.features, data.crop)
     network = model if apart is None else trainable

@@ -77,7 +77,8 @@ def test_keys_of_an_option_of_one_s_own_are_taken(output):
     [(("pruner=median",), "pruner=median compares the jobs of a sweep"),
      (("--config-dir", "conf"), "--config-dir is a flag of the command line"),
      (("data=digits num_epochs=1",), r"fit\('data=digits', 'num_epochs=1'\)"),
-     (("seeds=3",), "seeds=3 is of the command line")],
+     (("seeds=3",), "seeds=3 is of the command line"),
+     (("output=/my out/x=1", "data=nothing"), "(?!.*several words)")],
 )  # fmt: skip
 def test_what_is_of_the_command_line_is_told(words, said):
     with pytest.raises(InputError, match=said):

@@ -187,7 +187,7 @@ def made(crop, resize, pixels="right", labels=0, overlap=0, twice=False):
      ({"pixels": "grey"}, r"\(30, 64, 64, 1\)"), ({"pixels": "list"}, "pixels of list"),
      ({"labels": -1}, "labels from -1 to 1. They are to be 0 to 2"),
      ({"labels": 1}, "labels from 1 to 3"), ({"labels": "list"}, "list as labels"),
-     ({"overlap": 2}, "2 images of validation to the test"), ({"twice": True}, "each once"),
+     ({"twice": True}, "each once"),
      ({"crop": 65}, "images of 64 pixels and a crop of 65")],
 )  # fmt: skip
 def test_a_data_set_that_is_none_is_one_message(module, configure, changes, said):
@@ -198,6 +198,14 @@ def test_a_data_set_that_is_none_is_one_message(module, configure, changes, said
     with pytest.raises(InputError, match=said):
         train(cfg)
     assert not Path(cfg.directory, "result.json").exists()
+
+
+def test_a_test_of_images_that_were_learned_is_told(module, configure, caplog):
+    name = module(DATA, "overlapping_data")
+    cfg = configure(*TINY, f"plugins=[{name}]", "num_epochs=1")
+    cfg.data = {"_target_": f"{name}.made", "crop": 64, "resize": 64, "overlap": 2}
+    assert train(cfg).status == "finished"
+    assert "made gives 2 images of validation to the test, too" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -289,11 +297,13 @@ def lazy(num_classes, load=True, size=None):
 class Pair(nn.Module):
     def forward(self, images): return images, images
 
+class First(nn.Module):
+    def forward(self, given): return given[0]
+
 def pair(num_classes, inside, load=True, size=None):
-    half = (0.5, 0.5, 0.5)
-    first, last = ([Pair()], []) if inside else ([], [Pair()])
-    head = nn.Sequential(nn.LazyLinear(num_classes), *last)
-    return cut(nn.Sequential(nn.Flatten(), *first), head, half, half, "none")
+    half, linear = (0.5, 0.5, 0.5), nn.Linear(3 * 32 * 32, num_classes)
+    first, last = ([Pair()], [First(), linear]) if inside else ([], [linear, Pair()])
+    return cut(nn.Sequential(nn.Flatten(), *first), nn.Sequential(*last), half, half, "none")
 
 class Noted(Tied):
     def get_extra_state(self):
@@ -404,14 +414,18 @@ def test_a_lazy_layer_is_trained(module, configure):
 
 @pytest.mark.parametrize(
     ("inside", "said"),
-    [(True, "gives a tuple in its stage backbone"), (False, "gives a tuple in its stage linear")],
+    [(True, "a tuple in the part that is frozen"), (False, "model gives a tuple for one image")],
 )
 def test_a_model_that_gives_something_else_is_told(module, configure, inside, said):
     name = module(MODEL, "pair_model")
-    cfg = configure(*TINY, f"plugins=[{name}]")
+    cfg = configure(*TINY, f"plugins=[{name}]", "freeze=backbone")
     cfg.model = {"_target_": f"{name}.pair", "inside": inside}
     with pytest.raises(InputError, match=said):
         train(cfg)
+    if inside:  # where nothing is kept of it, its own head may take a tuple
+        cfg = configure(*TINY, f"plugins=[{name}]", "freeze=none", "num_epochs=1")
+        cfg.model = {"_target_": f"{name}.pair", "inside": inside}
+        assert train(cfg).status == "finished"
 
 
 def test_a_state_that_is_no_tensor_is_told_before_any_work(module, configure):

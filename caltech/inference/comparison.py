@@ -14,6 +14,8 @@ from torch import Tensor
 
 from caltech import plugins
 from caltech.amounts import counted
+from caltech.config import targets_of
+from caltech.data.dataset import Dataset
 from caltech.errors import CaltechError, DamagedError, DiskError, InputError
 from caltech.inference.ensemble import Ensemble, scaled
 from caltech.inference.ensemble import stored as answers_of
@@ -23,14 +25,19 @@ from caltech.runs.directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
+_asked: set[str] = set()  # models of plugins whose finished runs were asked
+
 IMAGES = 64  # compared, spread evenly over the test part
 ANSWERS = ("indices", "labels", "predictions", "confidences")  # as the test stores them
 WARNED = 0.05  # a difference of probabilities that rounding to 16 bits does not make
 NOISE_IMAGES = 17  # where there is no test part: a batch on a CPU, and one more
 
 
-def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
+def sample(predictor: Predictor, data: Dataset | None = None) -> tuple[Tensor, dict[str, Tensor]]:
     """Images of the run's test part and its stored answers; noise and none without its data.
+
+    Args:
+        data: what the run was made from, if it is at hand.
 
     Returns:
         Pixels (n, resize, resize, 3) uint8; predictions and confidences (n,), or nothing.
@@ -41,7 +48,7 @@ def sample(predictor: Predictor) -> tuple[Tensor, dict[str, Tensor]]:
     path = predictor.directory.predictions(predictor.weights)
     stored = stored_answers(predictor.directory, path) if path.is_file() else None
     try:
-        data = own_data(predictor.directory, predictor.cfg) if stored else None
+        data = (data or own_data(predictor.directory, predictor.cfg)) if stored else None
     except (InputError, DiskError):
         data = None
     if data is None:
@@ -138,15 +145,19 @@ def compare(
     return sentence
 
 
-def warn_if_other(directory: RunDirectory, cfg: DictConfig) -> None:
+def warn_if_other(directory: RunDirectory, cfg: DictConfig, data: Dataset) -> None:
     """Of a finished run of a plugin's model: whether it answers, built anew, as in its test. What
-    training has put into something else than weights and buffers is in no file."""
-    if not plugins.adds(cfg.model._target_) or not directory.predictions("best").is_file():
+    training has put into something else than weights and buffers is in no file.
+
+    A model is asked once a process, and not after each trial of a sweep.
+    """
+    asked = f"{cfg.model} {cfg.freeze} {plugins.digests(targets_of(cfg.model))}"
+    is_own = plugins.adds(cfg.model._target_) and directory.predictions("best").is_file()
+    if not is_own or asked in _asked:
         return
     predictor = Predictor.load(directory, "best", cfg.device)
-    pixels, stored = sample(predictor)
-    if not stored:
-        return
+    pixels, stored = sample(predictor, data)
+    _asked.add(asked)
     found = predictor.probabilities(pixels).gather(1, stored["predictions"][:, None]).squeeze(1)
     difference = (found - stored["confidences"]).abs().max().item()
     if not difference <= WARNED:

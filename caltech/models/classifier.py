@@ -120,9 +120,10 @@ def require_fit(model: Classifier, size: int, num_classes: int) -> None:
         logits = model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except REFUSALS as error:
         raise refusal(size, error) from error
-    if (shape := tuple(logits.shape)) != (1, num_classes):
+    given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if given != (1, num_classes):
         raise InputError(
-            f"The model gives {shape} for one image instead of one logit for each of "
+            f"The model gives {given} for one image instead of one logit for each of "
             f"{num_classes} classes: it cannot be cut into backbone and head. Type another model."
         )
     for name, value in model.state_dict().items():

@@ -15,7 +15,7 @@ from torch import nn
 from caltech.errors import InputError
 
 # What networks raise for images that they are not made for.
-REFUSALS = (RuntimeError, AssertionError, TypeError, ValueError, IndexError)
+REFUSALS = (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 class _SizeError(Exception):

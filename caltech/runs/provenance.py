@@ -130,11 +130,9 @@ def record(directory: RunDirectory, cfg: DictConfig, now: dict[str, Any], goes_o
     if not goes_on:
         with _saying_what_to_type():
             manifest.verify(directory, [directory.config, path])
-    else:
-        remove(directory.manifest)  # what comes is of no result yet
-        _write_config(directory, cfg)
     begun = (path, *directory.checkpoints)
     if goes_on and not any(each.is_file() for each in begun):
+        _begin(directory, cfg)
         write_sealed_json(path, {"key": cfg.key, **now})
         return
     with _saying_what_to_type():
@@ -142,9 +140,16 @@ def record(directory: RunDirectory, cfg: DictConfig, now: dict[str, Any], goes_o
         if before.get("key", cfg.key) != cfg.key:  # earlier code did not note it
             raise DamagedError(f"{path} is that of run {before['key']}, not of {cfg.key}.")
     _compare(directory, before, now)
+    if goes_on:
+        _begin(directory, cfg)
     makers = [_maker(before), *before.get("continued_by", [])]
     if goes_on and _maker(now) not in makers:
         write_sealed_json(path, before | {"continued_by": [*makers[1:], _maker(now)]})
+
+
+def _begin(directory: RunDirectory, cfg: DictConfig) -> None:
+    remove(directory.manifest)  # what comes is of no result yet
+    _write_config(directory, cfg)
 
 
 def is_begun(directory: RunDirectory, now: dict[str, Any]) -> bool:

@@ -151,9 +151,10 @@ def _end_after(parent: int) -> None:
 
 def gave_up(error: Exception) -> CaltechError:
     """What a launcher raised, and what is to be done; of sbatch, what is to be typed."""
-    keys = [key for words, key in KEYS.items() if words in str(error).lower()]
-    if keys and (refused := REFUSED.search(str(error))):
-        return InputError(f"SLURM refused the jobs: {refused[1]}. Type {keys[0]}.")
+    if refused := REFUSED.search(str(error)):
+        for words, key in KEYS.items():
+            if words in refused[1].lower():
+                return InputError(f"SLURM refused the jobs: {refused[1]}. Type {key}.")
     return CaltechError(f"The launcher gave up: {said(error)}. {KEPT}")
 
 

@@ -271,3 +271,9 @@ def test_a_gallery_of_one_s_own_images_has_their_names(tree, compose_in, tmp_pat
     folder, _ = make("mine", "tracking=none")
     assert re.search(r"<br>wild_cat/image_\d{4}\.jpg<", (folder / "gallery.html").read_text())
     assert not (tmp_path / "cache" / "pixels").exists()
+
+
+def test_a_study_may_have_a_number_for_its_name(make, tmp_path):
+    trained(tmp_path / "2026", "seed=0")
+    folder, text = make(2026, "tracking=none")  # as Hydra reads it
+    assert folder.name == "2026" and table(text, "Runs")

@@ -9,6 +9,7 @@ from caltech.cache import CachedArray
 from caltech.errors import InputError
 from caltech.files import read_sealed_json
 from caltech.runs import provenance
+from caltech.runs.directory import RunDirectory
 from caltech.train import train, unseen
 from tests.observers import TINY, Doing, Stopped, assert_equal, outcome, stop
 
@@ -65,6 +66,21 @@ def test_other_weights_are_refused(configure, monkeypatch):
     monkeypatch.setattr(provenance, "digest", lambda modules: "f" * 64)
     with pytest.raises(InputError, match=r"made from other weights.*study=NAME.*rerun=true"):
         train(cfg)
+
+
+def test_a_refused_command_leaves_the_config_and_one_that_goes_on_is_in_it(configure, monkeypatch):
+    begun = configure(*TINY)
+    with pytest.raises(Stopped):
+        train(begun, observer=Doing(stop, at_step=1))
+    config, asked = RunDirectory(begun.directory).config, configure(*TINY, "keep_checkpoint=true")
+    before = config.read_bytes()
+    with monkeypatch.context() as other:
+        other.setattr(provenance, "digest", lambda modules: "f" * 64)
+        with pytest.raises(InputError, match="made from other weights"):
+            train(asked)
+    assert config.read_bytes() == before
+    train(asked)
+    assert b"keep_checkpoint: true" in config.read_bytes()
 
 
 def test_a_run_that_goes_on_with_features_of_other_bits_says_and_records_it(configure, caplog):

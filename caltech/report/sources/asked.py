@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from caltech.errors import InputError
-from caltech.report.sources.study import Found, combine, measured
+from caltech.report.sources.study import Found, combine, is_like, is_same
 from caltech.report.trained import FINISHED, Run
 from caltech.runs.known import names, typed
 from caltech.settings import names_a_folder, require_allowed
@@ -114,10 +114,10 @@ def _agreeing(found: Mapping[str, Found], point: str) -> dict[tuple[str, ...], l
 
 
 def _differ(runs: Sequence[Run], others: Sequence[Run]) -> bool:
-    """Whether a finished run of a key has other numbers than another."""
-    known = {run.key: measured(run) for run in runs if run.status == FINISHED}
-    told = [measured(run) for run in others if run.status == FINISHED and run.key in known]
-    return any(each != known[each[0]] for each in told)
+    """Whether a finished run of a key has other numbers than another, by more than rounding."""
+    known = {run.key: run for run in runs if run.status == FINISHED}
+    pairs = [(known[r.key], r) for r in others if r.status == FINISHED and r.key in known]
+    return not all(is_same(*pair) or is_like(*pair) for pair in pairs)
 
 
 def _sweeps(

@@ -88,19 +88,25 @@ def completed(run: Run, retained: Sequence[Run]) -> Run:
     else two people's files in git would take turns.
     """
     each = next((each for each in retained if each.key == run.key), None)
-    is_same = each is not None and measured(each) == measured(run)
-    is_like = each is not None and _is_like(each, run)
-    if each is None or not (is_same or is_like):
+    is_very = each is not None and measured(each) == measured(run)
+    is_near = each is not None and is_like(each, run)
+    if each is None or not (is_very or is_near):
         return run
-    told = {name: getattr(each, name) for name in (*TYPED, *(MADE if is_like else ()))}
-    if is_same:
+    told = {name: getattr(each, name) for name in (*TYPED, *(MADE if is_near else ()))}
+    if is_very:
         told["metrics"] = each.metrics | run.metrics
         return replace(run, **told, predictions=run.predictions or each.predictions)
     told |= {"metrics": run.metrics | each.metrics, "history": each.history, "source": each.source}
     return replace(run, **told, predictions=each.predictions or run.predictions)
 
 
-def _is_like(one: Run, other: Run) -> bool:
+def is_same(one: Run, other: Run) -> bool:
+    """Whether two runs of a key say the same, as far as both say it: earlier code said less."""
+    (_, metrics, curves), (_, others, theirs) = measured(one), measured(other)
+    return curves == theirs and all(metrics[n] == others[n] for n in metrics.keys() & others.keys())
+
+
+def is_like(one: Run, other: Run) -> bool:
     """Whether two runs of a key are of the same code and data, and differ by rounding at most, as
     by another processor or number of threads does."""
     made = [(r.status, r.code["sha256"], r.data["sha256"]) for r in (one, other)]
@@ -120,7 +126,7 @@ def _tell_renewed(folder: Path, here: Sequence[Run], retained: Sequence[Run]) ->
     """Say of which finished runs something else was kept, which this report replaces."""
     before = {run.key: run for run in retained if run.status == FINISHED}
     pairs = [(before[r.key], r) for r in here if r.status == FINISHED and r.key in before]
-    others = [pair for pair in pairs if not _is_like(*pair)]
+    others = [pair for pair in pairs if not is_like(*pair)]
     if not others:
         return
     told = [
@@ -142,7 +148,7 @@ def _tell_renewed(folder: Path, here: Sequence[Run], retained: Sequence[Run]) ->
 
 
 def _accuracies(run: Run) -> str:
-    names = ("val/best_accuracy", "test/accuracy")
+    names = ("val/best_accuracy", "test/best_accuracy")
     return "validation {:.4f}, test {:.4f}".format(*(run.metrics[name] for name in names))
 
 

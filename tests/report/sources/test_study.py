@@ -3,10 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from caltech.errors import InputError
+from caltech.report.sources.asked import _agreeing
 from caltech.report.sources.directories import found
 from caltech.report.sources.kept import keep, kept
 from caltech.report.sources.study import combine, completed
@@ -196,3 +198,14 @@ def test_a_study_that_was_moved_is_the_same(tmp_path, make, name):
 
 def quoted(text: str) -> str:
     return text.replace("'", "\\'")
+
+
+def test_a_run_of_two_studies_is_one_row_if_it_differs_by_rounding_or_one_says_less():
+    run = made_up()
+    near = {name: value * (1 + 1e-7 * ("loss" in name)) for name, value in run.metrics.items()}
+    less = {name: v for name, v in run.metrics.items() if name != "test/accuracy_per_class"}
+    other = run.metrics | {"test/accuracy": 0.9}
+    for metrics, rows in ((near, 1), (less, 1), (other, 2)):
+        studies = {"one": [run], "two": [replace(run, metrics=metrics)]}
+        found = {name: SimpleNamespace(runs=runs) for name, runs in studies.items()}
+        assert len(_agreeing(found, run.point)) == rows
