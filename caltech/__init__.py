@@ -10,6 +10,7 @@ overview/   what runs are there, what room they take, where they are looked at
 report/     a study's tables, page and pictures
 training/   how weights change
 tracking/   what MLflow is told
+probes      whether a part of one's own does what is asked of it
 runs/       one run's directory: what is in it, what it was made from, how it is found
 data/       which images, in which split, as which pixels
 models/     which network, where it is cut, what is frozen
@@ -22,7 +23,6 @@ flags       what begins with a dash
 likeness    what is like what was typed
 words       one word of a command line
 plugins     code of one's own that a config may name
-probes      whether a part of one's own does what is asked of it
 settings    what may be typed: each root key once
 arguments   command lines that Hydra does not read
 amounts     numbers of things as people read them

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from caltech import plugins
+from caltech.data.dataset import PARTS
 from caltech.errors import InputError
 
 log = logging.getLogger(__name__)
 
 _rebuilt: set[str] = set()  # what was found to be all in its weights
-
-PARTS = ("train", "validation", "test")
 
 
 def require_data(data: Any, target: str) -> None:
@@ -55,11 +54,11 @@ def require_data(data: Any, target: str) -> None:
             )  # fmt: skip
 
 
-def require_features(frozen: Any, target: str, size: int) -> None:
+def require_features(frozen: Any, target: str, size: int, device: torch.device) -> None:
     """Raise InputError unless what is frozen of a plugin's model gives a tensor, which is kept."""
     if frozen is None or not plugins.adds(target):
         return
-    image = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
     with torch.no_grad():
         given = frozen.eval()(image)
     if not isinstance(given, Tensor):

@@ -141,7 +141,7 @@ def prepared(
     require_no_single(model, data.crop, len(data.train), cfg.batch_size, cfg.micro_batch)
     model.to(device, memory_format=torch.channels_last)
     frozen, trainable = split_frozen(model)
-    probes.require_features(frozen, cfg.model._target_, data.crop)
+    probes.require_features(frozen, cfg.model._target_, data.crop, device)
     mix = build(cfg.mix, num_classes=len(data.classes))
     apart = features.computed_apart(frozen, augment, mix, cfg.features, data.crop)
     network = model if apart is None else trainable

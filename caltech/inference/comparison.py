@@ -155,9 +155,13 @@ def warn_if_other(directory: RunDirectory, cfg: DictConfig, data: Dataset) -> No
     is_own = plugins.adds(cfg.model._target_) and directory.predictions("best").is_file()
     if not is_own or asked in _asked:
         return
-    predictor = Predictor.load(directory, "best", cfg.device)
-    pixels, stored = sample(predictor, data)
     _asked.add(asked)
+    try:
+        predictor = Predictor.load(directory, "best", cfg.device)
+    except CaltechError as error:  # the run is finished, and is told of as others are
+        log.warning("WARNING: the model cannot be built anew from its files: %s", error)
+        return
+    pixels, stored = sample(predictor, data)
     found = predictor.probabilities(pixels).gather(1, stored["predictions"][:, None]).squeeze(1)
     difference = (found - stored["confidences"]).abs().max().item()
     if not difference <= WARNED:

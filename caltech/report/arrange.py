@@ -94,7 +94,8 @@ def arrange(runs: Iterable[Run], experiments: Sequence[Published], *studies: str
         group = rows[experiment.experiment]
         if same and number == 0:
             group += [_experiment_row(experiment, studies, seeds)]
-            del group[: not group[0].runs]
+            if not group[0].runs:  # the row that stood for what was not run
+                del group[0]
             continue
         changed = {"split.seed": _split_of(seeds)} if same else _changes(seeds[0], experiment)
         name = f"{experiment.name} ({_in_words(changed)})"

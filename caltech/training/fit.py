@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -100,54 +100,50 @@ def fit(
 ) -> Progress:
     """Train the epochs that are left, with a checkpoint after each; return the run's progress."""
     progress = restore(cfg.key, directory, learner)
+    history = progress.history
+    with _told_how_far(directory, progress):
+        while not progress.is_over(cfg.num_epochs, cfg.patience):
+            if tell(observers, history):  # before an epoch, so that a resumed run asks again
+                return progress
+            epoch = len(history) + 1
+            start = time.perf_counter()
+            # The rate is the first group's, the head's, where groups have rates of their own.
+            metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
+            with signals.deferred() as noted:
+                keep = keeper(cfg, directory, learner, progress, noted)
+                order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
+                after_step = [*(observer.step for observer in observers), keep]
+                metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
+                learner.average.end_epoch()
+                # A signal waits for the validation, too: a trained epoch is worth the seconds.
+                with learner.average.applied():
+                    validated = evaluate(learner, batches, data.validation, "validation")
+                    metrics |= validated.measures("val")
+                    highest = max((each["val/accuracy"] for each in history), default=-1)
+                    if metrics["val/accuracy"] > highest:
+                        progress.best_epoch = epoch
+                        progress.best_state = checkpoint.copy_of(learner.trainable)
+                learner.schedule.step()
+                history.append(metrics)
+                progress.seconds += time.perf_counter() - start
+                metrics["ended"] = _now()
+                progress.inside = None
+                commit(cfg.key, directory, learner, progress)
+                log_epoch(metrics, cfg.num_epochs)
+    tell(observers, history)
+    return progress
+
+
+@contextmanager
+def _told_how_far(directory: RunDirectory, progress: Progress) -> Iterator[None]:
+    """Whatever ends a training: `caltech runs` and reports read in its history how far it came."""
     try:
-        return _train_on(cfg, learner, batches, data, directory, observers, progress)
-    except BaseException:  # whatever ends it: `caltech runs` and reports read how far it came
+        yield
+    except BaseException:
         with suppress(CaltechError, OSError):
             directory.require_held()
             write_sealed_json(directory.history, progress.told)
         raise
-
-
-def _train_on(
-    cfg: DictConfig,
-    learner: Learner,
-    batches: Batches,
-    data: Dataset,
-    directory: RunDirectory,
-    observers: Sequence[Observer],
-    progress: Progress,
-) -> Progress:
-    history = progress.history
-    while not progress.is_over(cfg.num_epochs, cfg.patience):
-        if tell(observers, history):  # before an epoch, so that a resumed run asks again
-            return progress
-        epoch = len(history) + 1
-        start = time.perf_counter()
-        # The rate is the first group's, the head's, where groups have rates of their own.
-        metrics = {"epoch": epoch, "lr": learner.schedule.get_last_lr()[0]}
-        with signals.deferred() as noted:
-            keep = keeper(cfg, directory, learner, progress, noted)
-            order, totals = begin_epoch(data.train, cfg.seed, epoch, progress.inside)
-            after_step = [*(observer.step for observer in observers), keep]
-            metrics |= train_epoch(learner, batches, order, epoch, totals, after_step)
-            learner.average.end_epoch()
-            # A signal waits for the validation, too: a trained epoch is worth more than seconds.
-            with learner.average.applied():
-                validated = evaluate(learner, batches, data.validation, "validation")
-                metrics |= validated.measures("val")
-                if metrics["val/accuracy"] > max((e["val/accuracy"] for e in history), default=-1):
-                    progress.best_epoch = epoch
-                    progress.best_state = checkpoint.copy_of(learner.trainable)
-            learner.schedule.step()
-            history.append(metrics)
-            progress.seconds += time.perf_counter() - start
-            metrics["ended"] = _now()
-            progress.inside = None
-            commit(cfg.key, directory, learner, progress)
-            log_epoch(metrics, cfg.num_epochs)
-    tell(observers, history)
-    return progress
 
 
 def tell(observers: Iterable[Observer], history: Sequence[Mapping[str, float]]) -> bool:

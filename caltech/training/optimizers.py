@@ -91,7 +91,7 @@ def _made(
     given = {key: value for key, value in asked.items() if key in taken and key not in bound}
     betas = taken.get("betas")
     usual_betas = bound.get("betas") or (betas.default if betas else None)  # Adafactor's are None
-    if "momentum" not in given and isinstance(usual_betas, tuple):
+    if "momentum" not in given and isinstance(usual_betas, tuple | list):
         given["betas"] = (momentum, *usual_betas[1:])
     usual = OmegaConf.load(CONF / "train.yaml")
     used = {*given, *(["momentum"] if "betas" in given else [])}

@@ -126,7 +126,11 @@ def _tell_renewed(folder: Path, here: Sequence[Run], retained: Sequence[Run]) ->
     """Say of which finished runs something else was kept, which this report replaces."""
     before = {run.key: run for run in retained if run.status == FINISHED}
     pairs = [(before[r.key], r) for r in here if r.status == FINISHED and r.key in before]
-    others = [pair for pair in pairs if not is_like(*pair)]
+    others = [
+        (each, run)
+        for each, run in pairs
+        if not is_like(each, run) and (each.code != run.code or not is_same(each, run))
+    ]
     if not others:
         return
     told = [
@@ -149,7 +153,8 @@ def _tell_renewed(folder: Path, here: Sequence[Run], retained: Sequence[Run]) ->
 
 def _accuracies(run: Run) -> str:
     names = ("val/best_accuracy", "test/best_accuracy")
-    return "validation {:.4f}, test {:.4f}".format(*(run.metrics[name] for name in names))
+    values = (run.number(name) for name in names)  # earlier code did not tell all
+    return "validation {}, test {}".format(*("?" if v is None else f"{v:.4f}" for v in values))
 
 
 def measured(run: Run) -> tuple[str, dict[str, float], dict[str, list[float]]]:
