@@ -430,10 +430,12 @@ def test_a_model_that_gives_something_else_is_told(module, configure, inside, sa
 
 def test_what_is_frozen_is_asked_where_it_is(module):
     """On a GPU, for which the device without values stands here."""
-    name, meta = module(MODEL, "elsewhere"), torch.device("meta")
+    name, meta, asked = module(MODEL, "elsewhere"), torch.device("meta"), []
     plugins.load([name])
-    frozen = plugins.call(None, f"{name}.small", (5,), {"scale": 1}).to(meta)[:1]
+    frozen = torch.nn.Identity()
+    frozen.register_forward_pre_hook(lambda _, given: asked.append(given[0].device))
     probes.require_features(frozen, f"{name}.small", 32, meta)
+    assert asked == [meta]
 
 
 def test_a_state_that_is_no_tensor_is_told_before_any_work(module, configure):
